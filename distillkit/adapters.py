@@ -1,0 +1,163 @@
+"""One way to talk to any learned image codec."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast, final
+
+import torch
+from torch import Tensor, nn
+
+from .errors import PairError
+
+
+@dataclass(frozen=True)
+class CodecOutput:
+    """What a codec's forward pass gives.
+
+    Attributes:
+        x_hat: reconstruction, shape (B, 3, H, W), nominal range [0, 1], not clamped.
+        likelihoods: probability of every latent element by latent (`"y"`, `"z"`), each of shape (B, C, h, w), in (0, 1].
+    """
+
+    x_hat: Tensor
+    likelihoods: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class CompressedLatents:
+    """What a codec's entropy coder gives for one batch.
+
+    Attributes:
+        strings: one list of B byte strings for each substream, in the codec's own order.
+        shape: the codec's own description of the latents' sizes: ints in any nesting of dicts, lists and tuples.
+    """
+
+    strings: list[list[bytes]]
+    shape: Any
+
+
+class CodecAdapter(ABC):
+    """The face that every codec shows to distillkit; subclass it for a codec with habits of its own.
+
+    Attributes:
+        module: the codec's network; everything trainable and every buffer is inside.
+        stride: images handed to `forward` and `compress` have H and W that are multiples of this many pixels.
+    """
+
+    module: nn.Module
+    stride: int
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> CodecOutput:
+        """Run the codec on `images`, shape (B, 3, H, W), range [0, 1]; noise or rounding by the module's mode."""
+
+    @abstractmethod
+    def compress(self, images: Tensor) -> CompressedLatents:
+        """Entropy-code `images`, shape (B, 3, H, W), range [0, 1]."""
+
+    @abstractmethod
+    def decompress(self, latents: CompressedLatents) -> Tensor:
+        """Return the reconstruction, shape (B, 3, H, W), that `compress` coded."""
+
+    def aux_loss(self) -> Tensor | None:
+        """Return the loss of the entropy bottlenecks' quantiles (unitless), or None if the codec has none."""
+        return None
+
+    def quantile_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that only `aux_loss` trains; they get an optimiser of their own."""
+        return []
+
+    def update(self) -> None:  # noqa: B027 - a codec without tables has nothing to do
+        """Compute the entropy coder's tables from the trained parameters."""
+
+
+@final
+class CompressAIAdapter(CodecAdapter):
+    """A codec that speaks CompressAI's model API: `forward`, `compress`, `decompress`, `update`, `aux_loss`.
+
+    Entropy models (modules that hold a `_quantized_cdf` table) are kept in float32 under mixed precision: differences of
+    cumulative probabilities are meaningless in bfloat16.
+    """
+
+    def __init__(self, module: nn.Module, stride: int | None = None) -> None:
+        for method in ("forward", "compress", "decompress"):
+            if not callable(getattr(module, method, None)):
+                raise PairError(
+                    f"codec {type(module).__name__}: expected CompressAI's model API, but it has no method {method!r}. "
+                    "Wrap it in a distillkit.CodecAdapter of your own."
+                )
+        self.module = module
+        self.stride = int(stride or getattr(module, "downsampling_factor", 64))
+        for entropy_model in module.modules():
+            if hasattr(entropy_model, "_quantized_cdf"):
+                _keep_in_float32(entropy_model)
+
+    def forward(self, images: Tensor) -> CodecOutput:
+        output = self.module(images)
+        return CodecOutput(output["x_hat"], output["likelihoods"])
+
+    def compress(self, images: Tensor) -> CompressedLatents:
+        output = cast(Any, self.module).compress(images)
+        return CompressedLatents([list(substream) for substream in output["strings"]], output["shape"])
+
+    def decompress(self, latents: CompressedLatents) -> Tensor:
+        return cast(Any, self.module).decompress(latents.strings, latents.shape)["x_hat"]
+
+    def aux_loss(self) -> Tensor | None:
+        if not self.quantile_parameters():
+            return None
+        return cast(Any, self.module).aux_loss()
+
+    def quantile_parameters(self) -> list[nn.Parameter]:
+        return [parameter for name, parameter in self.module.named_parameters() if name.endswith(".quantiles")]
+
+    def update(self) -> None:
+        if hasattr(self.module, "update"):
+            cast(Any, self.module).update(force=True)
+
+
+def as_codec(codec: nn.Module | CodecAdapter) -> CodecAdapter:
+    """Return `codec` behind an adapter: itself if it is one, else as a model of CompressAI's API.
+
+    Raises:
+        PairError: the module speaks no API that distillkit knows.
+    """
+    return codec if isinstance(codec, CodecAdapter) else CompressAIAdapter(codec)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Return a hash of a module's weights and buffers (names, types, shapes, bytes): 32 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _keep_in_float32(module: nn.Module) -> None:
+    if getattr(module, "_distillkit_float32", False):
+        return
+    module._distillkit_float32 = True  # type: ignore[assignment]
+    entered: list[torch.autocast] = []
+
+    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        device = next((a.device.type for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), "cpu")
+        scope = torch.autocast(device, enabled=False)
+        scope.__enter__()
+        entered.append(scope)
+        return tuple(map(_to_float32, args)), {key: _to_float32(value) for key, value in kwargs.items()}
+
+    def leave(*_: Any) -> None:
+        if entered:
+            entered.pop().__exit__(None, None, None)
+
+    module.register_forward_pre_hook(enter, with_kwargs=True)
+    module.register_forward_hook(leave, always_call=True)
+
+
+def _to_float32(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
