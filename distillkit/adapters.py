@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -116,8 +117,11 @@ class CompressAIAdapter(CodecAdapter):
         return [parameter for name, parameter in self.module.named_parameters() if name.endswith(".quantiles")]
 
     def update(self) -> None:
-        if hasattr(self.module, "update"):
-            cast(Any, self.module).update(force=True)
+        update = getattr(self.module, "update", None)
+        if update is not None:
+            # CompressAI can solve for the quantiles instead of waiting for the aux loss to get there.
+            exact = {"update_quantiles": True} if "update_quantiles" in inspect.signature(update).parameters else {}
+            update(force=True, **exact)
 
 
 def as_codec(codec: nn.Module | CodecAdapter) -> CodecAdapter:

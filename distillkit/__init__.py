@@ -1,0 +1,88 @@
+"""Distil large learned image codecs into small, fast ones."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .adapters import CodecAdapter as CodecAdapter
+    from .adapters import CodecOutput as CodecOutput
+    from .adapters import CompressAIAdapter as CompressAIAdapter
+    from .adapters import CompressedLatents as CompressedLatents
+    from .codec.runtime import ImageCodec as ImageCodec
+    from .components import ComponentConfig as ComponentConfig
+    from .errors import DistillkitError as DistillkitError
+    from .errors import did_you_mean as did_you_mean
+    from .evaluation.evaluate import Evaluation as Evaluation
+    from .evaluation.evaluate import evaluate as evaluate
+    from .hookspecs import hookimpl as hookimpl
+    from .losses import Calibration as Calibration
+    from .losses import LossConfig as LossConfig
+    from .losses import LossTerm as LossTerm
+    from .losses import Step as Step
+    from .losses import TapPair as TapPair
+    from .model_file import TrainedModel as TrainedModel
+    from .model_file import load_model as load_model
+    from .observers import ProgressDisplay as ProgressDisplay
+    from .observers import RunInfo as RunInfo
+    from .pair import CodecPair as CodecPair
+    from .phases import Phase as Phase
+    from .phases import PhaseSchedule as PhaseSchedule
+    from .phases import Ramp as Ramp
+    from .plugins import Plugins as Plugins
+    from .plugins import load_plugins as load_plugins
+    from .recipe import Recipe as Recipe
+    from .taps import TapProvider as TapProvider
+    from .taps import TapShape as TapShape
+    from .taps import TapShapes as TapShapes
+    from .taps import TracedModule as TracedModule
+    from .trainer import train as train
+
+# Loaded at first use: torch takes seconds to import, and `distillkit --help` does not need it.
+_HOME = {
+    "Calibration": "losses",
+    "CodecAdapter": "adapters",
+    "CodecOutput": "adapters",
+    "CodecPair": "pair",
+    "ComponentConfig": "components",
+    "CompressAIAdapter": "adapters",
+    "CompressedLatents": "adapters",
+    "DistillkitError": "errors",
+    "Evaluation": "evaluation.evaluate",
+    "ImageCodec": "codec.runtime",
+    "LossConfig": "losses",
+    "LossTerm": "losses",
+    "Phase": "phases",
+    "PhaseSchedule": "phases",
+    "Plugins": "plugins",
+    "ProgressDisplay": "observers",
+    "Ramp": "phases",
+    "Recipe": "recipe",
+    "RunInfo": "observers",
+    "Step": "losses",
+    "TapPair": "losses",
+    "TapProvider": "taps",
+    "TapShape": "taps",
+    "TapShapes": "taps",
+    "TracedModule": "taps",
+    "TrainedModel": "model_file",
+    "did_you_mean": "errors",
+    "evaluate": "evaluation.evaluate",
+    "hookimpl": "hookspecs",
+    "load_model": "model_file",
+    "load_plugins": "plugins",
+    "train": "trainer",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'distillkit' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOME)

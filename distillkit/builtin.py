@@ -1,0 +1,39 @@
+"""The core's own plugin: what a recipe uses when it names nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, final
+
+from pydantic import Field
+
+from .components import ComponentConfig
+from .hookspecs import hookimpl
+from .phases import Phase, PhaseSchedule
+
+
+@final
+class Constant(PhaseSchedule):
+    """One phase: every loss term on from the first step to the last."""
+
+    class Config(ComponentConfig):
+        """Options.
+
+        Attributes:
+            weights: loss term -> weight; 1 for a term that is not named.
+            balance: see `Phase.balance`; weights are taken as they are where it is not set.
+        """
+
+        weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+        balance: Annotated[float, Field(gt=0)] | None = None
+
+    def phases(self, num_steps: int, terms: Sequence[str]) -> list[Phase]:
+        """Return the one phase."""
+        weights = {**dict.fromkeys(terms, 1.0), **self.config.weights}
+        return [Phase("train", num_steps, weights, balance=self.config.balance)]
+
+
+@hookimpl
+def register_phase_schedules(register: Callable[[str, type[PhaseSchedule]], None]) -> None:
+    """Register the core's schedule."""
+    register("constant", Constant)

@@ -1,0 +1,171 @@
+"""Whole images in, bytes out, and back: padding, the file, and the sizes of the latents."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..adapters import CodecAdapter, CompressedLatents
+from ..errors import BitstreamError, PairError
+from .bitstream import NUM_FINGERPRINT_BYTES, CompressedImage, read, write
+
+
+@final
+class ImageCodec:
+    """A codec as a user wants it: any image of 8-bit RGB to a compressed file and back.
+
+    It runs in float32, without gradients, and leaves the codec's module in eval mode. Decoding is exact only where the
+    entropy parameters come out as they did when encoding: on the same kind of device, with the same number of threads.
+
+    The sizes of the latents are never read from a file, for an entropy decoder that is given wrong ones reads past the
+    end of its input. They are derived from the image's size by a rule that is learnt here from two blank images.
+
+    Args:
+        adapter: the codec, its entropy tables up to date (`adapter.update()`).
+        fingerprint: `distillkit`'s fingerprint of its module, at least 16 hexadecimal digits; files carry the first 16.
+
+    Raises:
+        PairError: the codec cannot compress a blank image, or its shape does not follow from the image's size.
+    """
+
+    def __init__(self, adapter: CodecAdapter, fingerprint: str) -> None:
+        self.adapter = adapter
+        self.fingerprint = fingerprint
+        self._name = type(adapter.module).__name__
+        try:
+            self._file_fingerprint = bytes.fromhex(fingerprint[: 2 * NUM_FINGERPRINT_BYTES])
+        except ValueError:
+            self._file_fingerprint = b""
+        if len(self._file_fingerprint) != NUM_FINGERPRINT_BYTES:
+            raise PairError(
+                f"codec {self._name}: expected a fingerprint of at least 16 hexadecimal digits, got {fingerprint!r}; "
+                "pass distillkit's fingerprint of the module."
+            )
+        small, large = self._compress_blank(1, 1), self._compress_blank(2, 3)
+        self._num_substreams = len(small.strings)
+        self._blank_shapes = (small.shape, large.shape)
+        self._check_latents(small, 1, 1)
+        self._check_latents(large, 2, 3)
+
+    def encode(self, image: np.ndarray) -> bytes:
+        """Return the compressed file of `image`, uint8, shape (H, W, 3), RGB.
+
+        Raises:
+            BitstreamError: a side is longer than the file format can say.
+            PairError: the codec's output does not follow the rule that it followed on blank images.
+            ValueError: `image` is not of that type and shape.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise ValueError(f"image: expected uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}.")
+        height, width, _ = image.shape
+        rows, columns = self._padded_strides(height, width)
+        stride = self.adapter.stride
+        margins = ((0, rows * stride - height), (0, columns * stride - width), (0, 0))
+        padded = np.pad(image, margins, mode="edge")  # replicates the last row and column, however small the image
+        batch = torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1))[None])
+        latents = self._compress(batch.to(self._device()).to(torch.float32).div_(255))
+        self._check_latents(latents, rows, columns)
+        substreams = tuple(strings[0] for strings in latents.strings)
+        return write(CompressedImage(self._file_fingerprint, width, height, substreams))
+
+    def decode(self, data: bytes) -> np.ndarray:
+        """Return the image in the compressed file `data`: uint8, shape (H, W, 3), RGB.
+
+        Raises:
+            BitstreamError: the file is damaged, or another model wrote it.
+        """
+        image = read(data)
+        if image.fingerprint != self._file_fingerprint:
+            raise BitstreamError(
+                f"compressed file: expected one of model {self._file_fingerprint.hex()}, got one of model "
+                f"{image.fingerprint.hex()}; decode it with the model that wrote it."
+            )
+        if len(image.substreams) != self._num_substreams:
+            raise BitstreamError(
+                f"compressed file: expected {self._num_substreams} substreams, as codec {self._name} writes, "
+                f"got {len(image.substreams)}; compress the image again."
+            )
+        rows, columns = self._padded_strides(image.height, image.width)
+        latents = CompressedLatents([[substream] for substream in image.substreams], self._shape(rows, columns))
+        x_hat = self._decompress(latents)
+        expected = (1, 3, rows * self.adapter.stride, columns * self.adapter.stride)
+        if tuple(x_hat.shape) != expected:
+            raise PairError(
+                f"codec {self._name}: expected a decoded batch of shape {expected}, got {tuple(x_hat.shape)}; "
+                "its decompress must return the size that was compressed."
+            )
+        pixels = x_hat[0, :, : image.height, : image.width].clamp(0, 1).mul(255).round().to(torch.uint8)
+        return pixels.permute(1, 2, 0).contiguous().cpu().numpy()
+
+    # no_grad, not inference_mode: a module that caches a tensor in its forward pass must still train afterwards.
+    @torch.no_grad()
+    def _compress(self, images: Tensor) -> CompressedLatents:
+        self.adapter.module.eval()
+        with torch.autocast(images.device.type, enabled=False):
+            return self.adapter.compress(images)
+
+    @torch.no_grad()
+    def _decompress(self, latents: CompressedLatents) -> Tensor:
+        self.adapter.module.eval()
+        with torch.autocast(self._device().type, enabled=False):
+            return self.adapter.decompress(latents)
+
+    def _compress_blank(self, rows: int, columns: int) -> CompressedLatents:
+        stride = self.adapter.stride
+        try:
+            return self._compress(torch.zeros(1, 3, rows * stride, columns * stride, device=self._device()))
+        except ValueError as error:  # CompressAI's, where update() was forgotten
+            raise PairError(
+                f"codec {self._name}: expected to compress a blank image, got {error}; call adapter.update() first."
+            ) from error
+
+    def _check_latents(self, latents: CompressedLatents, rows: int, columns: int) -> None:
+        numbers = [len(strings) for strings in latents.strings]
+        if numbers != [1] * self._num_substreams:
+            raise PairError(
+                f"codec {self._name}: expected {self._num_substreams} substreams of one string for one image, "
+                f"got {len(numbers)} of {numbers}; distillkit's file needs the same number for every image."
+            )
+        expected = self._shape(rows, columns)
+        if latents.shape != expected:
+            raise PairError(
+                f"codec {self._name}: expected shape {expected} for {rows}x{columns} strides, got {latents.shape}; "
+                "its shape must follow from the padded image's size alone."
+            )
+
+    def _shape(self, rows: int, columns: int) -> Any:
+        return _shape(*self._blank_shapes, rows, columns, f"codec {self._name}: shape")
+
+    def _padded_strides(self, height: int, width: int) -> tuple[int, int]:
+        return -(-height // self.adapter.stride), -(-width // self.adapter.stride)
+
+    def _device(self) -> torch.device:
+        return next((tensor.device for tensor in self.adapter.module.parameters()), torch.device("cpu"))
+
+
+def _shape(small: Any, large: Any, rows: int, columns: int, where: str) -> Any:
+    """Return the codec's shape for an image of `rows` x `columns` strides, in the same nesting.
+
+    Args:
+        small: its shape for 1x1 strides.
+        large: its shape for 2x3 strides; a leaf that grew 2-fold goes with the rows, 3-fold with the columns.
+        rows: padded height in strides.
+        columns: padded width in strides.
+        where: names this part of the shape in errors.
+    """
+    if isinstance(small, dict) and isinstance(large, dict) and small.keys() == large.keys():
+        return {key: _shape(small[key], large[key], rows, columns, f"{where}[{key!r}]") for key in small}
+    if isinstance(small, (list, tuple)) and isinstance(large, (list, tuple)) and len(small) == len(large):
+        pairs = enumerate(zip(small, large, strict=True))
+        return type(small)([_shape(a, b, rows, columns, f"{where}[{index}]") for index, (a, b) in pairs])
+    if isinstance(small, int) and isinstance(large, int):
+        for factor, growth in ((1, 1), (2, rows), (3, columns)):
+            if large == factor * small:
+                return growth * small
+    raise PairError(
+        f"{where}: expected ints that are constant or proportional to the padded height or width, got {small!r} for an "
+        f"image of 1x1 strides and {large!r} for 2x3; give the codec a CodecAdapter whose shape is so."
+    )

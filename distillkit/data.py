@@ -1,0 +1,130 @@
+"""Training crops: which crop is sample n follows from the seed and n alone, so that a run can be resumed anywhere."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import cast, final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from .errors import DataError
+from .images import check_images, read_image
+
+_CROP_STREAM, _ORDER_STREAM = 0, 1
+_MIB = 1 << 20
+
+
+@final
+class CropDataset(Dataset[Tensor]):
+    """Random square crops, half of them mirrored left to right.
+
+    Sample n, counted from the start of the run and not bounded by `len`, is determined by `(seed, n)`: every epoch of
+    `len` samples visits each image once in an order of its own, and the crop's place comes from a counter-based
+    generator (Philox), so that nothing has to be replayed to reach sample n. Its raw 64-bit words are used, for numpy
+    promises to keep those across versions, unlike `permutation` and `integers`.
+
+    Args:
+        paths: images, 8-bit RGB of at least `crop` pixels a side.
+        crop: side of the crops in pixels.
+        seed: in [0, 2^64).
+        cache_mib: decoded images are held in memory, in the order of `paths`, while they fit in this many MiB; the
+            others are decoded for every crop. Worker processes that are forked share that memory.
+
+    Raises:
+        DataError: there are no images, or some cannot be used.
+    """
+
+    def __init__(self, paths: Sequence[Path], crop: int, seed: int, cache_mib: float = 1024) -> None:
+        if not paths:
+            raise DataError("training images: expected at least one, got none; check the data folder of the recipe.")
+        check_images(paths, min_side=crop)
+        self.paths = list(paths)
+        self.crop = crop
+        self.seed = seed
+        self._cached: list[np.ndarray] = []
+        num_bytes = 0
+        for path in self.paths:
+            picture = np.ascontiguousarray(_read_chw(path, crop))
+            num_bytes += picture.nbytes
+            if num_bytes > cache_mib * _MIB:
+                break
+            self._cached.append(picture)
+        self._epoch = -1
+        self._order = np.empty(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Return the number of images, which is the number of samples in an epoch."""
+        return len(self.paths)
+
+    def __getitem__(self, sample: int) -> Tensor:
+        """Return crop number `sample` of the run: uint8, shape (3, crop, crop), contiguous, range [0, 255]."""
+        epoch, place = divmod(sample, len(self))
+        if epoch != self._epoch:
+            words = self._random_words(_ORDER_STREAM, epoch, len(self))
+            self._epoch, self._order = epoch, np.argsort(words, kind="stable")
+        index = int(self._order[place])
+        picture = self._cached[index] if index < len(self._cached) else _read_chw(self.paths[index], self.crop)
+        _, height, width = picture.shape
+        top, left, mirror = (int(word) for word in self._random_words(_CROP_STREAM, sample, 3))
+        top %= height - self.crop + 1
+        left %= width - self.crop + 1
+        cut = torch.from_numpy(picture[:, top : top + self.crop, left : left + self.crop])
+        # A fresh contiguous tensor either way: channels-last batches corrupt the heap in oneDNN (issue 6035).
+        return cut.flip(2).contiguous() if mirror & 1 else cut.clone(memory_format=torch.contiguous_format)
+
+    def with_seed(self, seed: int) -> CropDataset:
+        """Return other crops of the same images, which are not decoded again."""
+        other = copy.copy(self)
+        other.seed, other._epoch = seed, -1
+        return other
+
+    def _random_words(self, stream: int, number: int, num_words: int) -> np.ndarray:
+        key = np.array([self.seed, number], dtype=np.uint64)
+        return np.random.Philox(key=key, counter=[0, 0, 0, stream]).random_raw(num_words)
+
+
+def batches(
+    dataset: CropDataset, batch_size: int, start_step: int, num_steps: int, num_workers: int = 0
+) -> Iterator[Tensor]:
+    """Yield the batches of steps `start_step` to `start_step + num_steps - 1`.
+
+    Step k is made of the samples from `k * batch_size` on, whatever `start_step` and `num_workers` are, so that a
+    resumed run sees the batches of an uninterrupted one. No global random state is read or changed.
+
+    Args:
+        dataset: where the crops come from.
+        batch_size: crops in a batch.
+        start_step: first step, counted from the start of the run.
+        num_steps: number of batches.
+        num_workers: processes that read and cut; 0 does it in this one.
+
+    Yields:
+        float32, shape (batch_size, 3, crop, crop), contiguous, range [0, 1].
+
+    Raises:
+        DataError: an image cannot be decoded.
+    """
+    # With several ranks, rank r of R would take every R-th sample of this range, starting at its r-th.
+    samples = range(start_step * batch_size, (start_step + num_steps) * batch_size)
+    loader = DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=samples,
+        num_workers=num_workers,
+        generator=torch.Generator(),  # otherwise the loader draws its workers' seeds from torch's global generator
+    )
+    try:
+        for batch in loader:
+            yield cast(Tensor, batch).to(torch.float32).div_(255)
+    except DataError as error:
+        # A worker's error arrives as the text of its traceback, which ends with the name of the error and its message.
+        raise DataError(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from error
+
+
+def _read_chw(path: Path, crop: int) -> np.ndarray:
+    return read_image(path, min_side=crop).transpose(2, 0, 1)

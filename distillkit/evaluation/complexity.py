@@ -1,0 +1,34 @@
+"""How large a codec is, and how much it computes."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..adapters import CodecAdapter
+
+
+def num_parameters(module: nn.Module) -> int:
+    """Return the number of parameters, trainable or not; buffers are not counted."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@torch.no_grad()
+def kmac_per_pixel(adapter: CodecAdapter, size: int = 256) -> float:
+    """Return thousands of multiply-accumulates for each pixel of the input, analysis to synthesis.
+
+    Counted by `torch.utils.flop_counter.FlopCounterMode` on one forward pass, two operations to a multiply-accumulate:
+    convolutions, matrix products and attention count; elementwise work and entropy coding do not. Leaves the module
+    in eval mode.
+
+    Args:
+        adapter: the codec.
+        size: side of the square input in pixels; rounded up to a multiple of the codec's stride.
+    """
+    adapter.module.eval()
+    side = -(-size // adapter.stride) * adapter.stride
+    device = next(adapter.module.parameters()).device
+    with FlopCounterMode(display=False) as counter:
+        adapter.forward(torch.zeros(1, 3, side, side, device=device))
+    return counter.get_total_flops() / 2 / side**2 / 1000

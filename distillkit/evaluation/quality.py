@@ -1,0 +1,65 @@
+"""How close two 8-bit pictures are."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytorch_msssim
+import torch
+from torch import Tensor
+
+MS_SSIM_MIN_SIDE = 161  # five scales with a window of 11 pixels
+
+
+def mse01(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the mean squared error of two pictures, uint8, shape (H, W, 3), on the scale [0, 1]."""
+    _check_same(a, b)
+    return float(np.mean(np.square(a.astype(np.float64) - b.astype(np.float64)))) / 255**2
+
+
+def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the peak signal-to-noise ratio in dB, -10 log10(MSE / 255^2) over all RGB samples; inf where equal.
+
+    Args:
+        a: uint8, shape (H, W, 3).
+        b: uint8, shape (H, W, 3).
+    """
+    error = mse01(a, b)
+    return -10 * math.log10(error) if error > 0 else math.inf
+
+
+def ms_ssim(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Return the multi-scale structural similarity (unitless, at most 1, mean of R, G and B), or None.
+
+    None where a side is shorter than 161 pixels: the fifth scale would be smaller than the window.
+
+    Args:
+        a: uint8, shape (H, W, 3).
+        b: uint8, shape (H, W, 3).
+
+    Source: Wang, Simoncelli, Bovik (2003), "Multiscale structural similarity for image quality assessment"; computed by
+    pytorch-msssim with its default weights.
+    """
+    _check_same(a, b)
+    if min(a.shape[:2]) < MS_SSIM_MIN_SIDE:
+        return None
+    return float(pytorch_msssim.ms_ssim(_batch(a), _batch(b), data_range=255))
+
+
+def decibel(similarity: float) -> float:
+    """Return -10 log10(1 - similarity) in dB, the scale on which MS-SSIM is plotted; inf at 1."""
+    return -10 * math.log10(1 - similarity) if similarity < 1 else math.inf
+
+
+def _check_same(a: np.ndarray, b: np.ndarray) -> None:
+    for picture in (a, b):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape != a.shape:
+            raise ValueError(
+                "pictures: expected two of uint8 and the same shape (H, W, 3), "
+                f"got {a.dtype} {a.shape} and {b.dtype} {b.shape}."
+            )
+
+
+def _batch(picture: np.ndarray) -> Tensor:
+    return torch.from_numpy(picture.transpose(2, 0, 1)[None].astype(np.float32, order="C"))

@@ -1,0 +1,84 @@
+"""A trained codec alone as one file: weights, entropy coder tables, and what is needed to build it again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .adapters import CodecAdapter, as_codec, fingerprint
+from .checkpoint import read_tensors, write_tensors
+from .errors import CheckpointError
+from .plugins import Plugins, load_plugins
+
+FORMAT = "distillkit-model-1"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A codec read from a file.
+
+    Attributes:
+        codec: the codec, in eval mode, ready to compress.
+        pair: name of the pair that it comes from.
+        options: the pair's options.
+        part: which of the pair's two codecs it is.
+        lmbda: rate-distortion trade-off that it was trained for.
+        fingerprint: hash of weights and tables, see `fingerprint`.
+    """
+
+    codec: CodecAdapter
+    pair: str
+    options: dict[str, Any]
+    part: Literal["student", "teacher"]
+    lmbda: float
+    fingerprint: str
+
+
+def save_model(
+    path: Path, codec: CodecAdapter, pair: str, options: dict[str, Any], part: Literal["student", "teacher"], lmbda: float
+) -> None:
+    """Compute the entropy coder's tables and write the codec to `path` (safetensors).
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    codec.update()
+    about = {"pair": pair, "options": options, "part": part, "lmbda": lmbda, "fingerprint": fingerprint(codec.module)}
+    write_tensors(path, codec.module.state_dict(), {"format": FORMAT, "model": json.dumps(about)})
+
+
+def load_model(path: str | Path, plugins: Plugins | None = None) -> TrainedModel:
+    """Read a trained codec; the teacher is not needed for a student.
+
+    Args:
+        path: a `model.safetensors`, or a run folder that holds one.
+        plugins: where its pair is registered; by default the installed plugins.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or not a model.
+        RecipeError: its pair is not registered.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        raise CheckpointError(f"model {path}: no such file. A finished run has a model.safetensors in its folder.")
+    tensors, metadata = read_tensors(path)
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"model {path}: expected format {FORMAT}, got {metadata.get('format')!r}.")
+    about = json.loads(metadata["model"])
+    plugins = plugins or load_plugins()
+    pair_class, config = plugins.configure("pair", about["pair"], about["options"], f"model {path}: pair")
+    pair = pair_class(config)
+    codec = as_codec(pair.build_student() if about["part"] == "student" else pair.build_teacher())
+    try:
+        codec.module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"model {path}: its weights do not fit pair {about['pair']} with options {about['options']}: {error}. "
+            "Was the plugin changed since it was trained?"
+        ) from None
+    codec.module.eval()
+    return TrainedModel(codec=codec, **about)

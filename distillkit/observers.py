@@ -1,0 +1,123 @@
+"""Observers of a run: hook implementations like any plugin's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from .hookspecs import hookimpl
+from .phases import Phase
+from .recipe import Recipe
+
+
+@final
+@dataclass(frozen=True)
+class RunInfo:
+    """What observers are told of a run.
+
+    Attributes:
+        name: the run folder's name.
+        folder: the run folder.
+        recipe: the recipe with every effective value.
+        start_step: steps done before, by an earlier process.
+        num_steps: steps of the whole run.
+        notes: what the user should know: images left out, taps that are copied, a damaged checkpoint.
+    """
+
+    name: str
+    folder: Path
+    recipe: Recipe
+    start_step: int
+    num_steps: int
+    notes: tuple[str, ...] = ()
+
+
+@final
+class MetricsFile:
+    """Writes `metrics.jsonl` into the run folder: one JSON object a line."""
+
+    @hookimpl
+    def run_started(self, run: RunInfo) -> None:
+        """Drop lines that a killed process wrote after the checkpoint from which the run goes on."""
+        path = run.folder / "metrics.jsonl"
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= run.start_step]
+            path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    @hookimpl
+    def metrics_logged(self, run: RunInfo, metrics: Mapping[str, float | int | str]) -> None:
+        """Append one line."""
+        with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dict(metrics)) + "\n")
+
+
+@final
+class ProgressDisplay:
+    """Shows phase, step, rate, PSNR and the time left, live in a terminal and line by line elsewhere."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._phase = ""
+
+    @hookimpl
+    def run_started(self, run: RunInfo) -> None:
+        """Open the display."""
+        for note in run.notes:
+            self.console.print(f"{run.name}: {note}", highlight=False)
+        self._progress = Progress(
+            TextColumn("[bold]{task.fields[run]}[/]"),
+            TextColumn("{task.fields[phase]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._progress.start()
+        self._task = self._progress.add_task(
+            "", total=run.num_steps, completed=run.start_step, run=run.name, phase="", numbers=""
+        )
+
+    @hookimpl
+    def phase_started(self, run: RunInfo, phase: Phase, step: int) -> None:
+        """Show the phase."""
+        self._phase = phase.name
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, phase=phase.name)
+
+    @hookimpl
+    def metrics_logged(self, run: RunInfo, metrics: Mapping[str, float | int | str]) -> None:
+        """Show the newest numbers."""
+        assert self._progress is not None
+        assert self._task is not None
+        numbers = f"{metrics['rate_bpp']:.3f} bpp  {metrics['psnr_db']:.2f} dB"
+        self._progress.update(self._task, completed=int(metrics["step"]), numbers=numbers)
+        if not self.console.is_terminal:
+            left = float(metrics["seconds_per_step"]) * (run.num_steps - int(metrics["step"]))
+            self.console.print(
+                f"{run.name}  {self._phase}  step {metrics['step']}/{run.num_steps}  {numbers}  {left:.0f} s left",
+                highlight=False,
+            )
+
+    @hookimpl
+    def run_finished(self, run: RunInfo, model: Path) -> None:
+        """Close the display."""
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back; also called when a run ends by an error."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

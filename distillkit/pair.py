@@ -1,0 +1,142 @@
+"""Pairs: what a plugin registers, and a teacher and a student made ready for one another."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from .adapters import CodecAdapter, as_codec
+from .components import Component
+from .errors import PairError
+from .losses import TapPair
+from .taps import TapBank, TapProvider, TapShapes, trace_modules
+
+
+class CodecPair(Component, ABC):
+    """A teacher and a student that belong together. Built as `Pair(config)`; the networks are built on demand.
+
+    Both may be modules that speak CompressAI's model API, or a `CodecAdapter` around anything else.
+
+    Attributes:
+        pretrained_teacher: whether `build_teacher` returns a teacher that is trained already.
+    """
+
+    pretrained_teacher: ClassVar[bool] = False
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def build_teacher(self) -> nn.Module | CodecAdapter:
+        """Return the teacher."""
+
+    @abstractmethod
+    def build_student(self) -> nn.Module | CodecAdapter:
+        """Return a freshly initialised student."""
+
+    def teacher_taps(self) -> Mapping[str, str] | None:
+        """Return role -> module path of the teacher, or None to have the taps found by probing."""
+        return None
+
+    def student_taps(self) -> Mapping[str, str] | None:
+        """Return role -> module path of the student, or None to have the taps found by probing."""
+        return None
+
+
+def find_taps(codec: nn.Module | CodecAdapter, provider: TapProvider, image_size: tuple[int, int]) -> dict[str, str]:
+    """Return the taps (role -> module path) that a provider finds in a codec, for images of this height and width."""
+    adapter = as_codec(codec)
+    device = next(adapter.module.parameters()).device
+    return provider.find(trace_modules(adapter, _probe_image(image_size, device)), image_size)
+
+
+@final
+@dataclass(frozen=True)
+class TapReport:
+    """What the probe of a pair found: shapes of the shared taps, and the taps that only one side has."""
+
+    shapes: TapShapes
+    only_student: frozenset[str]
+    only_teacher: frozenset[str]
+    copied: frozenset[str]
+
+
+@final
+class TeachingPair:
+    """A frozen teacher in eval mode and the student that it teaches, with the taps that both have.
+
+    The teacher is not a submodule of anything that is trained: it never enters the student's state or optimiser.
+    """
+
+    def __init__(self, teacher: CodecAdapter, student: CodecAdapter, taps: tuple[Mapping[str, str], Mapping[str, str]]):
+        """Bind the two.
+
+        Args:
+            teacher: a trained codec; it is frozen here.
+            student: the codec to be trained.
+            taps: the teacher's and the student's taps, role -> module path.
+        """
+        self.teacher, self.student = teacher, student
+        teacher.module.requires_grad_(False).eval()
+        self._teacher_bank = TapBank(teacher, taps[0], "teacher")
+        self._student_bank = TapBank(student, taps[1], "student")
+
+    def probe(self, image_size: tuple[int, int]) -> TapReport:
+        """Run one image through both, and check that they fit.
+
+        Args:
+            image_size: height and width in pixels.
+
+        Raises:
+            PairError: the image size does not suit a codec, or latents or reconstructions cannot be matched.
+        """
+        for side, codec in (("teacher", self.teacher), ("student", self.student)):
+            if image_size[0] % codec.stride or image_size[1] % codec.stride:
+                raise PairError(
+                    f"{side} {type(codec.module).__name__}: expected images whose sides are multiples of "
+                    f"{codec.stride}, got {image_size[0]}x{image_size[1]}. Change the recipe's data.crop."
+                )
+        image = _probe_image(image_size, next(self.student.module.parameters()).device)
+        student_output, student = self._student_bank.probe(image)
+        teacher_output, teacher = self._teacher_bank.probe(image)
+        if student_output.x_hat.shape != teacher_output.x_hat.shape:
+            raise PairError(
+                f"pair: expected reconstructions of one size, got {tuple(teacher_output.x_hat.shape)} from the teacher "
+                f"and {tuple(student_output.x_hat.shape)} from the student. Choose codecs of equal output size."
+            )
+        if "latent" in student and "latent" in teacher:
+            s, t = student["latent"], teacher["latent"]
+            if (s.height, s.width) != (t.height, t.width):
+                raise PairError(
+                    f"pair: expected latents of one resolution, got {t.height}x{t.width} from the teacher and "
+                    f"{s.height}x{s.width} from the student. Choose codecs of equal stride."
+                )
+        shared = sorted(set(student) & set(teacher))
+        return TapReport(
+            TapShapes({r: student[r] for r in shared}, {r: teacher[r] for r in shared}),
+            frozenset(set(student) - set(teacher)),
+            frozenset(set(teacher) - set(student)),
+            self._student_bank.copied | self._teacher_bank.copied,
+        )
+
+    def run_teacher(self, images: Tensor, roles: Collection[str]) -> dict[str, Tensor]:
+        """Return the teacher's features; its forward pass ends at the last tap asked for."""
+        self.teacher.module.eval()  # a parent's .train() reaches it
+        with torch.no_grad():
+            return self._teacher_bank.run(images, roles, stop_early=True)[1]
+
+    def run_student(self, images: Tensor, teacher_taps: Mapping[str, Tensor]) -> tuple[Any, dict[str, TapPair]]:
+        """Return the student's output, and its features beside the teacher's for the same roles."""
+        output, features = self._student_bank.run(images, teacher_taps.keys())
+        assert output is not None
+        return output, {role: TapPair(features[role], teacher_taps[role]) for role in teacher_taps}
+
+
+def _probe_image(size: tuple[int, int], device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand((1, 3, *size), generator=generator).to(device)

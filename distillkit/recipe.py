@@ -1,0 +1,187 @@
+"""What one run is: typed, validated, TOML in and out."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from .components import validate
+from .errors import RecipeError
+
+if TYPE_CHECKING:
+    from .plugins import Plugins
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ComponentChoice(BaseModel):
+    """A registered component by its full name; every other key is one of its options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The component's options as they stand in the recipe."""
+        return dict(self.model_extra or {})
+
+
+class DataSettings(_Settings):
+    """The training images.
+
+    Attributes:
+        train: folder of images, searched recursively; in a file, relative to the recipe's folder.
+        crop: side of the square training crops in pixels.
+        batch_size: crops a step.
+        num_workers: processes that decode images; 0 decodes in the training process.
+        cache_mib: decoded images are kept in memory up to this many MiB.
+        bad_images: whether an image that cannot be used ends the run before it starts, or is left out.
+    """
+
+    train: Path
+    crop: PositiveInt = 256
+    batch_size: PositiveInt = 8
+    num_workers: NonNegativeInt = 0
+    cache_mib: NonNegativeInt = 2048
+    bad_images: Literal["refuse", "skip"] = "refuse"
+
+
+class OptimizerSettings(_Settings):
+    """How the weights move.
+
+    Attributes:
+        name: `adam`, or `soap` (Vyas et al., 2024, arXiv 2409.11321), which needs far fewer steps.
+        learning_rate: for the student and the loss terms' adapters, at its highest.
+        aux_learning_rate: for the entropy bottlenecks' quantiles (Adam).
+        clip_norm: largest norm of the gradient.
+        rate_schedule: `constant`, or `cosine` down to 0 over the whole run; phases multiply it.
+        warmup_steps: steps over which the learning rate rises linearly.
+    """
+
+    name: Literal["adam", "soap"] = "adam"
+    learning_rate: PositiveFloat = 1e-4
+    aux_learning_rate: PositiveFloat = 1e-3
+    clip_norm: PositiveFloat = 1.0
+    rate_schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: NonNegativeInt = 0
+
+
+class Recipe(_Settings):
+    """One run: train the student of a pair (with or without a teacher), or its teacher.
+
+    Attributes:
+        trains: which of the pair's two codecs this run trains.
+        pair: the pair, by name, with its options.
+        teacher: file of the trained teacher (`model.safetensors` of its run); needed when there are losses.
+        lmbda: rate-distortion trade-off, see `rate_distortion`.
+        num_steps: optimiser steps of the whole run.
+        losses: distillation losses by name, each with its options; none trains without distillation.
+        schedule: the phases, by name, with options.
+        taps: how feature taps are found, by name, with options.
+        data: the training images.
+        optimizer: how the weights move.
+        precision: `bf16` runs convolutions and products in bfloat16 where that is safe.
+        device: `auto` takes an accelerator where there is one.
+        seed: of initial weights, crops and quantisation noise.
+        log_every: steps between two lines of metrics.
+        checkpoint_every: steps between two checkpoints.
+    """
+
+    trains: Literal["student", "teacher"] = "student"
+    pair: ComponentChoice
+    teacher: Path | None = None
+    lmbda: PositiveFloat = 0.013
+    num_steps: PositiveInt
+    losses: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    schedule: ComponentChoice = ComponentChoice(name="core.constant")
+    taps: ComponentChoice = ComponentChoice(name="models.by_resolution")
+    data: DataSettings
+    optimizer: OptimizerSettings = OptimizerSettings()
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu"] = "auto"
+    seed: NonNegativeInt = 0
+    log_every: PositiveInt = 50
+    checkpoint_every: PositiveInt = 500
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read a recipe from a TOML file; relative paths in it start from its folder.
+
+        Raises:
+            RecipeError: the file cannot be read, is not TOML, or is not a valid recipe.
+        """
+        path = Path(path)
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RecipeError(f"recipe {path}: cannot be read: {error.strerror}.") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecipeError(f"recipe {path}: not valid TOML: {error}.") from None
+        recipe = validate(cls, values, f"recipe {path.name}")
+        folder = path.resolve().parent
+        data = recipe.data.model_copy(update={"train": folder / recipe.data.train})
+        teacher = folder / recipe.teacher if recipe.teacher else None
+        return recipe.model_copy(update={"data": data, "teacher": teacher})
+
+    @classmethod
+    def create(cls, **values: Any) -> Recipe:
+        """Build a recipe in Python from the keys of the TOML file; paths are relative to the working directory.
+
+        Raises:
+            RecipeError: a value is not valid.
+        """
+        return validate(cls, values, "recipe")
+
+    def resolve(self, plugins: Plugins) -> Recipe:
+        """Return the recipe with every effective value filled in and every path absolute.
+
+        Raises:
+            RecipeError: a component is not registered, or its options are not valid.
+        """
+
+        def fill(kind: str, choice: ComponentChoice, where: str) -> ComponentChoice:
+            _, config = plugins.configure(kind, choice.name, choice.options, where)
+            return ComponentChoice(name=choice.name, **config.model_dump(mode="json"))
+
+        losses = {
+            name: plugins.configure("loss", name, options, f"recipe losses.{name}")[1].model_dump(mode="json")
+            for name, options in self.losses.items()
+        }
+        if self.trains == "teacher" and (losses or self.teacher):
+            raise RecipeError("recipe trains: 'teacher' is trained without losses or a teacher of its own; remove them.")
+        pair = plugins.get("pair", self.pair.name, "recipe pair")
+        if losses and self.teacher is None and not pair.pretrained_teacher:
+            raise RecipeError(
+                "recipe teacher: missing, but there are losses. Train one first (trains = \"teacher\") and name its "
+                "model.safetensors here."
+            )
+        return self.model_copy(
+            update={
+                "pair": fill("pair", self.pair, "recipe pair"),
+                "schedule": fill("schedule", self.schedule, "recipe schedule"),
+                "taps": fill("taps", self.taps, "recipe taps"),
+                "losses": losses,
+                "teacher": self.teacher.resolve() if self.teacher else None,
+                "data": self.data.model_copy(update={"train": self.data.train.resolve()}),
+            }
+        )
+
+    def to_toml(self) -> str:
+        """Return the recipe as TOML."""
+        return tomli_w.dumps(_without_none(self.model_dump(mode="json")))
+
+    def save(self, path: Path) -> None:
+        """Write the recipe as a TOML file."""
+        path.write_text(self.to_toml(), encoding="utf-8")
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value

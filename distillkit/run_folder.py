@@ -1,0 +1,99 @@
+"""The folder of a run: where things lie in it, and whether it belongs to this recipe."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from .checkpoint import list_checkpoints, load_checkpoint
+from .errors import CheckpointError, TrainingError
+from .recipe import Recipe
+
+#: Keys that do not change what a run computes, and so may differ when it goes on.
+_FREE_KEYS = ("log_every", "checkpoint_every", "device", "data.num_workers", "data.cache_mib")
+
+
+@final
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run: `recipe.toml`, `metrics.jsonl`, `checkpoints/`, `calibration/`, `model.safetensors`."""
+
+    path: Path
+
+    @property
+    def recipe_file(self) -> Path:
+        """The recipe with every effective value."""
+        return self.path / "recipe.toml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The trained model alone; there once the run is done."""
+        return self.path / "model.safetensors"
+
+    def calibration(self, term: str) -> Path:
+        """The record that a loss term measured."""
+        return self.path / "calibration" / f"{term}.json"
+
+    def open(self, recipe: Recipe) -> None:
+        """Make the folder for a resolved recipe, or check that it holds a run of the same one.
+
+        Raises:
+            TrainingError: the folder holds something else, or a run of another recipe; names the keys that differ.
+        """
+        if self.recipe_file.exists():
+            old, new = _flat(Recipe.load(self.recipe_file)), _flat(recipe)
+            differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and k not in _FREE_KEYS]
+            if differing:
+                changes = "; ".join(f"{k}: {old.get(k)} there, {new.get(k)} now" for k in differing[:5])
+                raise TrainingError(
+                    f"run folder {self.path}: it holds a run of another recipe ({changes}). Choose another folder, or "
+                    "remove this one."
+                )
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise TrainingError(f"run folder {self.path}: expected a new, empty or run folder; it holds other files.")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            recipe.save(self.recipe_file)
+        except OSError as error:
+            raise TrainingError(f"run folder {self.path}: cannot be written: {error.strerror}.") from None
+
+    def newest_state(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """Return the newest checkpoint that is whole (None if there is none), and what to say of those that are not.
+
+        Raises:
+            CheckpointError: there are checkpoints, but every one is damaged.
+        """
+        notes: list[str] = []
+        paths = list_checkpoints(self.checkpoints)
+        for path in reversed(paths):
+            try:
+                return load_checkpoint(path), notes
+            except CheckpointError as error:
+                notes.append(f"{error} Going back to the one before.")
+        if paths:
+            raise CheckpointError(
+                f"run folder {self.path}: every checkpoint is damaged ({', '.join(p.name for p in paths)}). Remove "
+                "them to start this run again from its first step."
+            )
+        return None, notes
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+
+    def visit(value: Any, path: str) -> None:
+        if isinstance(value, dict) and value:
+            for key, item in value.items():
+                visit(item, f"{path}.{key}" if path else key)
+        elif value not in (None, {}):
+            flat[path] = value
+
+    visit(json.loads(recipe.model_dump_json()), "")
+    return flat

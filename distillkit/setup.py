@@ -1,0 +1,142 @@
+"""From a recipe to everything that a run needs, checked before the first step."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+
+from .adapters import CodecAdapter, as_codec, fingerprint
+from .data import CropDataset
+from .errors import DistillkitError, PairError, RecipeError, TapError, did_you_mean
+from .images import find_problems, list_images
+from .losses import LossTerm
+from .model_file import load_model
+from .pair import CodecPair, TeachingPair, TapReport, find_taps
+from .phases import Timeline
+from .plugins import Plugins
+from .recipe import Recipe
+from .task import DistillationTask
+
+
+@final
+@dataclass(frozen=True)
+class Setup:
+    """What `prepare` builds.
+
+    Attributes:
+        codec: the codec that is trained.
+        task: it and the loss terms, as one module.
+        pair: teacher and student, or None without distillation.
+        teacher_fingerprint: hash of the teacher's weights, or an empty string.
+        timeline: the phases.
+        dataset: the training crops.
+        report: what the probe of the pair found, or None without distillation.
+        notes: what the user should know before the first step.
+    """
+
+    codec: CodecAdapter
+    task: DistillationTask
+    pair: TeachingPair | None
+    teacher_fingerprint: str
+    timeline: Timeline
+    dataset: CropDataset
+    report: TapReport | None
+    notes: list[str]
+
+
+def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
+    """Build everything that a resolved recipe names.
+
+    Initial weights depend on the seed alone: the student of a run with distillation starts where the student of a run
+    without it does.
+
+    Raises:
+        DistillkitError: anything that would go wrong later, said now.
+    """
+    timeline = _timeline(recipe, plugins)
+    paths, notes = list_images(recipe.data.train), []
+    if recipe.data.bad_images == "skip":
+        problems = find_problems(paths, recipe.data.crop)
+        notes = [f"left out: {problem}" for problem in problems]
+        paths = sorted(set(paths) - {problem.path for problem in problems})
+    dataset = CropDataset(paths, recipe.data.crop, recipe.seed, recipe.data.cache_mib)
+    pair_class, config = plugins.configure("pair", recipe.pair.name, recipe.pair.options, "recipe pair")
+    pair: CodecPair = pair_class(config)
+    seed_everything(recipe.seed)
+    codec = as_codec(pair.build_student() if recipe.trains == "student" else pair.build_teacher())
+    if recipe.data.crop % codec.stride:
+        raise RecipeError(f"recipe data.crop: expected a multiple of {codec.stride}, got {recipe.data.crop}.")
+    if not recipe.losses:
+        task = DistillationTask(codec, recipe.lmbda, {}, None)
+        return Setup(codec, task, None, "", timeline, dataset, None, notes)
+    teacher, teacher_fingerprint = _teacher(recipe, pair, plugins)
+    size = (recipe.data.crop, recipe.data.crop)
+    provider_class, provider_config = plugins.configure("taps", recipe.taps.name, recipe.taps.options, "recipe taps")
+    provider = provider_class(provider_config)
+    taps = (
+        pair.teacher_taps() or find_taps(teacher, provider, size),
+        pair.student_taps() or find_taps(codec, provider, size),
+    )
+    teaching = TeachingPair(teacher, codec, taps)
+    report = teaching.probe(size)
+    if report.copied:
+        notes.append(f"taps copied at each step, since an in-place activation overwrites them: {', '.join(report.copied)}")
+    terms = {name: _term(name, options, report, plugins) for name, options in recipe.losses.items()}
+    task = DistillationTask(codec, recipe.lmbda, terms, teaching)
+    return Setup(codec, task, teaching, teacher_fingerprint, timeline, dataset, report, notes)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator that a codec or plugin may draw from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _timeline(recipe: Recipe, plugins: Plugins) -> Timeline:
+    schedule_class, config = plugins.configure(
+        "schedule", recipe.schedule.name, recipe.schedule.options, "recipe schedule"
+    )
+    terms = list(recipe.losses)
+    try:
+        phases = schedule_class(config).phases(recipe.num_steps, terms)
+    except ValueError as error:
+        raise RecipeError(f"recipe schedule {recipe.schedule.name}: {error}") from None
+    return Timeline(phases, recipe.num_steps, terms)
+
+
+def _teacher(recipe: Recipe, pair: CodecPair, plugins: Plugins) -> tuple[CodecAdapter, str]:
+    if recipe.teacher is None:
+        teacher = as_codec(pair.build_teacher())
+        return teacher, fingerprint(teacher.module)
+    model = load_model(recipe.teacher, plugins)
+    if model.lmbda != recipe.lmbda:
+        raise PairError(
+            f"recipe teacher: it was trained for lmbda {model.lmbda}, this run is for {recipe.lmbda}. The ranking of its "
+            "channels holds at its own lmbda only; train a teacher for this one."
+        )
+    return model.codec, model.fingerprint
+
+
+def _term(name: str, options: Mapping[str, Any], report: TapReport, plugins: Plugins) -> LossTerm:
+    where = f"recipe losses.{name}"
+    term_class, config = plugins.configure("loss", name, options, where)
+    try:
+        term = term_class(config, report.shapes)
+        missing = sorted(term.required_taps() - set(report.shapes.student))
+    except DistillkitError as error:
+        raise type(error)(f"{where}: {error}") from None
+    except ValueError as error:
+        raise RecipeError(f"{where}: {error}") from None
+    for role in missing:
+        side = "the student" if role in report.only_teacher else "the teacher" if role in report.only_student else None
+        what = f"{side} has no tap '{role}'" if side else f"no tap '{role}' in teacher or student"
+        shared = report.shapes.student
+        raise TapError(f"{where}: {what}; both have {', '.join(shared)}.{did_you_mean(role, shared)}")
+    return term
+

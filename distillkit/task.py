@@ -1,0 +1,89 @@
+"""The module that is trained: the student and the loss terms' adapters behind one `forward`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+
+from .adapters import CodecAdapter
+from .losses import LossTerm, RateDistortion, Step, rate_distortion
+from .pair import TeachingPair
+
+
+class StepLosses(NamedTuple):
+    """The losses of one step: rate-distortion, and each active term before any weight."""
+
+    rd: RateDistortion
+    terms: dict[str, Tensor]
+
+
+@final
+class DistillationTask(nn.Module):
+    """Student and loss terms in one module, so that optimiser, clipping and data parallelism see both.
+
+    The teacher stays outside: its features are handed in.
+    """
+
+    def __init__(
+        self, codec: CodecAdapter, lmbda: float, terms: Mapping[str, LossTerm], pair: TeachingPair | None
+    ) -> None:
+        super().__init__()
+        self.codec, self.lmbda, self.pair = codec, lmbda, pair
+        self.student = codec.module
+        self.terms = nn.ModuleDict({_key(name): term for name, term in terms.items()})
+
+    def forward(self, images: Tensor, teacher_taps: Mapping[str, Tensor], active: Iterable[str]) -> StepLosses:
+        """Run the student on a batch and return its losses.
+
+        Args:
+            images: shape (B, 3, H, W), range [0, 1].
+            teacher_taps: the teacher's features by role; the student is tapped at the same roles.
+            active: full names of the terms to compute.
+        """
+        if self.pair is None:
+            output, taps = self.codec.forward(images), {}
+        else:
+            output, taps = self.pair.run_student(images, teacher_taps)
+        step = Step(images, output, taps)
+        losses = {name: self.terms[_key(name)](step) for name in active}
+        return StepLosses(rate_distortion(output, images, self.lmbda), losses)
+
+    def term(self, name: str) -> LossTerm:
+        """Return a loss term by its full name."""
+        term = self.terms[_key(name)]
+        assert isinstance(term, LossTerm)
+        return term
+
+    def main_parameters(self) -> list[nn.Parameter]:
+        """Return all parameters but those that only the auxiliary loss trains."""
+        quantiles = {id(parameter) for parameter in self.codec.quantile_parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in quantiles]
+
+    def balanced_scales(self, losses: StepLosses, ratio: float) -> dict[str, float]:
+        """Return for each term the factor that makes its gradient's norm `ratio` times that of rate-distortion.
+
+        Norms are over the student's parameters that both losses reach.
+        """
+        parameters = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
+
+        def gradient(loss: Tensor) -> tuple[Tensor | None, ...]:
+            return torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+
+        reference = gradient(losses.rd.cost)
+        scales: dict[str, float] = {}
+        for name, loss in losses.terms.items():
+            pairs = [(r, g) for r, g in zip(reference, gradient(loss), strict=True) if r is not None and g is not None]
+            if not pairs:
+                scales[name] = 1.0
+                continue
+            rd_norm = torch.stack([r.float().norm() for r, _ in pairs]).norm()
+            term_norm = torch.stack([g.float().norm() for _, g in pairs]).norm()
+            scales[name] = float(ratio * rd_norm / term_norm) if float(term_norm) > 0 else 1.0
+        return scales
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")  # a module's name may not hold a dot

@@ -1,0 +1,148 @@
+"""FEDS's channel loss, on the latent channels ranked by their entropy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+import distillkit
+
+
+@final
+class ChannelEntropy(distillkit.LossTerm):
+    """Squared error of the most informative latent channels, weighted by their share of the bits.
+
+    h_c = mean over a fixed calibration set of the sum over positions of -log2 p_T(y_c | context), in bits per pixel
+    S = the smallest set of channels that carries `keep` of the sum of h;  w_c = h_c / sum of h over S
+    L = sum over c in S of w_c * mean((y_S,c' - sg(y_T,c))^2), in squared quantisation steps
+
+    y_S, y_T: latents before quantisation, shape (B, M_S, H, W) and (B, M_T, H, W), without noise on either side. Channel
+    c' of the student stands for the teacher's channel c: c' = c where M_S = M_T; where M_S < M_T, c' is the place of c in
+    the order of h, and S is chosen among the M_S most informative channels.
+
+    Source: FEDS (arXiv 2503.06399) emphasises the most informative latent channels, ranked by entropy.
+    Departure: the paper's estimator, selection and weights are not public. We count the discrete bits that the teacher's
+    entropy model charges (differential entropy goes negative for narrow channels), and compare y before quantisation:
+    a noisy student against a rounded teacher would punish the noise. The controls `random` and `lowest` are ours.
+    """
+
+    class Config(distillkit.LossConfig):
+        """Options.
+
+        Attributes:
+            select: `keep` takes the most informative channels that carry the share `keep`; `top` the first `num_channels`;
+                `random` and `lowest` are controls that take as many channels at random or from the end of the ranking.
+            keep: share of the bits, in (0, 1].
+            num_channels: K of `top`, and of the controls; by default as many as `keep` takes.
+            divide_by_variance: whether each channel's error is divided by the variance of the teacher's channel.
+            calibration_crops: size of the calibration set.
+            seed: of `random`.
+        """
+
+        select: Literal["keep", "top", "random", "lowest"] = "keep"
+        keep: Annotated[float, Field(gt=0, le=1)] = 0.95
+        num_channels: Annotated[int, Field(gt=0)] | None = None
+        divide_by_variance: bool = False
+        calibration_crops: Annotated[int, Field(gt=0)] = 64
+        seed: int = 0
+
+    student_channels: Tensor
+    teacher_channels: Tensor
+    weights: Tensor
+
+    def __init__(self, config: Config, shapes: distillkit.TapShapes) -> None:
+        """Check that the latents can be matched.
+
+        Raises:
+            ValueError: there is no latent tap, the student's latent is the wider one, or `top` lacks its number.
+        """
+        super().__init__(config, shapes)
+        if "latent" not in shapes.student:
+            raise ValueError(f"no tap 'latent' in both codecs; there are {', '.join(shapes.student) or 'none'}.")
+        student, teacher = shapes.student["latent"], shapes.teacher["latent"]
+        if student[1:] != teacher[1:]:
+            raise ValueError(f"expected latents of one resolution, got {teacher} (teacher) and {student} (student).")
+        if student.channels > teacher.channels:
+            raise ValueError(
+                f"expected a student's latent of at most {teacher.channels} channels (the teacher's), got "
+                f"{student.channels}. Narrow the student's latent or widen the teacher's."
+            )
+        if config.select == "top" and config.num_channels is None:
+            raise ValueError("select = 'top' needs num_channels.")
+        self._num_student, self._num_teacher = student.channels, teacher.channels
+        if config.num_channels is not None and config.num_channels > self._num_student:
+            raise ValueError(f"num_channels: expected at most {self._num_student}, got {config.num_channels}.")
+        self._calibrated = False
+        # Not part of checkpoints: they follow from the calibration record in the run folder.
+        for name, dtype in (("student_channels", torch.long), ("teacher_channels", torch.long), ("weights", None)):
+            self.register_buffer(name, torch.zeros(0, dtype=dtype), persistent=False)
+
+    def required_taps(self) -> set[str]:
+        """Return the latent."""
+        return {"latent"}
+
+    @property
+    def needs_calibration(self) -> bool:
+        """True until the ranking is known."""
+        return not self._calibrated
+
+    def calibrate(self, calibration: distillkit.Calibration) -> dict[str, Any]:
+        """Measure the bits per pixel of each of the teacher's latent channels."""
+        bits = torch.zeros(self._num_teacher, dtype=torch.float64)
+        num_pixels = 0
+        for images in calibration.batches(self.config.calibration_crops):
+            likelihoods = calibration.teacher(images).likelihoods["y"]
+            bits -= likelihoods.double().log2().sum(dim=(0, 2, 3)).cpu()
+            num_pixels += images.shape[0] * images.shape[2] * images.shape[3]
+        return {"bits_per_pixel": (bits / num_pixels).tolist()}
+
+    def load_calibration(self, record: Mapping[str, Any]) -> None:
+        """Rank the channels and choose S.
+
+        Raises:
+            ValueError: the record is of another number of channels, or not finite.
+        """
+        bits = torch.tensor(record["bits_per_pixel"], dtype=torch.float64)
+        if bits.numel() != self._num_teacher or not bits.isfinite().all():
+            raise ValueError(f"expected finite bits of {self._num_teacher} channels, got {bits.numel()}")
+        order = torch.argsort(bits, descending=True, stable=True)
+        ranked = order[: self._num_student]
+        chosen = ranked[self._select(bits[ranked])]
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order))
+        same_width = self._num_student == self._num_teacher
+        device = self.weights.device
+        self.teacher_channels = chosen.to(device)
+        self.student_channels = (chosen if same_width else place[chosen]).to(device)
+        weights = bits[chosen]
+        total = weights.sum()
+        uniform = torch.full_like(weights, 1 / len(weights))
+        self.weights = (weights / total if total > 0 else uniform).float().to(device)
+        self._calibrated = True
+
+    def _select(self, ranked_bits: Tensor) -> Tensor:
+        """Return places in the ranking, given the bits in falling order."""
+        shares = ranked_bits.cumsum(0) / ranked_bits.sum().clamp_min(math.ulp(1.0))
+        num_kept = min(int((shares < self.config.keep).sum()) + 1, len(ranked_bits))
+        number = self.config.num_channels or num_kept
+        if self.config.select == "lowest":
+            return torch.arange(len(ranked_bits) - number, len(ranked_bits))
+        if self.config.select == "random":
+            generator = torch.Generator().manual_seed(self.config.seed)
+            return torch.randperm(len(ranked_bits), generator=generator)[:number].sort().values
+        return torch.arange(number if self.config.select == "top" else num_kept)
+
+    def forward(self, step: distillkit.Step) -> Tensor:
+        """Return the weighted squared error."""
+        student, teacher = step.taps["latent"]
+        student = student.float().index_select(1, self.student_channels)
+        teacher = teacher.float().index_select(1, self.teacher_channels)
+        errors = (student - teacher).square().mean(dim=(0, 2, 3))
+        if self.config.divide_by_variance:
+            errors = errors / teacher.var(dim=(0, 2, 3), unbiased=False).clamp_min(1e-6)
+        return (self.weights * errors).sum()

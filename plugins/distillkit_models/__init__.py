@@ -1,0 +1,22 @@
+"""The codec pairs that ship with distillkit, and the provider of taps that suits them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import distillkit
+
+from .cheng2020 import Cheng2020Pair
+from .taps import ByResolution
+
+
+@distillkit.hookimpl
+def register_pairs(register: Callable[[str, type[distillkit.CodecPair]], None]) -> None:
+    """Register the pairs."""
+    register("cheng2020", Cheng2020Pair)
+
+
+@distillkit.hookimpl
+def register_feature_taps(register: Callable[[str, type[distillkit.TapProvider]], None]) -> None:
+    """Register the provider."""
+    register("by_resolution", ByResolution)

@@ -1,0 +1,226 @@
+"""A Cheng2020-style codec of any size: residual transforms, Swin V2 blocks where asked for, checkerboard context."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import torch
+from timm.models.swin_transformer_v2 import SwinTransformerV2Block
+from torch import Tensor, nn
+
+from .cheng2020_presets import Cheng2020Size
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # compressai imports torch-geometric, which scripts functions
+    from compressai.entropy_models import EntropyBottleneck
+    from compressai.latent_codecs import (
+        CheckerboardLatentCodec,
+        GaussianConditionalLatentCodec,
+        HyperLatentCodec,
+        HyperpriorLatentCodec,
+    )
+    from compressai.layers import (
+        CheckerboardMaskedConv2d,
+        ResidualBlock,
+        ResidualBlockUpsample,
+        ResidualBlockWithStride,
+        conv1x1,
+        conv3x3,
+        subpel_conv3x3,
+    )
+    from compressai.models.base import SimpleVAECompressionModel
+
+WINDOW_EIGHTH = 8  # side of an attention window at 1/8 resolution: 64 pixels of the image
+WINDOW_LATENT = 4  # the same 64 pixels on the latent
+CHANNELS_PER_HEAD = 32
+# oneDNN corrupts the heap in the backward pass of strided 1x1 convolutions of channels-last input with fewer channels.
+CHANNELS_LAST_FROM = 16
+
+
+class Cheng2020(SimpleVAECompressionModel):
+    """Residual analysis and synthesis transforms, a mean-scale hyper-prior and a checkerboard context.
+
+    `g_a` takes images of shape (B, 3, H, W), range [0, 1], H and W multiples of 64, to the latent y of shape
+    (B, M, H / 16, W / 16); `g_s` takes the quantised y back. z has shape (B, hyper_width, H / 64, W / 64). The direct
+    children of `g_a` and `g_s` are whole blocks. With `swin_depth` 0, `blocks` 1 and N = M = hyper_width =
+    entropy_width this is the Cheng2020 anchor with He's two-pass context.
+
+    Source: Cheng et al. (2020), arXiv 2001.01568; the context: He et al. (2021), arXiv 2103.15306; the attention: Liu
+    et al. (2022), arXiv 2111.09883.
+
+    Departure: where the attention stands, and every width, is our choice; FEDS publishes none of it.
+    """
+
+    downsampling_factor = 64
+
+    def __init__(self, size: Cheng2020Size) -> None:
+        super().__init__()
+        self.size = size
+        self.g_a = analysis_transform(size)
+        self.g_s = synthesis_transform(size)
+        context = CheckerboardMaskedConv2d(
+            size.latent, 2 * size.entropy_width, kernel_size=size.context_kernel, padding=size.context_kernel // 2
+        )
+        y_codec = CheckerboardLatentCodec(
+            latent_codec={"y": GaussianConditionalLatentCodec(quantizer="ste")},
+            entropy_parameters=entropy_parameters(size),
+            context_prediction=context,
+            forward_method="twopass",
+        )
+        z_codec = HyperLatentCodec(
+            EntropyBottleneck(size.hyper_width), hyper_analysis(size), hyper_synthesis(size), quantizer="ste"
+        )
+        self.latent_codec = HyperpriorLatentCodec(latent_codec={"y": y_codec, "hyper": z_codec})
+
+    @classmethod
+    def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> Cheng2020:
+        """Return a new model of the size that `state_dict` holds, loaded strictly, the coder's tables included."""
+        net = cls(size_of(state_dict))
+        net.load_state_dict(dict(state_dict))
+        return net
+
+
+class FirstBlock(ResidualBlockWithStride):
+    """The block that reads the image, handing on channels-last features: the same values, faster convolutions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of shape (B, N, H / 2, W / 2) for an image of shape (B, 3, H, W)."""
+        features = super().forward(x)
+        if features.shape[1] < CHANNELS_LAST_FROM:
+            return features
+        return features.contiguous(memory_format=torch.channels_last)
+
+
+class SwinBlock(nn.Module):
+    """A Swin V2 block (cosine attention, res-post-norm) on features of shape (B, C, H, W); the identity when built.
+
+    H and W are multiples of the window's side, otherwise of any size: windows are cut, and the mask of shifted windows
+    is made, for each input, and nothing is remembered. Where one window covers the image a shift still means something:
+    the mask parts what the shift brought together, so attention stays in each quarter of the image.
+
+    The norms' scales start at 0, as in the Swin V2 authors' code, so that a fresh deep transform trains like the
+    residual net around the attention.
+    """
+
+    def __init__(self, width: int, window: int, *, shifted: bool) -> None:
+        super().__init__()
+        self.block = SwinTransformerV2Block(
+            width,
+            input_resolution=window,
+            num_heads=num_heads(width),
+            window_size=window,
+            shift_size=window // 2 if shifted else 0,
+            always_partition=True,
+            dynamic_mask=True,
+        )
+        nn.init.zeros_(self.block.norm1.weight)
+        nn.init.zeros_(self.block.norm2.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return features of the same shape and memory format."""
+        out = self.block(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return out if features.is_contiguous(memory_format=torch.channels_last) else out.contiguous()
+
+
+def num_heads(width: int) -> int:
+    """Return the largest number of attention heads that divides `width` into 32 channels or more each."""
+    return max(heads for heads in range(1, max(width // CHANNELS_PER_HEAD, 1) + 1) if width % heads == 0)
+
+
+def analysis_transform(size: Cheng2020Size) -> nn.Sequential:
+    """Return g_a: image to y; a block that halves the resolution, residual blocks and, late, attention."""
+    n, m = size.width, size.latent
+    return nn.Sequential(
+        FirstBlock(3, n),
+        *_residual_blocks(size, n),
+        ResidualBlockWithStride(n, n),
+        *_residual_blocks(size, n),
+        ResidualBlockWithStride(n, n),
+        *_residual_blocks(size, n),
+        *_swin_blocks(size, n, WINDOW_EIGHTH),
+        conv3x3(n, m, stride=2),
+        *_swin_blocks(size, m, WINDOW_LATENT),
+    )
+
+
+def synthesis_transform(size: Cheng2020Size) -> nn.Sequential:
+    """Return g_s: quantised y to image; the mirror of g_a."""
+    n, m = size.width, size.latent
+    return nn.Sequential(
+        *_swin_blocks(size, m, WINDOW_LATENT),
+        *_residual_blocks(size, m),
+        ResidualBlockUpsample(n if size.blocks else m, n),
+        *_swin_blocks(size, n, WINDOW_EIGHTH),
+        *_residual_blocks(size, n),
+        ResidualBlockUpsample(n, n),
+        *_residual_blocks(size, n),
+        ResidualBlockUpsample(n, n),
+        *_residual_blocks(size, n),
+        subpel_conv3x3(n, 3, 2),
+    )
+
+
+def hyper_analysis(size: Cheng2020Size) -> nn.Sequential:
+    """Return h_a: y, shape (B, M, h, w), to z, shape (B, hyper_width, h / 4, w / 4)."""
+    width = size.hyper_width
+    return _chain(
+        conv3x3(size.latent, width),
+        conv3x3(width, width),
+        conv3x3(width, width, stride=2),
+        conv3x3(width, width),
+        conv3x3(width, width, stride=2),
+    )
+
+
+def hyper_synthesis(size: Cheng2020Size) -> nn.Sequential:
+    """Return h_s: quantised z to 2 E channels, shape (B, 2 E, h, w), for the entropy parameters."""
+    width, wider = size.hyper_width, size.hyper_width * 3 // 2
+    return _chain(
+        conv3x3(width, width),
+        subpel_conv3x3(width, width, 2),
+        conv3x3(width, wider),
+        subpel_conv3x3(wider, wider, 2),
+        conv3x3(wider, 2 * size.entropy_width),
+    )
+
+
+def entropy_parameters(size: Cheng2020Size) -> nn.Sequential:
+    """Return the 1x1 network from context and hyper-prior, 4 E channels, to scales and means, 2 M channels."""
+    width = size.entropy_width
+    return _chain(
+        conv1x1(4 * width, width * 10 // 3),
+        conv1x1(width * 10 // 3, width * 8 // 3),
+        conv1x1(width * 8 // 3, 2 * size.latent),
+    )
+
+
+def size_of(state_dict: Mapping[str, Tensor]) -> Cheng2020Size:
+    """Return the size of the codec whose weights `state_dict` holds."""
+    context = state_dict["latent_codec.y.context_prediction.weight"]
+    analysis = [name for name in state_dict if name.startswith("g_a.")]
+    num_attention = sum(name.endswith(".logit_scale") for name in analysis)
+    num_residual = sum(name.endswith(".conv1.weight") for name in analysis) - 3  # three of them change the resolution
+    return Cheng2020Size(
+        width=state_dict["g_a.0.conv1.weight"].shape[0],
+        latent=context.shape[1],
+        blocks=num_residual // 3,
+        swin_depth=num_attention // 2,
+        hyper_width=state_dict["latent_codec.hyper.h_a.0.weight"].shape[0],
+        entropy_width=context.shape[0] // 2,
+        context_kernel=context.shape[-1],
+    )
+
+
+def _residual_blocks(size: Cheng2020Size, first_in: int) -> list[nn.Module]:
+    return [ResidualBlock(size.width if i else first_in, size.width) for i in range(size.blocks)]
+
+
+def _swin_blocks(size: Cheng2020Size, width: int, window: int) -> list[nn.Module]:
+    return [SwinBlock(width, window, shifted=i % 2 == 1) for i in range(size.swin_depth)]
+
+
+def _chain(*layers: nn.Module) -> nn.Sequential:
+    """Join layers by LeakyReLU; not in place, so that a tap on a layer keeps what it captured."""
+    chained = [module for layer in layers for module in (layer, nn.LeakyReLU())]
+    return nn.Sequential(*chained[:-1])

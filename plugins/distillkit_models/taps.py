@@ -1,0 +1,53 @@
+"""Feature taps found by the resolution at which each block's output stands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import final
+
+import distillkit
+
+
+@final
+class ByResolution(distillkit.TapProvider):
+    """Finds the stages of the analysis and synthesis transforms of codecs that name them `g_a` and `g_s`, as CompressAI's do.
+
+    Within a transform, the last direct child whose output stands at 1/R of the image's height is the tap `analysis.1/R`
+    or `synthesis.1/R`. The transforms' own outputs are `latent` and `reconstruction`; the output of the hyper-synthesis
+    transform `h_s` is `hyper_parameters`.
+    """
+
+    class Config(distillkit.ComponentConfig):
+        """Options.
+
+        Attributes:
+            analysis: module path of the analysis transform.
+            synthesis: module path of the synthesis transform.
+            hyper_synthesis: name of the hyper-synthesis transform, at any depth.
+        """
+
+        analysis: str = "g_a"
+        synthesis: str = "g_s"
+        hyper_synthesis: str = "h_s"
+
+    def find(self, trace: Sequence[distillkit.TracedModule], image_size: tuple[int, int]) -> dict[str, str]:
+        """Return role -> module path."""
+        config = self.config
+        taps: dict[str, str] = {}
+        for role, transform in (("analysis", config.analysis), ("synthesis", config.synthesis)):
+            stages: dict[int, str] = {}
+            for module in trace:
+                if re.fullmatch(re.escape(transform) + r"\.[^.]+", module.path):
+                    stages[image_size[0] // module.shape.height] = module.path
+            taps |= {f"{role}.1/{reduction}": path for reduction, path in sorted(stages.items()) if reduction > 1}
+        for module in trace:
+            if module.path == config.analysis:
+                taps["latent"] = module.path
+                # The last stage of the analysis transform is the latent itself.
+                taps.pop(f"analysis.1/{image_size[0] // module.shape.height}", None)
+            elif module.path == config.synthesis:
+                taps["reconstruction"] = module.path
+            elif module.path.rpartition(".")[2] == config.hyper_synthesis:
+                taps["hyper_parameters"] = module.path
+        return taps

@@ -1,0 +1,138 @@
+import random
+import struct
+import zlib
+
+import pytest
+
+from distillkit.codec.bitstream import CompressedImage, read, write
+from distillkit.errors import BitstreamError
+
+FINGERPRINT = bytes(range(8))
+
+
+def example(*substreams: bytes, width: int = 768, height: int = 512) -> CompressedImage:
+    return CompressedImage(FINGERPRINT, width, height, substreams)
+
+
+def sealed(body: bytes) -> bytes:
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def test_bytes_are_as_documented():
+    data = write(example(b"ab", b"", b"x" * 300, width=0x0102, height=3))
+    body = b"DKIC\x01" + FINGERPRINT + b"\x02\x01\x03\x00\x03" + b"\x02\x00\xac\x02" + b"ab" + b"x" * 300
+    assert data == sealed(body)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        example(b""),
+        example(b"a", b"", b"bcd"),
+        example(*[bytes([index]) * index for index in range(64)], width=1, height=65535),
+        example(bytes(127), bytes(128), bytes(16384)),
+    ],
+)
+def test_round_trip(image):
+    assert read(write(image)) == image
+
+
+def test_overhead_of_three_substreams():
+    substreams = (b"a" * 2_000_000, b"b" * 2_000_000, b"c" * 100_000)
+    assert len(write(example(*substreams))) - sum(map(len, substreams)) <= 40
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", r"byte 0: expected b'DKIC', got b''"),
+        (b"\x89PNG" + bytes(60), r"expected b'DKIC', got b'\\x89PNG'; this is not a file"),
+        (b"DKIC\x01", "expected at least 23 bytes, got 5; the file is damaged"),
+        (sealed(b"DKIC\x02" + bytes(14)), "byte 4: expected format version 1, got 2; read it with"),
+        (write(example(b"abc"))[:-1], "expected CRC-32"),
+        (sealed(b"DKIC\x01" + FINGERPRINT + b"\0\0\5\0\1\0"), "sides of 1 to 65535 pixels, got 0x5"),
+        (sealed(b"DKIC\x01" + FINGERPRINT + b"\5\0\0\0\1\0"), "sides of 1 to 65535 pixels, got 5x0"),
+        (sealed(b"DKIC\x01" + FINGERPRINT + b"\5\0\5\0\0\0"), "expected 1 to 64 substreams, got 0"),
+        (sealed(b"DKIC\x01" + FINGERPRINT + b"\5\0\5\0\x41" + bytes(65)), "expected 1 to 64 substreams, got 65"),
+        (sealed(b"DKIC\x01" + FINGERPRINT + b"\5\0\5\0\1\3ab"), "substreams of 3 bytes in all, got 2"),
+        (sealed(b"DKIC\x01" + FINGERPRINT + b"\5\0\5\0\1\1ab"), "substreams of 1 bytes in all, got 2"),
+        (sealed(b"DKIC\x01" + FINGERPRINT + b"\5\0\5\0\2\1\1a"), "substreams of 2 bytes in all, got 1"),
+        (sealed(b"DKIC\x01" + FINGERPRINT + b"\5\0\5\0\2\0"), "length of substream 1"),
+        (sealed(b"DKIC\x01" + FINGERPRINT + b"\5\0\5\0\1\x81\0a"), "length of substream 0"),
+        (sealed(b"DKIC\x01" + FINGERPRINT + b"\5\0\5\0\1" + b"\xff" * 5 + b"\1"), "length of substream 0"),
+        (sealed(b"DKIC\x01" + FINGERPRINT + b"\5\0\5\0\1\xff"), "length of substream 0"),
+    ],
+)
+def test_each_check(data, message):
+    with pytest.raises(BitstreamError, match=message):
+        read(data)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (example(b"a", width=65536), "got 65536x512"),
+        (example(b"a", height=0), "got 768x0"),
+        (example(), "got 0"),
+        (example(*[b""] * 65), "got 65"),
+        (CompressedImage(b"short", 1, 1, (b"",)), "fingerprint of 8 bytes, got 5"),
+    ],
+)
+def test_writing_checks_too(image, message):
+    with pytest.raises(BitstreamError, match=message):
+        write(image)
+
+
+def mutate(rng: random.Random, data: bytes, other: bytes) -> bytes:
+    kind = rng.randrange(6)
+    changed = bytearray(data)
+    place = rng.randrange(len(data))
+    if kind == 0:
+        for _ in range(rng.randint(1, 4)):
+            changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    elif kind == 1:
+        del changed[place:]
+    elif kind == 2:
+        changed[place : place + rng.randint(0, 20)] = rng.randbytes(rng.randint(0, 20))
+    elif kind == 3:
+        changed[place:] = other[rng.randrange(len(other)) :]
+    elif kind == 4:
+        changed = bytearray(rng.choice([b"", b"DKIC", b"DKIC\x01"]) + rng.randbytes(rng.randint(0, 80)))
+    else:
+        changed += rng.randbytes(rng.randint(1, 8))
+    return bytes(changed)
+
+
+def test_mutated_files_are_refused_or_the_original():
+    rng = random.Random(0)
+    files = [write(example(rng.randbytes(200), rng.randbytes(30), b"")), write(example(rng.randbytes(90), width=9))]
+    images = [read(file) for file in files]
+    refused = 0
+    for trial in range(20_000):
+        mine, other = (0, 1) if trial % 2 else (1, 0)
+        data = mutate(rng, files[mine], files[other])
+        try:
+            got = read(data)
+        except BitstreamError:
+            refused += 1
+        else:
+            assert data in files
+            assert got == images[files.index(data)]
+    assert refused > 19_000
+
+
+def test_resealed_mutations_are_refused_or_have_one_meaning():
+    """With a CRC that fits, the other checks stand alone: what is read writes back the very bytes."""
+    rng = random.Random(1)
+    file = write(example(rng.randbytes(40), rng.randbytes(5)))
+    outcomes = {True: 0, False: 0}
+    for _ in range(20_000):
+        data = sealed(mutate(rng, file[:-4], file[:-4]))
+        try:
+            got = read(data)
+        except BitstreamError:
+            outcomes[False] += 1
+        else:
+            assert write(got) == data
+            outcomes[True] += 1
+    assert min(outcomes.values()) > 1000
