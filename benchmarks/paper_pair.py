@@ -4,7 +4,8 @@ python benchmarks/paper_pair.py --image kodim01.png [--threads 2] [--repeats 3] 
 
 Both codecs have random weights: parameters, operations and the time of the networks do not depend on them. The coder's
 time does, a little, so both get the same latent statistics: y is scaled to a standard deviation of 0.3 and the scales'
-bias set to it, about 0.7 bit a pixel at M = 320. Times are medians over whole runs, teacher and student by turns.
+bias set to it, about 1 bit a pixel at M = 320. Times are medians over whole runs, teacher and student by turns. The
+context's parameters and operations include the half of its kernel that the checkerboard masks.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ def num_parameters(module: nn.Module) -> int:
 
 
 def kmac_per_pixel(codec: Cheng2020, side: int = 256) -> float:
-    """Return thousands of multiply-accumulates a pixel: a whole forward pass, counted by torch's FlopCounterMode / 2."""
+    """Return thousands of multiply-accumulates a pixel of a forward pass: half of what FlopCounterMode counts."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         codec(torch.zeros(1, 3, side, side))
     return counter.get_total_flops() / 2 / side**2 / 1000
 
 
 def largest_width(teacher: Cheng2020Size, student: Cheng2020Size, parameter_cut: float) -> int:
-    """Return the largest multiple of 8 that, as the student's width, leaves at least `parameter_cut` off the teacher."""
+    """Return the largest student width, a multiple of 8, with at least `parameter_cut` fewer parameters."""
     allowed = (1 - parameter_cut) * num_parameters(Cheng2020(teacher))
     width = 8
     while num_parameters(Cheng2020(replace(student, width=width + 8))) <= allowed:

@@ -14,9 +14,13 @@ if TYPE_CHECKING:
     from .components import ComponentConfig as ComponentConfig
     from .errors import DistillkitError as DistillkitError
     from .errors import did_you_mean as did_you_mean
+    from .evaluation.compare import Comparison as Comparison
+    from .evaluation.compare import compare as compare
     from .evaluation.evaluate import Evaluation as Evaluation
     from .evaluation.evaluate import evaluate as evaluate
+    from .experiment import distil as distil
     from .hookspecs import hookimpl as hookimpl
+    from .images import read_image as read_image
     from .losses import Calibration as Calibration
     from .losses import LossConfig as LossConfig
     from .losses import LossTerm as LossTerm
@@ -45,6 +49,7 @@ _HOME = {
     "CodecAdapter": "adapters",
     "CodecOutput": "adapters",
     "CodecPair": "pair",
+    "Comparison": "evaluation.compare",
     "ComponentConfig": "components",
     "CompressAIAdapter": "adapters",
     "CompressedLatents": "adapters",
@@ -67,15 +72,18 @@ _HOME = {
     "TapShapes": "taps",
     "TracedModule": "taps",
     "TrainedModel": "model_file",
+    "compare": "evaluation.compare",
     "did_you_mean": "errors",
+    "distil": "experiment",
     "evaluate": "evaluation.evaluate",
     "hookimpl": "hookspecs",
     "load_model": "model_file",
     "load_plugins": "plugins",
+    "read_image": "images",
     "train": "trainer",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from .errors import PairError
 
@@ -21,7 +22,8 @@ class CodecOutput:
 
     Attributes:
         x_hat: reconstruction, shape (B, 3, H, W), nominal range [0, 1], not clamped.
-        likelihoods: probability of every latent element by latent (`"y"`, `"z"`), each of shape (B, C, h, w), in (0, 1].
+        likelihoods: probability of every latent element by latent (`"y"`, `"z"`), each of shape (B, C, h, w), in (0,
+        1].
     """
 
     x_hat: Tensor
@@ -80,8 +82,8 @@ class CodecAdapter(ABC):
 class CompressAIAdapter(CodecAdapter):
     """A codec that speaks CompressAI's model API: `forward`, `compress`, `decompress`, `update`, `aux_loss`.
 
-    Entropy models (modules that hold a `_quantized_cdf` table) are kept in float32 under mixed precision: differences of
-    cumulative probabilities are meaningless in bfloat16.
+    Entropy models (modules that hold a `_quantized_cdf` table) are kept in float32 under mixed precision: differences
+    of cumulative probabilities are meaningless in bfloat16.
     """
 
     def __init__(self, module: nn.Module, stride: int | None = None) -> None:
@@ -97,25 +99,31 @@ class CompressAIAdapter(CodecAdapter):
             if hasattr(entropy_model, "_quantized_cdf"):
                 _keep_in_float32(entropy_model)
 
+    @override
     def forward(self, images: Tensor) -> CodecOutput:
         output = self.module(images)
         return CodecOutput(output["x_hat"], output["likelihoods"])
 
+    @override
     def compress(self, images: Tensor) -> CompressedLatents:
         output = cast(Any, self.module).compress(images)
         return CompressedLatents([list(substream) for substream in output["strings"]], output["shape"])
 
+    @override
     def decompress(self, latents: CompressedLatents) -> Tensor:
         return cast(Any, self.module).decompress(latents.strings, latents.shape)["x_hat"]
 
+    @override
     def aux_loss(self) -> Tensor | None:
         if not self.quantile_parameters():
             return None
         return cast(Any, self.module).aux_loss()
 
+    @override
     def quantile_parameters(self) -> list[nn.Parameter]:
         return [parameter for name, parameter in self.module.named_parameters() if name.endswith(".quantiles")]
 
+    @override
     def update(self) -> None:
         update = getattr(self.module, "update", None)
         if update is not None:

@@ -24,7 +24,7 @@ class Constant(PhaseSchedule):
             balance: see `Phase.balance`; weights are taken as they are where it is not set.
         """
 
-        weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+        weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
         balance: Annotated[float, Field(gt=0)] | None = None
 
     def phases(self, num_steps: int, terms: Sequence[str]) -> list[Phase]:

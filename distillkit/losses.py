@@ -83,7 +83,7 @@ class LossTerm(nn.Module, Component, ABC):
         """Measure what the term needs and return it as a record that JSON can hold."""
         return {}
 
-    def load_calibration(self, record: Mapping[str, Any]) -> None:  # noqa: B027 - most terms have none
+    def load_calibration(self, record: Mapping[str, Any]) -> None:
         """Take over a record that `calibrate` returned, in this or in an earlier process.
 
         Raises:

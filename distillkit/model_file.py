@@ -37,7 +37,12 @@ class TrainedModel:
 
 
 def save_model(
-    path: Path, codec: CodecAdapter, pair: str, options: dict[str, Any], part: Literal["student", "teacher"], lmbda: float
+    path: Path,
+    codec: CodecAdapter,
+    pair: str,
+    options: dict[str, Any],
+    part: Literal["student", "teacher"],
+    lmbda: float,
 ) -> None:
     """Compute the entropy coder's tables and write the codec to `path` (safetensors).
 

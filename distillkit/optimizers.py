@@ -17,9 +17,7 @@ def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Paramet
         return Adam(parameters, lr=settings.learning_rate)
     from pytorch_optimizer import SOAP
 
-    return SOAP(
-        parameters, lr=settings.learning_rate, betas=(0.95, 0.95), weight_decay=0.0, precondition_frequency=10
-    )
+    return SOAP(parameters, lr=settings.learning_rate, betas=(0.95, 0.95), weight_decay=0.0, precondition_frequency=10)
 
 
 def learning_rate_factor(settings: OptimizerSettings, step: int, num_steps: int) -> float:

@@ -84,7 +84,9 @@ class Timeline:
         named = {name for phase in self.phases for name in phase.weights}
         for name in sorted(named - set(terms)):
             hint = did_you_mean(name, terms)
-            raise RecipeError(f"schedule: a phase gives a weight to '{name}', which is not in the recipe's losses.{hint}")
+            raise RecipeError(
+                f"schedule: a phase gives a weight to '{name}', which is not in the recipe's losses.{hint}"
+            )
         for name in sorted(set(terms) - named):
             raise RecipeError(f"recipe losses.{name}: no phase of the schedule gives it a weight; name it there.")
         self._ends = list(accumulate(phase.num_steps for phase in self.phases))

@@ -154,11 +154,13 @@ class Recipe(_Settings):
             for name, options in self.losses.items()
         }
         if self.trains == "teacher" and (losses or self.teacher):
-            raise RecipeError("recipe trains: 'teacher' is trained without losses or a teacher of its own; remove them.")
+            raise RecipeError(
+                "recipe trains: 'teacher' is trained without losses or a teacher of its own; remove them."
+            )
         pair = plugins.get("pair", self.pair.name, "recipe pair")
         if losses and self.teacher is None and not pair.pretrained_teacher:
             raise RecipeError(
-                "recipe teacher: missing, but there are losses. Train one first (trains = \"teacher\") and name its "
+                'recipe teacher: missing, but there are losses. Train one first (trains = "teacher") and name its '
                 "model.safetensors here."
             )
         return self.model_copy(

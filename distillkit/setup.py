@@ -16,7 +16,7 @@ from .errors import DistillkitError, PairError, RecipeError, TapError, did_you_m
 from .images import find_problems, list_images
 from .losses import LossTerm
 from .model_file import load_model
-from .pair import CodecPair, TeachingPair, TapReport, find_taps
+from .pair import CodecPair, TapReport, TeachingPair, find_taps
 from .phases import Timeline
 from .plugins import Plugins
 from .recipe import Recipe
@@ -85,7 +85,9 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     teaching = TeachingPair(teacher, codec, taps)
     report = teaching.probe(size)
     if report.copied:
-        notes.append(f"taps copied at each step, since an in-place activation overwrites them: {', '.join(report.copied)}")
+        notes.append(
+            f"taps copied at each step, since an in-place activation overwrites them: {', '.join(report.copied)}"
+        )
     terms = {name: _term(name, options, report, plugins) for name, options in recipe.losses.items()}
     task = DistillationTask(codec, recipe.lmbda, terms, teaching)
     return Setup(codec, task, teaching, teacher_fingerprint, timeline, dataset, report, notes)
@@ -117,8 +119,8 @@ def _teacher(recipe: Recipe, pair: CodecPair, plugins: Plugins) -> tuple[CodecAd
     model = load_model(recipe.teacher, plugins)
     if model.lmbda != recipe.lmbda:
         raise PairError(
-            f"recipe teacher: it was trained for lmbda {model.lmbda}, this run is for {recipe.lmbda}. The ranking of its "
-            "channels holds at its own lmbda only; train a teacher for this one."
+            f"recipe teacher: it was trained for lmbda {model.lmbda}, this run is for {recipe.lmbda}. "
+            "The ranking of its channels holds at its own lmbda only; train a teacher for this one."
         )
     return model.codec, model.fingerprint
 
@@ -139,4 +141,3 @@ def _term(name: str, options: Mapping[str, Any], report: TapReport, plugins: Plu
         shared = report.shapes.student
         raise TapError(f"{where}: {what}; both have {', '.join(shared)}.{did_you_mean(role, shared)}")
     return term
-

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, final
@@ -20,6 +18,7 @@ from .checkpoint import save_checkpoint
 from .data import CropDataset, batches
 from .errors import CheckpointError, TrainingError
 from .losses import Calibration, psnr_from_mse
+from .metrics import MetricsWindow
 from .model_file import save_model
 from .observers import MetricsFile, RunInfo
 from .optimizers import build_optimizer, learning_rate_factor
@@ -142,30 +141,28 @@ class Trainer:
         self.task.train()
         data = recipe.data
         stream = batches(self.setup.dataset, data.batch_size, step, recipe.num_steps - step, data.num_workers)
-        window: _Window | None = None
+        window: MetricsWindow | None = None
         for images in stream:
             index, step_in_phase = self.setup.timeline.at(step)
             phase = self.setup.timeline.phases[index]
             if window is None or step_in_phase == 0:
                 self._enter(phase)
                 self.hook.phase_started(run=info, phase=phase, step=step)
-                window = _Window(list(phase.weights), step)
+                window = MetricsWindow(list(phase.weights), step)
             self._step(images, phase, step, step_in_phase, window)
             step += 1
             if step % recipe.log_every == 0 or step_in_phase == phase.num_steps - 1:
                 self._log(info, phase, step, step_in_phase, window)
-                window = _Window(list(phase.weights), step)
+                window = MetricsWindow(list(phase.weights), step)
             if step % recipe.checkpoint_every == 0 or step == recipe.num_steps:
                 self._check_finite(window)
                 self.hook.checkpoint_saved(run=info, step=step, path=self.save(step))
         part = recipe.trains
         self.setup.codec.module.eval().cpu()
-        save_model(
-            self.run_folder.model, self.setup.codec, recipe.pair.name, recipe.pair.options, part, recipe.lmbda
-        )
+        save_model(self.run_folder.model, self.setup.codec, recipe.pair.name, recipe.pair.options, part, recipe.lmbda)
         self.hook.run_finished(run=info, model=self.run_folder.model)
 
-    def _step(self, images: Tensor, phase: Phase, step: int, step_in_phase: int, window: _Window) -> None:
+    def _step(self, images: Tensor, phase: Phase, step: int, step_in_phase: int, window: MetricsWindow) -> None:
         # Channels-last batches corrupt the heap on a CPU (oneDNN issue 6035), whoever made them.
         images = images.to(self.accelerator.device, non_blocking=True).contiguous(memory_format=torch.contiguous_format)
         weights = phase.weights_at(step_in_phase)
@@ -236,7 +233,7 @@ class Trainer:
         dataset: CropDataset = self.setup.dataset.with_seed(self.recipe.seed + 2**32)
         return batches(dataset, data.batch_size, 0, math.ceil(num_crops / data.batch_size))
 
-    def _log(self, info: RunInfo, phase: Phase, step: int, step_in_phase: int, window: _Window) -> None:
+    def _log(self, info: RunInfo, phase: Phase, step: int, step_in_phase: int, window: MetricsWindow) -> None:
         self._check_finite(window)
         means = window.means()
         metrics: dict[str, float | int | str] = {
@@ -254,7 +251,7 @@ class Trainer:
             metrics[f"weight/{name}"] = weight * self.scales.get(name, 1.0)
         self.hook.metrics_logged(run=info, metrics=metrics)
 
-    def _check_finite(self, window: _Window) -> None:
+    def _check_finite(self, window: MetricsWindow) -> None:
         bad = window.first_not_finite()
         if bad is None:
             return
@@ -262,50 +259,6 @@ class Trainer:
         state, _ = self.run_folder.newest_state()
         kept = f"The checkpoint after step {state['step']} is kept" if state else "No checkpoint was written yet"
         raise TrainingError(
-            f"run {self.run_folder.path.name}: {name} was not finite at step {step}. {kept}; lower the learning rate or "
-            "the term's weight and start a new run, or look at the batch of that step."
+            f"run {self.run_folder.path.name}: {name} was not finite at step {step}. {kept}; lower the learning rate "
+            "or the term's weight and start a new run, or look at the batch of that step."
         )
-
-
-@dataclass
-class _Window:
-    """Sums since the last line of metrics, on the device: read at log time, so that no step waits for them."""
-
-    terms: list[str]
-    start: int
-
-    def __post_init__(self) -> None:
-        self._names = ["rate", "mse", "rate-distortion", "gradient", *self.terms]
-        self._sums: Tensor | None = None
-        self._bad: Tensor | None = None
-        self._counts = dict.fromkeys(self._names, 0)
-        self._started = time.perf_counter()
-
-    def add(self, step: int, losses: Any, norm: Tensor) -> None:
-        zero = losses.rd.cost.new_zeros(())
-        values = [losses.rd.rate_bpp, losses.rd.mse, losses.rd.cost, norm]
-        values += [losses.terms.get(name, zero) for name in self.terms]
-        for name in self._names:
-            self._counts[name] += name in losses.terms or name not in self.terms
-        vector = torch.stack([value.detach().float().to(zero.device) for value in values])
-        bad = torch.where(vector.isfinite(), math.inf, float(step))
-        self._sums = vector if self._sums is None else self._sums + vector
-        self._bad = bad if self._bad is None else torch.minimum(self._bad, bad)
-
-    def means(self) -> dict[str, float]:
-        assert self._sums is not None
-        return {
-            name: value / max(1, self._counts[name]) for name, value in zip(self._names, self._sums.tolist(), strict=True)
-        }
-
-    def first_not_finite(self) -> tuple[int, str] | None:
-        if self._bad is None:
-            return None
-        # The losses come first in blame: a gradient that is not finite follows from a loss that is not.
-        order = [*self.terms, "rate", "mse", "rate-distortion", "gradient"]
-        steps = dict(zip(self._names, self._bad.tolist(), strict=True))
-        step, _, name = min((steps[name], order.index(name), name) for name in self._names)
-        return None if math.isinf(step) else (int(step), f"loss '{name}'" if name in self.terms else f"the {name}")
-
-    def seconds_per_step(self, step: int) -> float:
-        return (time.perf_counter() - self._started) / max(1, step - self.start)

@@ -1,4 +1,5 @@
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -50,18 +51,14 @@ def tiff_16_bit(path: Path, width: int = 40, height: int = 32) -> Path:
     return path
 
 
-def avif_with_flags(path: Path, flags: int) -> Path:
+def deep_avif(path: Path, bits: int) -> Path:
+    """Make an AVIF whose header says 10 or 12 bits; nothing at hand writes a real one."""
     save(path)
     data = bytearray(path.read_bytes())
-    data[data.index(b"av1C") + 6] |= flags
+    configuration, depths = data.index(b"av1C"), data.index(b"pixi") + 9
+    data[configuration + 6] |= {10: 0x40, 12: 0x60}[bits]
+    data[depths : depths + 3] = bytes([bits] * 3)
     path.write_bytes(data)
-    return path
-
-
-def bmp_16_bit(path: Path) -> Path:
-    head = struct.pack("<2sIHHI", b"BM", 54 + 2 * 40 * 32, 0, 0, 54)
-    info = struct.pack("<IiiHHIIiiII", 40, 40, 32, 1, 16, 0, 0, 0, 0, 0, 0)
-    path.write_bytes(head + info + bytes(2 * 40 * 32))
     return path
 
 
@@ -143,9 +140,8 @@ BAD = {
     "16-bit grey": (lambda path: save(path, "I;16"), "png", "Pillow mode 'I;16'"),
     "16-bit png": (png_16_bit, "png", "got 16 bits a channel"),
     "16-bit tiff": (tiff_16_bit, "tif", "got 16 bits a channel"),
-    "10-bit avif": (lambda path: avif_with_flags(path, 0x40), "avif", "got 10 bits a channel"),
-    "12-bit avif": (lambda path: avif_with_flags(path, 0x60), "avif", "got 12 bits a channel"),
-    "5-bit bmp": (bmp_16_bit, "bmp", "got 5 bits a channel"),
+    "10-bit avif": (lambda path: deep_avif(path, 10), "avif", "got 10 bits a channel"),
+    "12-bit avif": (lambda path: deep_avif(path, 12), "avif", "got 12 bits a channel"),
     "frames": (two_frames, "webp", "got several frames"),
     "not an image": (text, "png", "UnidentifiedImageError.*save it again or remove it"),
 }
@@ -180,7 +176,7 @@ def test_too_small(tmp_path):
     path = save(tmp_path / "a.png")
     assert check_image(path, min_side=32) is None
     assert read_image(path, min_side=32).shape == (32, 40, 3)
-    with pytest.raises(DataError, match="expected at least 33x33 pixels .* got 40x32"):
+    with pytest.raises(DataError, match=r"expected at least 33x33 pixels .* got 40x32"):
         read_image(path, min_side=33)
 
 
@@ -188,7 +184,8 @@ def test_too_small(tmp_path):
 def test_decompression_bombs_are_errors(tmp_path, monkeypatch, limit):
     path = save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with pytest.raises(DataError, match="got Image size .*cut it into smaller pictures"):
+    warnings.simplefilter("ignore")  # as where nobody turns warnings into errors; pytest restores it
+    with pytest.raises(DataError, match=r"got Image size .*cut it into smaller pictures"):
         read_image(path)
 
 

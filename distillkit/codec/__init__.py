@@ -1,0 +1,1 @@
+"""Compressed files, and the codec that writes and reads them."""

@@ -1,0 +1,1 @@
+"""Measuring trained codecs on real files."""

@@ -19,8 +19,8 @@ class FeatureAlignment(distillkit.LossTerm):
     L = mean over taps l of mean((P_l(f_S) - sg(f_T))^2) / Var(f_T)
 
     f_S, f_T: the two sides' features, shape (B, C_S, H, W) and (B, C_T, H, W). P_l: a 1x1 convolution to C_T channels
-    where C_S differs, else the identity; trained with the student, never exported. sg: no gradient. Var: over the batch,
-    channels and positions of the teacher's features, less the mean of each channel.
+    where C_S differs, else the identity; trained with the student, never exported. sg: no gradient. Var: over batch and
+    positions of the teacher's features, averaged over channels.
 
     Source: FEDS (arXiv 2503.06399) aligns intermediate features of student and teacher. Adapters: Romero et al. (2015),
     FitNets, arXiv 1412.6550.

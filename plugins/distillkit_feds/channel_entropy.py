@@ -21,22 +21,24 @@ class ChannelEntropy(distillkit.LossTerm):
     S = the smallest set of channels that carries `keep` of the sum of h;  w_c = h_c / sum of h over S
     L = sum over c in S of w_c * mean((y_S,c' - sg(y_T,c))^2), in squared quantisation steps
 
-    y_S, y_T: latents before quantisation, shape (B, M_S, H, W) and (B, M_T, H, W), without noise on either side. Channel
-    c' of the student stands for the teacher's channel c: c' = c where M_S = M_T; where M_S < M_T, c' is the place of c in
-    the order of h, and S is chosen among the M_S most informative channels.
+    y_S, y_T: latents before quantisation, shape (B, M_S, H, W) and (B, M_T, H, W), without noise on either side.
+    Channel c' of the student stands for the teacher's channel c: c' = c where M_S = M_T; where M_S < M_T, c' is the
+    place of c in the order of h, and S is chosen among the M_S most informative channels.
 
     Source: FEDS (arXiv 2503.06399) emphasises the most informative latent channels, ranked by entropy.
-    Departure: the paper's estimator, selection and weights are not public. We count the discrete bits that the teacher's
-    entropy model charges (differential entropy goes negative for narrow channels), and compare y before quantisation:
-    a noisy student against a rounded teacher would punish the noise. The controls `random` and `lowest` are ours.
+    Departure: the paper's estimator, selection and weights are not public. We count the discrete bits that the
+    teacher's entropy model charges (differential entropy goes negative for narrow channels), and compare y before
+    quantisation: a noisy student against a rounded teacher would punish the noise. The controls `random` and
+    `lowest` are ours.
     """
 
     class Config(distillkit.LossConfig):
         """Options.
 
         Attributes:
-            select: `keep` takes the most informative channels that carry the share `keep`; `top` the first `num_channels`;
-                `random` and `lowest` are controls that take as many channels at random or from the end of the ranking.
+            select: `keep` takes the most informative channels that carry the share `keep`; `top` takes
+                `num_channels` of them; `random` and `lowest` are controls that take as many
+                channels at random or from the end of the ranking.
             keep: share of the bits, in (0, 1].
             num_channels: K of `top`, and of the controls; by default as many as `keep` takes.
             divide_by_variance: whether each channel's error is divided by the variance of the teacher's channel.

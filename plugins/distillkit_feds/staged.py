@@ -18,8 +18,8 @@ class Staged(distillkit.PhaseSchedule):
     """Feature alignment, then channel-level distillation, then fine-tuning without a teacher.
 
     L = RD + a(t) L_align + b(t) L_chan
-    Phase 1: a on, b off. Phase 2: b on, a falls linearly to 0 within a share of the phase, after which the teacher stops
-    at its latent. Phase 3: RD only, at a lower learning rate; the teacher does not run.
+    Phase 1: a on, b off. Phase 2: b on, a falls linearly to 0 within a share of the phase, after which the teacher
+    stops at its latent. Phase 3: RD only, at a lower learning rate; the teacher does not run.
 
     Source: FEDS (arXiv 2503.06399) trains in three stages: feature alignment, channel-level distillation, fine-tuning.
     Departure: the paper's lengths, weights and rates are not public. Lengths of 40, 40 and 20 % and the low-rate tail

@@ -17,8 +17,8 @@ class Cheng2020Pair(distillkit.CodecPair):
     """FEDS's teacher, and a student of the same topology that is thinner, shallower and without attention.
 
     Source: Cheng et al. (2020), arXiv 2001.01568, for the transforms; He et al. (2021), arXiv 2103.15306, for the
-    checkerboard context; FEDS (arXiv 2503.06399) for what makes a teacher: Swin V2 attention, additional residual blocks,
-    expanded latent channels.
+    checkerboard context; FEDS (arXiv 2503.06399) for what makes a teacher: Swin V2 attention, additional residual
+    blocks, expanded latent channels.
     Departure: FEDS's sizes are not public. `cheng2020_presets` holds ours, with what they measure.
     """
 

@@ -92,6 +92,14 @@ class FirstBlock(ResidualBlockWithStride):
         return features.contiguous(memory_format=torch.channels_last)
 
 
+class SynthesisTransform(nn.Sequential):
+    """A sequence of blocks that works on channels-last features and returns an ordinary image of shape (B, 3, H, W)."""
+
+    def forward(self, y_hat: Tensor) -> Tensor:
+        """Return the image for quantised latents of shape (B, M, H / 16, W / 16)."""
+        return super().forward(y_hat.contiguous(memory_format=torch.channels_last)).contiguous()
+
+
 class SwinBlock(nn.Module):
     """A Swin V2 block (cosine attention, res-post-norm) on features of shape (B, C, H, W); the identity when built.
 
@@ -147,7 +155,7 @@ def analysis_transform(size: Cheng2020Size) -> nn.Sequential:
 def synthesis_transform(size: Cheng2020Size) -> nn.Sequential:
     """Return g_s: quantised y to image; the mirror of g_a."""
     n, m = size.width, size.latent
-    return nn.Sequential(
+    return SynthesisTransform(
         *_swin_blocks(size, m, WINDOW_LATENT),
         *_residual_blocks(size, m),
         ResidualBlockUpsample(n if size.blocks else m, n),

@@ -11,7 +11,7 @@ import distillkit
 
 @final
 class ByResolution(distillkit.TapProvider):
-    """Finds the stages of the analysis and synthesis transforms of codecs that name them `g_a` and `g_s`, as CompressAI's do.
+    """Finds the stages of the transforms `g_a` and `g_s`, as CompressAI names them.
 
     Within a transform, the last direct child whose output stands at 1/R of the image's height is the tap `analysis.1/R`
     or `synthesis.1/R`. The transforms' own outputs are `latent` and `reconstruction`; the output of the hyper-synthesis

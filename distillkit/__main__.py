@@ -1,0 +1,5 @@
+"""`python -m distillkit`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,114 @@
+"""The demo: FEDS on the Cheng2020 pair, with photographs that come inside pip packages or with the user's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import DataError
+from .images import list_images
+from .recipe import Recipe
+
+Size = Literal["tiny", "lite", "paper"]
+
+#: Photographs inside packages: (package, path in it).
+_TRAIN = [
+    ("skimage", "data/coffee.png"),
+    ("skimage", "data/chelsea.png"),
+    ("skimage", "data/rocket.jpg"),
+    ("skimage", "data/motorcycle_left.png"),
+    ("skimage", "data/motorcycle_right.png"),
+    ("sklearn", "datasets/images/china.jpg"),
+]
+_HELD_OUT = [("skimage", "data/astronaut.png"), ("sklearn", "datasets/images/flower.jpg")]
+
+#: What differs between the sizes: steps and learning rates are (teacher, student). `tiny` is minutes on two cores,
+#: `lite` hours, `paper` days on a GPU.
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"num_steps": (1200, 1600), "optimizer": "soap", "learning_rate": (3e-3, 6e-3), "warmup_steps": 100},
+    "lite": {"num_steps": (12_000, 12_000), "optimizer": "soap", "learning_rate": (3e-3, 6e-3), "warmup_steps": 200},
+    "paper": {
+        "num_steps": (2_000_000, 2_000_000),
+        "optimizer": "adam",
+        "learning_rate": (1e-4, 1e-4),
+        "warmup_steps": 0,
+    },
+}
+
+
+def gather_images(folder: Path, data: Path | None = None) -> tuple[Path, list[Path]]:
+    """Lay out training and held-out pictures under `folder`, and return the training folder and the held-out files.
+
+    Args:
+        folder: gets the folders `train` and `held_out`.
+        data: the user's own images, of which every tenth (at least one, at most 24) is held out; by default the
+            photographs inside scikit-image and scikit-learn.
+
+    Raises:
+        DataError: there are no images, too few, or the packages are not installed.
+    """
+    if data is None:
+        groups = {"train": [_packaged(*p) for p in _TRAIN], "held_out": [_packaged(*p) for p in _HELD_OUT]}
+        root = None
+    else:
+        paths, root = list_images(data), data.resolve()
+        if len(paths) < 2:
+            raise DataError(f"images {data}: expected at least two (one is held out for the test), got {len(paths)}.")
+        held_out = paths[:: max(10, -(-len(paths) // 24))]
+        groups = {"train": [path for path in paths if path not in held_out], "held_out": held_out}
+    for name, sources in groups.items():
+        shutil.rmtree(folder / name, ignore_errors=True)
+        for source in sources:
+            target = folder / name / (source.name if root is None else source.resolve().relative_to(root))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _link(source.resolve(), target)
+    return folder / "train", list_images(folder / "held_out")
+
+
+def recipes(size: Size, train: Path) -> tuple[Recipe, Recipe]:
+    """Return the demo's recipes, the teacher's and the student's: those of `examples/feds_cheng2020.py`."""
+    settings, paper = SIZES[size], size == "paper"
+    teacher, student = (
+        {
+            "trains": part,
+            "pair": {"name": "models.cheng2020", "size": size},
+            "lmbda": 0.013,
+            "num_steps": settings["num_steps"][index],
+            "data": {"train": train, "crop": 256 if paper else 128, "batch_size": 8},
+            "optimizer": {
+                "name": settings["optimizer"],
+                "learning_rate": settings["learning_rate"][index],
+                "rate_schedule": "constant" if paper else "cosine",
+                "warmup_steps": settings["warmup_steps"],
+            },
+            "precision": "bf16",
+            "log_every": 100 if paper else 20,
+            "checkpoint_every": 5000 if paper else 200,
+        }
+        for index, part in enumerate(("teacher", "student"))
+    )
+    losses = {"feds.alignment": {}, "feds.channel_entropy": {}}
+    schedule = {"name": "feds.staged", "finetune_learning_rate": 0.1 if paper else 1.0}
+    return Recipe.create(**teacher), Recipe.create(**student, losses=losses, schedule=schedule)
+
+
+def _packaged(package: str, path: str) -> Path:
+    spec = importlib.util.find_spec(package)  # finds it without importing it
+    file = Path(spec.origin).parent / path if spec and spec.origin else None
+    if file is None or not file.is_file():
+        found = "no such file" if file else "no such package"
+        raise DataError(
+            f"demo photographs: expected {path} inside package {package}, got {found}. Install them with "
+            "`pip install 'distillkit-lic[demo]'`, or name a folder of your own with --data."
+        )
+    return file
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.symlink(source, target)
+    except OSError:  # a file system without links
+        shutil.copy2(source, target)

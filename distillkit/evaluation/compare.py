@@ -1,0 +1,132 @@
+"""Trained models side by side, on the same pictures: one table, one JSON file, one picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+from ..adapters import CodecAdapter
+from ..codec.runtime import ImageCodec
+from ..model_file import load_model
+from ..plugins import Plugins, load_plugins
+from .complexity import kmac_per_pixel, num_parameters
+from .contact_sheet import save_contact_sheet
+from .evaluate import Evaluation, evaluate
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@final
+@dataclass(frozen=True)
+class ComparedModel:
+    """One row of a comparison.
+
+    Attributes:
+        name: as given to `compare`.
+        model: its file.
+        num_parameters: of the whole codec.
+        kmac_per_pixel: thousands of multiply-accumulates a pixel, see `kmac_per_pixel`.
+        evaluation: what was measured on real files.
+    """
+
+    name: str
+    model: Path
+    num_parameters: int
+    kmac_per_pixel: float
+    evaluation: Evaluation
+
+
+@final
+@dataclass(frozen=True)
+class Comparison:
+    """Models measured on the same pictures in one process, one after the other.
+
+    Attributes:
+        models: in the order given.
+        folder: where the files are: `<model>/<picture>.dk` and `.png`, `comparison.json`, `comparison.png`.
+    """
+
+    models: tuple[ComparedModel, ...]
+    folder: Path
+
+    def table(self) -> Table:
+        """Return the comparison as a table: means over the pictures."""
+        from rich.table import Table
+
+        num_images = len(self.models[0].evaluation.images)
+        table = Table(title=f"Means over {num_images} held-out picture{'s' * (num_images != 1)}; bpp from file bytes")
+        table.add_column("")
+        for heading in ("parameters", "kMAC/pixel", "bpp", "PSNR dB", "MS-SSIM", "encode s", "decode s", "RD cost"):
+            table.add_column(heading, justify="right")
+        for model in self.models:
+            means = model.evaluation.averages
+            table.add_row(
+                model.name,
+                f"{model.num_parameters / 1e6:.2f} M",
+                f"{model.kmac_per_pixel:.1f}",
+                *(
+                    "-" if (value := means[key]) is None else f"{value:.{digits}f}"
+                    for key, digits in (
+                        ("rate_bpp", 3),
+                        ("psnr_db", 2),
+                        ("ms_ssim", 4),
+                        ("encode_seconds", 3),
+                        ("decode_seconds", 3),
+                        ("rd_cost", 3),
+                    )
+                ),
+            )
+        return table
+
+    def to_json(self) -> str:
+        """Return the comparison as JSON: a list of models, each with its means and its pictures."""
+        rows = [
+            {
+                "name": model.name,
+                "model": model.model.as_posix(),
+                "num_parameters": model.num_parameters,
+                "kmac_per_pixel": model.kmac_per_pixel,
+                **json.loads(model.evaluation.to_json()),
+            }
+            for model in self.models
+        ]
+        return json.dumps(rows, indent=2) + "\n"
+
+
+def compare(
+    models: Mapping[str, Path],
+    images: Sequence[Path],
+    folder: Path,
+    *,
+    plugins: Plugins | None = None,
+    on_model: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Compress and decode `images` with each model, through real files in `folder`, and measure.
+
+    Args:
+        models: name -> model file or run folder.
+        images: 8-bit RGB pictures.
+        folder: where files and results go.
+        plugins: where the models' pairs are registered; by default the installed plugins.
+        on_model: called with each model's name before it is measured.
+
+    Raises:
+        DistillkitError: a model or picture cannot be used.
+    """
+    plugins = plugins or load_plugins()
+    rows = []
+    for name, path in models.items():
+        if on_model is not None:
+            on_model(name)
+        model = load_model(path, plugins)
+        codec: CodecAdapter = model.codec
+        evaluation = evaluate(ImageCodec(codec, model.fingerprint), images, folder / name, model.lmbda)
+        rows.append(ComparedModel(name, Path(path), num_parameters(codec.module), kmac_per_pixel(codec), evaluation))
+    comparison = Comparison(tuple(rows), folder)
+    (folder / "comparison.json").write_text(comparison.to_json(), encoding="utf-8")
+    save_contact_sheet(images, {row.name: row.evaluation for row in rows}, folder, folder / "comparison.png")
+    return comparison

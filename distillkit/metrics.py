@@ -1,0 +1,61 @@
+"""What is summed between two lines of metrics, without making the device wait."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from .task import StepLosses
+
+
+@final
+class MetricsWindow:
+    """Sums since the last line of metrics, on the device: read at log time, so that no step waits for them."""
+
+    def __init__(self, terms: Sequence[str], start: int) -> None:
+        """Begin at step `start`, with the loss terms (full names) of its phase."""
+        self.terms, self.start = list(terms), start
+        self._names = ["rate", "mse", "rate-distortion", "gradient", *self.terms]
+        self._sums: Tensor | None = None
+        self._bad: Tensor | None = None
+        self._counts = dict.fromkeys(self._names, 0)
+        self._started = time.perf_counter()
+
+    def add(self, step: int, losses: StepLosses, norm: Tensor) -> None:
+        """Add one step's losses and the norm of its gradient before clipping."""
+        zero = losses.rd.cost.new_zeros(())
+        values = [losses.rd.rate_bpp, losses.rd.mse, losses.rd.cost, norm]
+        values += [losses.terms.get(name, zero) for name in self.terms]
+        for name in self._names:
+            self._counts[name] += name in losses.terms or name not in self.terms
+        vector = torch.stack([value.detach().float().to(zero.device) for value in values])
+        bad = torch.where(vector.isfinite(), math.inf, float(step))
+        self._sums = vector if self._sums is None else self._sums + vector
+        self._bad = bad if self._bad is None else torch.minimum(self._bad, bad)
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each figure over the steps in which it was computed."""
+        assert self._sums is not None
+        return {
+            name: value / max(1, self._counts[name])
+            for name, value in zip(self._names, self._sums.tolist(), strict=True)
+        }
+
+    def first_not_finite(self) -> tuple[int, str] | None:
+        """Return the first step at which a figure was NaN or infinite, and which one; None if all were finite."""
+        if self._bad is None:
+            return None
+        # The losses come first in blame: a gradient that is not finite follows from a loss that is not.
+        order = [*self.terms, "rate", "mse", "rate-distortion", "gradient"]
+        steps = dict(zip(self._names, self._bad.tolist(), strict=True))
+        step, _, name = min((steps[name], order.index(name), name) for name in self._names)
+        return None if math.isinf(step) else (int(step), f"loss '{name}'" if name in self.terms else f"the {name}")
+
+    def seconds_per_step(self, step: int) -> float:
+        """Return the mean wall-clock time of a step, `step` steps being done."""
+        return (time.perf_counter() - self._started) / max(1, step - self.start)
