@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .pair import find_taps as find_taps
+    from .pair import TeachingPair as TeachingPair
     from .adapters import CodecAdapter as CodecAdapter
     from .adapters import CodecOutput as CodecOutput
     from .adapters import CompressAIAdapter as CompressAIAdapter
@@ -70,12 +72,14 @@ _HOME = {
     "TapProvider": "taps",
     "TapShape": "taps",
     "TapShapes": "taps",
+    "TeachingPair": "pair",
     "TracedModule": "taps",
     "TrainedModel": "model_file",
     "compare": "evaluation.compare",
     "did_you_mean": "errors",
     "distil": "experiment",
     "evaluate": "evaluation.evaluate",
+    "find_taps": "pair",
     "hookimpl": "hookspecs",
     "load_model": "model_file",
     "load_plugins": "plugins",

@@ -77,10 +77,11 @@ class Timeline:
     """The phases of a run, checked, and looked up by step."""
 
     def __init__(self, phases: Sequence[Phase], num_steps: int, terms: Sequence[str]) -> None:
-        self.phases = [phase for phase in phases if phase.num_steps > 0]
-        if sum(phase.num_steps for phase in self.phases) != num_steps:
-            lengths = ", ".join(f"{phase.name} {phase.num_steps}" for phase in self.phases)
-            raise RecipeError(f"schedule: expected phases of {num_steps} steps together, got {lengths}.")
+        self.phases = [phase for phase in phases if phase.num_steps != 0]
+        lengths = [phase.num_steps for phase in self.phases]
+        if sum(lengths) != num_steps or min(lengths, default=0) < 0:
+            got = ", ".join(f"{phase.name} {phase.num_steps}" for phase in self.phases) or "none"
+            raise RecipeError(f"schedule: expected phases of {num_steps} steps together, got {got}.")
         named = {name for phase in self.phases for name in phase.weights}
         for name in sorted(named - set(terms)):
             hint = did_you_mean(name, terms)

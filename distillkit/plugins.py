@@ -159,12 +159,19 @@ def _registrar(loaded: Plugins, kind: str, plugin: str, origin: str) -> Callable
             raise PluginError(f"{origin}: {kind} '{full}': {component.__name__} does not implement {missing}.")
         if not (isinstance(component.Config, type) and issubclass(component.Config, ComponentConfig)):
             raise PluginError(f"{origin}: {kind} '{full}': its Config is not a distillkit.ComponentConfig.")
+        if kind != "loss" and "name" in component.Config.model_fields:
+            raise PluginError(
+                f"{origin}: {kind} '{full}': its Config has an option 'name', which in a recipe is the component's own "
+                "name. Rename the option."
+            )
         loaded.components[kind][full] = component
 
     return register
 
 
 def _call(function: Callable[..., Any], register: Callable[..., None], where: str) -> None:
+    if inspect.isgeneratorfunction(function):
+        raise PluginError(f"{where} yields, so its body would never run. Make it a plain function.")
     try:
         function(register)
     except PluginError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ComponentChoice(BaseModel):
@@ -105,7 +105,7 @@ class Recipe(_Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     precision: Literal["fp32", "bf16"] = "fp32"
     device: Literal["auto", "cpu"] = "auto"
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     log_every: PositiveInt = 50
     checkpoint_every: PositiveInt = 500
 
@@ -149,6 +149,13 @@ class Recipe(_Settings):
             _, config = plugins.configure(kind, choice.name, choice.options, where)
             return ComponentChoice(name=choice.name, **config.model_dump(mode="json"))
 
+        for name, options in self.losses.items():
+            if "." not in name and options:
+                inner = next(iter(options))
+                raise RecipeError(
+                    f"recipe losses.{name}: expected a loss's full name. In TOML it needs quotes: "
+                    f'[losses."{name}.{inner}"].'
+                )
         losses = {
             name: plugins.configure("loss", name, options, f"recipe losses.{name}")[1].model_dump(mode="json")
             for name, options in self.losses.items()

@@ -183,12 +183,17 @@ class Trainer:
         self.optimizer.zero_grad()
         self.accelerator.backward(total)
         norm = self.accelerator.clip_grad_norm_(self.parameters, self.recipe.optimizer.clip_norm)
-        self.optimizer.step()
-        if self.aux_optimizer is not None and (aux_loss := self.setup.codec.aux_loss()) is not None:
+        window.add(step, losses, torch.as_tensor(norm))
+        try:
+            self.optimizer.step()
+        except torch.linalg.LinAlgError:  # SOAP's way to meet a gradient that is not finite
+            self._check_finite(window)
+            raise
+        aux_loss = self.setup.codec.aux_loss()
+        if self.aux_optimizer is not None and aux_loss is not None and aux_loss.requires_grad:
             self.aux_optimizer.zero_grad()
             aux_loss.backward()
             self.aux_optimizer.step()
-        window.add(step, losses, torch.as_tensor(norm))
 
     def _enter(self, phase: Phase) -> None:
         """Freeze what the phase freezes, and let its terms measure what they need."""

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import distillkit
+
+from .small_pair import SmallPair
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def plugins():
+    import tests.small_pair
+
+    return distillkit.load_plugins(small=tests.small_pair)
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory) -> Path:
+    """Three smooth colourful pictures with edges, 96x128."""
+    folder = tmp_path_factory.mktemp("photographs")
+    y, x = np.mgrid[0:96, 0:128]
+    for number in range(3):
+        waves = [np.sin((number + 2) * x / (11 + c) + c) + np.cos(y / (7 + number + c)) for c in range(3)]
+        picture = np.stack(waves, axis=2) * 50 + 128 + 40 * ((x + y * (number + 1)) % 61 < 20)[..., None]
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+__all__ = ["SmallPair"]

@@ -1,0 +1,76 @@
+"""Every registered component keeps its contract; a component that is added is tested without a line here."""
+
+from __future__ import annotations
+
+import pytest
+
+import distillkit
+from distillkit import testing
+
+COMPONENTS = distillkit.load_plugins().components
+FEDS_TERMS = ["feds.alignment", "feds.channel_entropy"]
+
+
+@pytest.mark.parametrize("name", COMPONENTS["loss"])
+@pytest.mark.parametrize("same_channels", [True, False])
+def test_loss_term(name, same_channels):
+    testing.check_loss_term(COMPONENTS["loss"][name], same_channels=same_channels)
+
+
+@pytest.mark.parametrize("name", COMPONENTS["pair"])
+def test_pair(name):
+    testing.check_pair(COMPONENTS["pair"][name])
+
+
+@pytest.mark.parametrize("name", COMPONENTS["schedule"])
+@pytest.mark.parametrize("terms", [FEDS_TERMS, FEDS_TERMS[:1], FEDS_TERMS[1:], []])
+def test_schedule(name, terms):
+    testing.check_schedule(COMPONENTS["schedule"][name], terms)
+
+
+@pytest.mark.parametrize("name", COMPONENTS["taps"])
+def test_tap_provider_finds_the_stages_of_every_pair(name):
+    provider = COMPONENTS["taps"][name](COMPONENTS["taps"][name].Config())
+    for pair in COMPONENTS["pair"].values():
+        taps = distillkit.find_taps(pair(pair.Config()).build_student(), provider, (64, 64))
+        assert {"analysis.1/2", "analysis.1/4", "analysis.1/8", "latent", "synthesis.1/2", "reconstruction"} <= set(
+            taps
+        )
+
+
+class TestTheKitItself:
+    """A check that cannot fail is worth nothing."""
+
+    class Detached(distillkit.LossTerm):
+        def required_taps(self):
+            return {"latent"}
+
+        def forward(self, step):
+            return step.taps["latent"].student.detach().sum().requires_grad_()
+
+    class InPlace(distillkit.LossTerm):
+        def required_taps(self):
+            return {"latent"}
+
+        def forward(self, step):
+            student, teacher = step.taps["latent"]
+            return (student.mean() - teacher.mul_(0).mean()).square()
+
+    class NotScalar(distillkit.LossTerm):
+        def required_taps(self):
+            return {"latent"}
+
+        def forward(self, step):
+            return step.taps["latent"].student.mean(dim=(1, 2, 3))
+
+    @pytest.mark.parametrize(
+        ("term", "message"),
+        [
+            (Detached, "no gradient reaches the student"),
+            (InPlace, "changes the teacher's tap"),
+            (NotScalar, "expected a scalar"),
+        ],
+    )
+    def test_catches(self, term, message):
+        with pytest.raises(AssertionError, match=message):
+            testing.check_loss_term(term)
