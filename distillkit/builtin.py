@@ -28,8 +28,8 @@ class Constant(PhaseSchedule):
         balance: Annotated[float, Field(gt=0)] | None = None
 
     def phases(self, num_steps: int, terms: Sequence[str]) -> list[Phase]:
-        """Return the one phase."""
-        weights = {**dict.fromkeys(terms, 1.0), **self.config.weights}
+        """Return the one phase; in a run without losses (a control) it has no weights."""
+        weights = {**dict.fromkeys(terms, 1.0), **self.config.weights} if terms else {}
         return [Phase("train", num_steps, weights, balance=self.config.balance)]
 
 

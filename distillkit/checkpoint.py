@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -31,13 +32,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     data = save(ready, {**metadata, "sha256": _checksum(ready, metadata)})
     partial = path.with_name(path.name + ".partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise CheckpointError(f"{path}: cannot be written: {error.strerror}. What was there before is kept.") from None
 
 
@@ -60,14 +63,17 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
-    """Write the state after `step` steps (tensors, numbers, text in any nesting), then drop all but the newest two."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the state after `step` steps (tensors, numbers, text in any nesting), then drop all but the newest two.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
     tensors: dict[str, Tensor] = {}
     structure = _pack(state, tensors)
     path = folder / f"step-{step:08d}.safetensors"
     write_tensors(path, tensors, {"format": "distillkit-checkpoint-1", "state": json.dumps(structure)})
     for old in list_checkpoints(folder)[:-KEEP]:
-        old.unlink()
+        old.unlink(missing_ok=True)
     return path
 
 
@@ -99,9 +105,11 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
     """Replace tensors by references and dicts by lists of pairs, since JSON turns every key into text."""
     if isinstance(value, Tensor):
-        name = str(len(tensors))
-        tensors[name] = value
-        return {"tensor": name}
+        # Matrix products round by the layout of their factors, and SOAP's bases are column-major: keep the order of
+        # dimensions in memory, or a resumed run is not bit for bit the same.
+        name, order = str(len(tensors)), sorted(range(value.ndim), key=lambda dim: -value.stride(dim))
+        tensors[name] = value.permute(order)
+        return {"tensor": [name, order]}
     if isinstance(value, Mapping):
         return {"dict": [[key, _pack(item, tensors)] for key, item in value.items()]}
     if isinstance(value, tuple):
@@ -119,7 +127,9 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(value, dict):
         ((kind, content),) = value.items()
         if kind == "tensor":
-            return tensors[content]
+            name, order = content
+            # Cloned into memory of torch's own alignment, by which matrix products round, too.
+            return tensors[name].permute([order.index(dim) for dim in range(len(order))]).clone()
         if kind == "dict":
             return {key: _unpack(item, tensors) for key, item in content}
         return tuple(_unpack(item, tensors) for item in content)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,9 +41,6 @@ def main() -> None:
     except DistillkitError as error:
         print(f"distillkit: error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("distillkit: stopped; the same command, or `distillkit resume RUN`, goes on.", file=sys.stderr)
-        sys.exit(130)
 
 
 @app.command()
@@ -67,7 +66,8 @@ def demo(
     out = out or Path("runs") / f"demo-{size.value}"
     train_folder, held_out = gather_images(out / "images", data)
     teacher, student = recipes(size.value, train_folder)
-    comparison = distil(teacher, student, out, held_out)
+    with _goes_on_later():
+        comparison = distil(teacher, student, out, held_out)
     _print(comparison.table(), comparison.to_json(), as_json)
     if not as_json:
         _say(f"Runs, compressed files and pictures: {out}. Side by side: {comparison.folder / 'comparison.png'}")
@@ -161,12 +161,22 @@ def _train(recipe: Any, folder: Path) -> None:
     from .observers import ProgressDisplay
     from .trainer import train as run
 
-    model = run(recipe, folder, observers=[ProgressDisplay()])
+    with _goes_on_later():
+        model = run(recipe, folder, observers=[ProgressDisplay()])
     _say(f"Trained model: {model}")
 
 
+@contextmanager
+def _goes_on_later() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("distillkit: stopped; the same command, or `distillkit resume RUN`, goes on.", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
 def _distinct_names(models: list[Path]) -> list[str]:
-    names = [path.parent.name if path.is_file() else path.name for path in models]
+    names = [(path.parent if path.is_file() else path).resolve().name for path in models]
     return [name if names.count(name) == 1 else f"{index}-{name}" for index, name in enumerate(names, 1)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import importlib.util
 import os
 import shutil
@@ -48,23 +49,32 @@ def gather_images(folder: Path, data: Path | None = None) -> tuple[Path, list[Pa
             photographs inside scikit-image and scikit-learn.
 
     Raises:
-        DataError: there are no images, too few, or the packages are not installed.
+        DataError: there are no images, too few, the packages are not installed, or `folder` holds files of the user's.
     """
     if data is None:
         groups = {"train": [_packaged(*p) for p in _TRAIN], "held_out": [_packaged(*p) for p in _HELD_OUT]}
-        root = None
     else:
-        paths, root = list_images(data), data.resolve()
+        paths = list_images(data)
         if len(paths) < 2:
             raise DataError(f"images {data}: expected at least two (one is held out for the test), got {len(paths)}.")
         held_out = paths[:: max(10, -(-len(paths) // 24))]
         groups = {"train": [path for path in paths if path not in held_out], "held_out": held_out}
-    for name, sources in groups.items():
-        shutil.rmtree(folder / name, ignore_errors=True)
-        for source in sources:
-            target = folder / name / (source.name if root is None else source.resolve().relative_to(root))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _link(source.resolve(), target)
+    targets = {
+        folder / name / (source.relative_to(data) if data else source.name): source.resolve()
+        for name, sources in groups.items()
+        for source in sources
+    }
+    for path in [*(folder / "train").rglob("*"), *(folder / "held_out").rglob("*")]:
+        if path.is_symlink():
+            path.unlink()
+        elif path.is_file() and not _is_copy(path, targets.get(path)):
+            raise DataError(
+                f"folder {folder}: expected only links to pictures, made by an earlier run, got the file {path}; it is "
+                "kept. Choose another folder for the runs with --out."
+            )
+    for target, source in targets.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _link(source, target)
     return folder / "train", list_images(folder / "held_out")
 
 
@@ -105,6 +115,10 @@ def _packaged(package: str, path: str) -> Path:
             "`pip install 'distillkit-lic[demo]'`, or name a folder of your own with --data."
         )
     return file
+
+
+def _is_copy(path: Path, source: Path | None) -> bool:
+    return source is not None and not path.samefile(source) and filecmp.cmp(path, source, shallow=False)
 
 
 def _link(source: Path, target: Path) -> None:

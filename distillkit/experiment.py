@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .errors import RecipeError
+from .errors import DataError, RecipeError
 from .evaluation.compare import Comparison, compare
+from .images import check_images
+from .model_file import load_model
 from .observers import ProgressDisplay
 from .plugins import Plugins, load_plugins
 from .recipe import Recipe
@@ -40,8 +42,15 @@ def distil(
     """
     if not student.losses:
         raise RecipeError("student recipe: expected losses to distil with, got none; see `distillkit plugins`.")
+    if not images:
+        raise DataError("held-out pictures: expected at least one to measure on, got none.")
     folder = Path(folder)
     plugins = plugins or load_plugins()
+    # What would end the job after hours of training is said before.
+    check_images(images)
+    student.model_copy(update={"teacher": folder}).resolve(plugins)
+    if not isinstance(teacher, Recipe):
+        load_model(teacher, plugins)
     models: dict[str, Path] = {}
     if isinstance(teacher, Recipe):
         teacher = train(teacher, folder / "teacher", plugins=plugins, observers=observers())

@@ -44,10 +44,17 @@ class RunFolder:
     def open(self, recipe: Recipe) -> None:
         """Make the folder for a resolved recipe, or check that it holds a run of the same one.
 
+        A run that ended before it left anything to go on from (a mistake in its recipe) may be of any recipe.
+
         Raises:
             TrainingError: the folder holds something else, or a run of another recipe; names the keys that differ.
         """
-        if self.recipe_file.exists():
+        begun = [
+            *list_checkpoints(self.checkpoints),
+            *self.path.glob("calibration/*"),
+            *self.path.glob(self.model.name),
+        ]
+        if self.recipe_file.exists() and begun:
             old, new = _flat(Recipe.load(self.recipe_file)), _flat(recipe)
             differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and k not in _FREE_KEYS]
             if differing:
@@ -56,7 +63,7 @@ class RunFolder:
                     f"run folder {self.path}: it holds a run of another recipe ({changes}). Choose another folder, or "
                     "remove this one."
                 )
-        elif self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and not self.recipe_file.exists() and (self.path.is_file() or any(self.path.iterdir())):
             raise TrainingError(f"run folder {self.path}: expected a new, empty or run folder; it holds other files.")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -92,7 +99,7 @@ def _flat(recipe: Recipe) -> dict[str, Any]:
         if isinstance(value, dict) and value:
             for key, item in value.items():
                 visit(item, f"{path}.{key}" if path else key)
-        elif value not in (None, {}):
+        elif value is not None:
             flat[path] = value
 
     visit(json.loads(recipe.model_dump_json()), "")

@@ -95,6 +95,12 @@ def test_constant_schedule_by_default_takes_weights_as_they_are():
     assert phase.balance is None
 
 
+def test_constant_schedule_serves_a_control_without_losses():
+    (phase,) = Constant(Constant.Config(weights={"one": 0.5})).phases(3, [])
+    assert phase.weights == {}
+    Timeline([phase], 3, [])
+
+
 @pytest.mark.parametrize("options", [{"weights": {"one": 0.0}}, {"weights": {"one": -1.0}}, {"balance": 0.0}])
 def test_constant_schedule_refuses_weights_that_do_nothing(options):
     with pytest.raises(ValidationError):

@@ -1,0 +1,28 @@
+# The two commands of the README. Both make their own virtual environment; GNU make, Python 3.11+ and pip are enough.
+PYTHON ?= python3
+VENV ?= .venv
+SIZE ?= tiny
+DATA ?=
+ARGS = --size $(SIZE) $(if $(DATA),--data $(DATA))
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed
+	$(VENV)/bin/python examples/feds_cheng2020.py $(ARGS)
+
+test: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet 'ruff>=0.6' 'pyright>=1.1.380'
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+
+# One pip call for everything, so that the resolver sees all pins together (compressai needs numpy < 2).
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --editable '.[demo,test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
