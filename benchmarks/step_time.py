@@ -2,9 +2,10 @@
 
     python benchmarks/step_time.py [--size tiny] [--steps 20] [--threads 2] [--precision bf16] [--json]
 
-Both train the same student from the same weights on the same batches with the same noise, taking turns step by step in
-one process, in each of FEDS's phases. The hand-written loop knows this one pair: it walks through the transforms' blocks
-itself, so it pays for no hooks, schedules, metrics or checks. The run fails if the two do not arrive at the same losses.
+Both train the same student from the same weights on the same batches with the same noise, taking turns step by step
+in one process, in each of FEDS's phases. The hand-written loop knows this one pair: it walks through the transforms'
+blocks itself, so it pays for no hooks, schedules, metrics or checks. The run fails if, from equal weights, the two do
+not arrive at the same loss.
 """
 
 from __future__ import annotations
@@ -122,9 +123,8 @@ def main() -> None:
     print(f"{arguments.size}, {arguments.precision}, batch 8 of 128x128, {arguments.threads} threads, medians")
     for row in rows:
         print(
-            "{phase:10s} distillkit {distillkit_ms:8.1f} ms   hand-written {hand_ms:8.1f} ms   ratio {ratio:.3f}".format(
-                **row
-            )
+            f"{row['phase']:10s} distillkit {row['distillkit_ms']:8.1f} ms   "
+            f"hand-written {row['hand_ms']:8.1f} ms   ratio {row['ratio']:.3f}"
         )
 
 

@@ -6,8 +6,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .pair import find_taps as find_taps
-    from .pair import TeachingPair as TeachingPair
     from .adapters import CodecAdapter as CodecAdapter
     from .adapters import CodecOutput as CodecOutput
     from .adapters import CompressAIAdapter as CompressAIAdapter
@@ -33,6 +31,8 @@ if TYPE_CHECKING:
     from .observers import ProgressDisplay as ProgressDisplay
     from .observers import RunInfo as RunInfo
     from .pair import CodecPair as CodecPair
+    from .pair import TeachingPair as TeachingPair
+    from .pair import find_taps as find_taps
     from .phases import Phase as Phase
     from .phases import PhaseSchedule as PhaseSchedule
     from .phases import Ramp as Ramp

@@ -39,8 +39,8 @@ class Phase:
         num_steps: length.
         weights: loss term -> weight; a term that is not named is off, and a teacher that no term needs does not run.
         learning_rate: factor on the recipe's learning rate.
-        balance: if set, each term is scaled once, at the phase's first step, so that with weight 1 the norm of its
-            gradient on the student's parameters is `balance` times that of the rate-distortion loss.
+        balance: if set, each term is scaled once, at the phase's first step that it is on, so that with weight 1 the
+            norm of its gradient on the student's parameters is `balance` times that of the rate-distortion loss.
         trainable: patterns (fnmatch) of the student's parameter names; all others are frozen in this phase.
     """
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +61,26 @@ class Plugins:
             hint = did_you_mean(name, known) or f" Known: {', '.join(sorted(known)) or 'none'}."
             raise RecipeError(f"{where}: no {kind} '{name}' is registered.{hint} `distillkit plugins` lists them all.")
         return known[name]
+
+    @contextmanager
+    def observing(self, observers: Iterable[object]) -> Iterator[None]:
+        """Register observers for as long as the context lasts, and close those that have a `close`.
+
+        Raises:
+            PluginError: an observer implements an unknown hook, or one with parameters that it is not called with.
+        """
+        observers = list(observers)
+        for observer in observers:
+            _check_hooks(self.manager, observer, f"observer {type(observer).__name__}")
+        try:
+            for observer in observers:
+                self.manager.register(observer)
+            yield
+        finally:
+            for observer in observers:
+                if self.manager.is_registered(observer):
+                    self.manager.unregister(observer)
+                getattr(observer, "close", lambda: None)()
 
     def configure(self, kind: str, name: str, options: Mapping[str, Any], where: str) -> tuple[type[Any], Any]:
         """Return the component class of this name and its validated `Config`.
@@ -155,7 +176,7 @@ def _registrar(loaded: Plugins, kind: str, plugin: str, origin: str) -> Callable
                 f"{origin}: {kind} '{full}': expected a subclass of distillkit.{base.__name__}, got {component!r}."
             )
         if inspect.isabstract(component):
-            missing = ", ".join(sorted(component.__abstractmethods__))
+            missing = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
             raise PluginError(f"{origin}: {kind} '{full}': {component.__name__} does not implement {missing}.")
         if not (isinstance(component.Config, type) and issubclass(component.Config, ComponentConfig)):
             raise PluginError(f"{origin}: {kind} '{full}': its Config is not a distillkit.ComponentConfig.")

@@ -187,7 +187,9 @@ class Recipe(_Settings):
 
     def save(self, path: Path) -> None:
         """Write the recipe as a TOML file."""
-        path.write_text(self.to_toml(), encoding="utf-8")
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(self.to_toml(), encoding="utf-8")
+        partial.replace(path)
 
 
 def _without_none(value: Any) -> Any:

@@ -62,8 +62,8 @@ class DistillationTask(nn.Module):
         quantiles = {id(parameter) for parameter in self.codec.quantile_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in quantiles]
 
-    def balanced_scales(self, losses: StepLosses, ratio: float) -> dict[str, float]:
-        """Return for each term the factor that makes its gradient's norm `ratio` times that of rate-distortion.
+    def balanced_scales(self, losses: StepLosses, ratio: float, terms: Iterable[str]) -> dict[str, float]:
+        """Return for each of these terms the factor that makes its gradient's norm `ratio` times rate-distortion's.
 
         Norms are over the student's parameters that both losses reach.
         """
@@ -74,8 +74,9 @@ class DistillationTask(nn.Module):
 
         reference = gradient(losses.rd.cost)
         scales: dict[str, float] = {}
-        for name, loss in losses.terms.items():
-            pairs = [(r, g) for r, g in zip(reference, gradient(loss), strict=True) if r is not None and g is not None]
+        for name in terms:
+            own = gradient(losses.terms[name])
+            pairs = [(r, g) for r, g in zip(reference, own, strict=True) if r is not None and g is not None]
             if not pairs:
                 scales[name] = 1.0
                 continue

@@ -28,8 +28,8 @@ _ROLES = {"analysis.1/2": 32, "analysis.1/4": 16, "analysis.1/8": 8, "latent": 4
 def check_loss_term(term: type[LossTerm], *, same_channels: bool = False, **options: Any) -> None:
     """Check a loss term on made-up features.
 
-    It gives a finite scalar, sends gradient to the student and to each of its own parameters, leaves the features as they
-    are, gives the same value after its state is saved and loaded, and its calibration can be recorded.
+    It gives a finite scalar, sends gradient to the student and to each of its own parameters, leaves the features as
+    they are, gives the same value after its state is saved and loaded, and its calibration can be recorded.
 
     Args:
         term: the class.

@@ -58,16 +58,11 @@ def train(
     if start_step:
         notes.append(f"going on after step {start_step}")
     notes += trainer.setup.notes
-    for observer in (MetricsFile(), *observers):
-        plugins.manager.register(observer)
+    info = RunInfo(run.path.name, run.path, recipe, start_step, recipe.num_steps, tuple(notes))
     try:
-        info = RunInfo(run.path.name, run.path, recipe, start_step, recipe.num_steps, tuple(notes))
-        trainer.run(info)
+        with plugins.observing([MetricsFile(), *observers]):
+            trainer.run(info)
     finally:
-        for observer in observers:
-            getattr(observer, "close", lambda: None)()
-        for observer in [p for p in plugins.manager.get_plugins() if isinstance(p, MetricsFile) or p in observers]:
-            plugins.manager.unregister(observer)
         AcceleratorState._reset_state(reset_partial_state=True)  # the next run may want another precision
     return run.model
 
@@ -89,7 +84,8 @@ class Trainer:
         optimizer = build_optimizer(recipe.optimizer, self.parameters)
         self.aux_optimizer = torch.optim.Adam(quantiles, recipe.optimizer.aux_learning_rate) if quantiles else None
         self.task, self.optimizer = self.accelerator.prepare(setup.task, optimizer)
-        self.scales: dict[str, float] = {}
+        self.scales: dict[str, float] = {}  # of the terms that this phase, or an earlier one, has balanced
+        self.balanced: list[str] = []  # the terms that this phase has balanced
         seed_everything(recipe.seed + 1)  # noise and order do not depend on what was built before
 
     def restore(self, state: dict[str, Any]) -> int:
@@ -114,7 +110,7 @@ class Trainer:
                 f"run folder {self.run_folder.path}: its checkpoint does not fit the recipe's components: {error}. Was "
                 "a plugin changed since the run began?"
             ) from None
-        self.scales = state["scales"]
+        self.scales, self.balanced = state["scales"], state["balanced"]
         torch.set_rng_state(state["rng"])
         if torch.cuda.is_available() and state["cuda_rng"]:
             torch.cuda.set_rng_state_all(state["cuda_rng"])
@@ -128,6 +124,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "aux_optimizer": self.aux_optimizer.state_dict() if self.aux_optimizer else None,
             "scales": self.scales,
+            "balanced": self.balanced,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "teacher_fingerprint": self.setup.teacher_fingerprint,
@@ -172,8 +169,11 @@ class Trainer:
             with self.accelerator.autocast():
                 taps = self.setup.pair.run_teacher(images, sorted(roles))
         losses = self.task(images, taps, weights)
-        if phase.balance is not None and step_in_phase == 0:
-            self.scales.update(self.setup.task.balanced_scales(losses, phase.balance))
+        if step_in_phase == 0:
+            self.balanced = []
+        if phase.balance is not None and (new := [name for name in weights if name not in self.balanced]):
+            self.scales.update(self.setup.task.balanced_scales(losses, phase.balance, new))
+            self.balanced += new
         total = losses.rd.cost
         for name, loss in losses.terms.items():
             total = total + weights[name] * self.scales.get(name, 1.0) * loss
@@ -186,7 +186,7 @@ class Trainer:
         window.add(step, losses, torch.as_tensor(norm))
         try:
             self.optimizer.step()
-        except torch.linalg.LinAlgError:  # SOAP's way to meet a gradient that is not finite
+        except RuntimeError:  # SOAP's linear algebra, where a gradient is not finite
             self._check_finite(window)
             raise
         aux_loss = self.setup.codec.aux_loss()

@@ -10,7 +10,7 @@ import torch
 
 import distillkit
 from distillkit.checkpoint import list_checkpoints, load_checkpoint
-from distillkit.errors import CheckpointError, PairError, RecipeError, TapError, TrainingError
+from distillkit.errors import CheckpointError, PairError, PluginError, RecipeError, TapError, TrainingError
 from distillkit.run_folder import RunFolder
 from distillkit.setup import prepare
 from distillkit.trainer import Trainer
@@ -253,7 +253,7 @@ def test_balanced_weights_have_the_ratio_of_gradient_norms(recipe, teacher_file,
     task = setup.task.train()
     taps = setup.pair.run_teacher(images, sorted(task.term("feds.alignment").required_taps()))
     losses = task(images, taps, ["feds.alignment"])
-    scale = task.balanced_scales(losses, 0.5)["feds.alignment"]
+    scale = task.balanced_scales(losses, 0.5, ["feds.alignment"])["feds.alignment"]
     shared = [p for n, p in task.student.named_parameters() if n.startswith(("g_a", "g_s", "h_"))]
 
     def norm(loss):
@@ -471,3 +471,38 @@ def test_a_finished_run_is_left_as_it_is(recipe, tmp_path, plugins):
     assert distillkit.train(r, tmp_path / "run", plugins=plugins, observers=[record]) == model
     assert model.stat().st_mtime_ns == before
     assert record.events == []
+
+
+def test_a_term_that_comes_on_late_is_balanced_when_it_does(recipe, teacher_file, tmp_path):
+    class Late(distillkit.PhaseSchedule):
+        def phases(self, num_steps, terms):
+            rise = distillkit.Ramp(0.0, 1.0, num_steps)
+            return [distillkit.Phase("late", num_steps, {"feds.alignment": rise}, balance=0.5)]
+
+    class Plugin:
+        @distillkit.hookimpl
+        def register_phase_schedules(self, register):
+            register("late", Late)
+
+    import tests.small_pair
+
+    plugins = distillkit.load_plugins(small=tests.small_pair, mine=Plugin())
+    r = recipe(
+        losses={"feds.alignment": {}}, teacher=teacher_file, schedule={"name": "mine.late"}, num_steps=3, log_every=1
+    )
+    record = Record()
+    distillkit.train(r, tmp_path / "run", plugins=plugins, observers=[record])
+    metrics = [event[1] for event in record.events if event[0] == "metrics_logged"]
+    assert "weight/feds.alignment" not in metrics[0]
+    assert metrics[2]["weight/feds.alignment"] == pytest.approx(2 * metrics[1]["weight/feds.alignment"])
+    assert metrics[1]["weight/feds.alignment"] != pytest.approx(1 / 3)
+
+
+def test_an_observer_with_a_misspelt_hook_is_refused(recipe, tmp_path, plugins):
+    class Misspelt:
+        @distillkit.hookimpl
+        def metric_logged(self, metrics):
+            pass
+
+    with pytest.raises(PluginError, match=r"observer Misspelt: there is no hook 'metric_logged'. Did you mean 'metri"):
+        distillkit.train(recipe(), tmp_path / "run", plugins=plugins, observers=[Misspelt()])
