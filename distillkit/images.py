@@ -60,7 +60,7 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def read_image(path: Path, min_side: int = 1) -> np.ndarray:
+def read_image(path: str | Path, min_side: int = 1) -> np.ndarray:
     """Return the picture in `path`, upright by its EXIF orientation: uint8, shape (H, W, 3), RGB.
 
     Args:
@@ -70,6 +70,7 @@ def read_image(path: Path, min_side: int = 1) -> np.ndarray:
     Raises:
         DataError: the file is unreadable or truncated, not 8-bit RGB, or too small.
     """
+    path = Path(path)
     with _opened(path) as image:
         _refuse(path, image, min_side)
         ImageOps.exif_transpose(image, in_place=True)
