@@ -73,3 +73,19 @@ def test_the_commands_exist():
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}
     named = set(re.findall(r"distillkit (\w+)", TEXT)) & {"demo", "train", "resume", "evaluate", "plugins", "pairs"}
     assert named == commands
+
+
+def test_the_recipe_reference_has_every_key_and_default():
+    from distillkit.recipe import DataSettings, OptimizerSettings, Recipe
+
+    text = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([\w.]+)` \|([^|]*)\|", text, flags=re.MULTILINE))
+    fields = {name: field for name, field in Recipe.model_fields.items() if name not in ("data", "optimizer")}
+    fields |= {f"data.{name}": field for name, field in DataSettings.model_fields.items()}
+    fields |= {f"optimizer.{name}": field for name, field in OptimizerSettings.model_fields.items()}
+    assert rows.keys() == fields.keys()
+    for name, field in fields.items():
+        if isinstance(field.default, int | float | str):
+            expected = f'"{field.default}"' if isinstance(field.default, str) else str(field.default)
+            got = rows[name].strip().strip("`")
+            assert got == expected or float(got) == field.default, name
