@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -55,7 +56,7 @@ def test_the_job(recipes, photographs, tmp_path, plugins):
             assert distillkit.read_image(file.with_suffix(".png")).shape == (96, 128, 3)
     sheet = distillkit.read_image(tmp_path / "job" / "comparison" / "comparison.png")
     assert sheet.shape[1] > 4 * 400  # the original and three models
-    console = Console(width=200, record=True, quiet=True)
+    console = Console(width=200, record=True, file=io.StringIO())
     console.print(comparison.table())
     assert all(word in console.export_text() for word in ("teacher", "control", "student", "RD cost", "2 held-out"))
 
