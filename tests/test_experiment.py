@@ -58,7 +58,8 @@ def test_the_job(recipes, photographs, tmp_path, plugins):
     assert sheet.shape[1] > 4 * 400  # the original and three models
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(comparison.table())
-    assert all(word in console.export_text() for word in ("teacher", "control", "student", "RD cost", "2 held-out"))
+    text = console.export_text()
+    assert all(word in text for word in ("teacher", "control", "student", "RD cost", "2 held-out"))
 
     seen.clear()
     distillkit.distil(*recipes, tmp_path / "job", images, plugins=plugins, observers=lambda: [Observer()])
