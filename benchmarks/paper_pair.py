@@ -25,7 +25,9 @@ from distillkit_models.cheng2020_net import Cheng2020
 from distillkit_models.cheng2020_presets import PRESETS, Cheng2020Size
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+
+from distillkit.adapters import as_codec
+from distillkit.evaluation.complexity import kmac_per_pixel, num_parameters
 
 LATENT_STD = 0.3
 TRANSFORMS = ("g_a", "g_s")
@@ -43,17 +45,6 @@ def parts(codec: Cheng2020) -> dict[str, nn.Module]:
         "context": y_codec.context_prediction,
         "entropy parameters": y_codec.entropy_parameters,
     }
-
-
-def num_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def kmac_per_pixel(codec: Cheng2020, side: int = 256) -> float:
-    """Return thousands of multiply-accumulates a pixel of a forward pass: half of what FlopCounterMode counts."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        codec(torch.zeros(1, 3, side, side))
-    return counter.get_total_flops() / 2 / side**2 / 1000
 
 
 def largest_width(teacher: Cheng2020Size, student: Cheng2020Size, parameter_cut: float) -> int:
@@ -132,7 +123,7 @@ def describe(codec: Cheng2020) -> dict[str, Any]:
     return {
         "size": asdict(codec.size),
         "num_parameters": {"total": num_parameters(codec), **counts},
-        "kmac_per_pixel": kmac_per_pixel(codec),
+        "kmac_per_pixel": kmac_per_pixel(as_codec(codec)),
     }
 
 

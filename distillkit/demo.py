@@ -29,13 +29,26 @@ _HELD_OUT = [("skimage", "data/astronaut.png"), ("sklearn", "datasets/images/flo
 #: What differs between the sizes: steps and learning rates are (teacher, student). `tiny` is minutes on two cores,
 #: `lite` hours, `paper` days on a GPU.
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"num_steps": (1200, 1600), "optimizer": "soap", "learning_rate": (3e-3, 6e-3), "warmup_steps": 100},
-    "lite": {"num_steps": (12_000, 12_000), "optimizer": "soap", "learning_rate": (3e-3, 6e-3), "warmup_steps": 200},
+    "tiny": {
+        "num_steps": (1400, 1000),
+        "optimizer": "soap",
+        "learning_rate": (6e-3, 6e-3),
+        "warmup_steps": 100,
+        "batch_size": 4,
+    },
+    "lite": {
+        "num_steps": (12_000, 12_000),
+        "optimizer": "soap",
+        "learning_rate": (3e-3, 6e-3),
+        "warmup_steps": 200,
+        "batch_size": 8,
+    },
     "paper": {
         "num_steps": (2_000_000, 2_000_000),
         "optimizer": "adam",
         "learning_rate": (1e-4, 1e-4),
         "warmup_steps": 0,
+        "batch_size": 8,
     },
 }
 
@@ -87,7 +100,7 @@ def recipes(size: Size, train: Path) -> tuple[Recipe, Recipe]:
             "pair": {"name": "models.cheng2020", "size": size},
             "lmbda": 0.013,
             "num_steps": settings["num_steps"][index],
-            "data": {"train": train, "crop": 256 if paper else 128, "batch_size": 8},
+            "data": {"train": train, "crop": 256 if paper else 128, "batch_size": settings["batch_size"]},
             "optimizer": {
                 "name": settings["optimizer"],
                 "learning_rate": settings["learning_rate"][index],

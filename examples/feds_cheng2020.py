@@ -24,12 +24,12 @@ from distillkit.demo import gather_images
 # J = LMBDA * 255^2 * MSE + bits per pixel: larger means better pictures and larger files.
 LMBDA = 0.013
 
-# Steps of teacher and student, their learning rates, warm-up steps, crop in pixels. SOAP needs far fewer steps than
-# Adam; `paper` keeps the Adam at a constant 1e-4, then a tenth of it, of the literature.
+# Steps of teacher and student, their learning rates, warm-up steps, crops (side, number). SOAP needs far fewer steps
+# than Adam; `paper` keeps the Adam at a constant 1e-4, then a tenth of it, of the literature.
 SCALES: dict[str, dict[str, Any]] = {
-    "tiny": {"steps": (1200, 1600), "optimizer": "soap", "rates": (3e-3, 6e-3), "warmup": 100, "crop": 128},
-    "lite": {"steps": (12_000, 12_000), "optimizer": "soap", "rates": (3e-3, 6e-3), "warmup": 200, "crop": 128},
-    "paper": {"steps": (2_000_000, 2_000_000), "optimizer": "adam", "rates": (1e-4, 1e-4), "warmup": 0, "crop": 256},
+    "tiny": {"steps": (1400, 1000), "optimizer": "soap", "rates": (6e-3, 6e-3), "warmup": 100, "crops": (128, 4)},
+    "lite": {"steps": (12_000, 12_000), "optimizer": "soap", "rates": (3e-3, 6e-3), "warmup": 200, "crops": (128, 8)},
+    "paper": {"steps": (2_000_000,) * 2, "optimizer": "adam", "rates": (1e-4, 1e-4), "warmup": 0, "crops": (256, 8)},
 }
 
 
@@ -42,7 +42,7 @@ def recipe(size: str, train: Path, part: str, **more: Any) -> distillkit.Recipe:
         pair={"name": "models.cheng2020", "size": size},  # `distillkit pairs` lists what is there
         lmbda=LMBDA,
         num_steps=scale["steps"][index],
-        data={"train": train, "crop": scale["crop"], "batch_size": 8},
+        data={"train": train, "crop": scale["crops"][0], "batch_size": scale["crops"][1]},
         optimizer={
             "name": scale["optimizer"],
             "learning_rate": scale["rates"][index],
