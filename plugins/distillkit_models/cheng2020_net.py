@@ -157,8 +157,8 @@ def synthesis_transform(size: Cheng2020Size) -> nn.Sequential:
     n, m = size.width, size.latent
     return SynthesisTransform(
         *_swin_blocks(size, m, WINDOW_LATENT),
-        *_residual_blocks(size, m),
-        ResidualBlockUpsample(n if size.blocks else m, n),
+        *_residual_blocks(size, m),  # M channels wide: N at this resolution would throttle what the latent carries
+        ResidualBlockUpsample(m, n),
         *_swin_blocks(size, n, WINDOW_EIGHTH),
         *_residual_blocks(size, n),
         ResidualBlockUpsample(n, n),
@@ -220,8 +220,8 @@ def size_of(state_dict: Mapping[str, Tensor]) -> Cheng2020Size:
     )
 
 
-def _residual_blocks(size: Cheng2020Size, first_in: int) -> list[nn.Module]:
-    return [ResidualBlock(size.width if i else first_in, size.width) for i in range(size.blocks)]
+def _residual_blocks(size: Cheng2020Size, width: int) -> list[nn.Module]:
+    return [ResidualBlock(width, width) for _ in range(size.blocks)]
 
 
 def _swin_blocks(size: Cheng2020Size, width: int, window: int) -> list[nn.Module]:
