@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 import torch
 from accelerate import Accelerator
@@ -153,6 +153,8 @@ class Trainer:
                 window = MetricsWindow(list(phase.weights), step)
             if step % recipe.checkpoint_every == 0 or step == recipe.num_steps:
                 self._check_finite(window)
+                if not all(bool(parameter.isfinite().all()) for parameter in self.parameters):
+                    self._stop("a weight", step - 1)
                 self.hook.checkpoint_saved(run=info, step=step, path=self.save(step))
         part = recipe.trains
         self.setup.codec.module.eval().cpu()
@@ -258,9 +260,10 @@ class Trainer:
 
     def _check_finite(self, window: MetricsWindow) -> None:
         bad = window.first_not_finite()
-        if bad is None:
-            return
-        step, name = bad
+        if bad is not None:
+            self._stop(bad[1], bad[0])
+
+    def _stop(self, name: str, step: int) -> NoReturn:
         state, _ = self.run_folder.newest_state()
         kept = f"The checkpoint after step {state['step']} is kept" if state else "No checkpoint was written yet"
         raise TrainingError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -231,3 +232,15 @@ def test_the_first_block_changes_the_memory_format_only_where_onednn_is_safe(wid
 
 def test_heads_divide_the_width() -> None:
     assert [num_heads(width) for width in (8, 32, 48, 64, 104, 192, 320)] == [1, 1, 1, 2, 2, 6, 10]
+
+
+@pytest.mark.parametrize("blocks_from", [2, 4, 8])
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_where_residual_blocks_begin_is_told_from_the_weights(blocks_from, blocks):
+    size = replace(TEACHER, blocks=blocks, blocks_from=blocks_from)
+    net = Cheng2020(size)
+    assert size_of(net.state_dict()) == size
+    num_stages = {2: 3, 4: 2, 8: 1}[blocks_from]
+    plain = [block for block in net.g_a if type(block).__name__ == "ResidualBlock"]
+    assert len(plain) == num_stages * blocks
+    assert sum(type(block).__name__ == "ResidualBlock" for block in net.g_s) == (num_stages + 1) * blocks

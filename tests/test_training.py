@@ -506,3 +506,19 @@ def test_an_observer_with_a_misspelt_hook_is_refused(recipe, tmp_path, plugins):
 
     with pytest.raises(PluginError, match=r"observer Misspelt: there is no hook 'metric_logged'. Did you mean 'metri"):
         distillkit.train(recipe(), tmp_path / "run", plugins=plugins, observers=[Misspelt()])
+
+
+def test_weights_that_are_not_finite_are_not_saved(recipe, tmp_path, plugins):
+    class Poison:
+        @distillkit.hookimpl
+        def phase_started(self, run, step):
+            trainer.parameters[0].data[0] = float("inf")
+
+    r = recipe(num_steps=1, optimizer={"name": "adam", "learning_rate": 1e-30}).resolve(plugins)
+    run = RunFolder(tmp_path / "run")
+    run.open(r)
+    setup = prepare(r, plugins)
+    trainer = Trainer(r, run, plugins, setup)
+    with plugins.observing([Poison()]), pytest.raises(TrainingError, match="not finite at step 0"):
+        trainer.run(distillkit.RunInfo("run", run.path, r, 0, 1))
+    assert not list_checkpoints(run.checkpoints)

@@ -141,11 +141,11 @@ def analysis_transform(size: Cheng2020Size) -> nn.Sequential:
     n, m = size.width, size.latent
     return nn.Sequential(
         FirstBlock(3, n),
-        *_residual_blocks(size, n),
+        *_residual_blocks(size, n, 2),
         ResidualBlockWithStride(n, n),
-        *_residual_blocks(size, n),
+        *_residual_blocks(size, n, 4),
         ResidualBlockWithStride(n, n),
-        *_residual_blocks(size, n),
+        *_residual_blocks(size, n, 8),
         *_swin_blocks(size, n, WINDOW_EIGHTH),
         conv3x3(n, m, stride=2),
         *_swin_blocks(size, m, WINDOW_LATENT),
@@ -157,14 +157,14 @@ def synthesis_transform(size: Cheng2020Size) -> nn.Sequential:
     n, m = size.width, size.latent
     return SynthesisTransform(
         *_swin_blocks(size, m, WINDOW_LATENT),
-        *_residual_blocks(size, m),  # M channels wide: N at this resolution would throttle what the latent carries
+        *_residual_blocks(size, m, 16),  # M channels wide: N at this resolution would throttle what the latent carries
         ResidualBlockUpsample(m, n),
         *_swin_blocks(size, n, WINDOW_EIGHTH),
-        *_residual_blocks(size, n),
+        *_residual_blocks(size, n, 8),
         ResidualBlockUpsample(n, n),
-        *_residual_blocks(size, n),
+        *_residual_blocks(size, n, 4),
         ResidualBlockUpsample(n, n),
-        *_residual_blocks(size, n),
+        *_residual_blocks(size, n, 2),
         subpel_conv3x3(n, 3, 2),
     )
 
@@ -208,20 +208,24 @@ def size_of(state_dict: Mapping[str, Tensor]) -> Cheng2020Size:
     context = state_dict["latent_codec.y.context_prediction.weight"]
     analysis = [name for name in state_dict if name.startswith("g_a.")]
     num_attention = sum(name.endswith(".logit_scale") for name in analysis)
-    num_residual = sum(name.endswith(".conv1.weight") for name in analysis) - 3  # three of them change the resolution
+    stages = [int(name.split(".")[1]) for name in analysis if name.endswith(".gdn.beta")]  # these halve the resolution
+    blocks = [int(name.split(".")[1]) for name in analysis if name.endswith(".conv1.weight")]
+    blocks = [index for index in blocks if index not in stages]
+    first_stage = sum(index < min(blocks) for index in stages) if blocks else 1
     return Cheng2020Size(
         width=state_dict["g_a.0.conv1.weight"].shape[0],
         latent=context.shape[1],
-        blocks=num_residual // 3,
+        blocks=len(blocks) // (len(stages) + 1 - first_stage),
         swin_depth=num_attention // 2,
         hyper_width=state_dict["latent_codec.hyper.h_a.0.weight"].shape[0],
         entropy_width=context.shape[0] // 2,
         context_kernel=context.shape[-1],
+        blocks_from=2**first_stage,
     )
 
 
-def _residual_blocks(size: Cheng2020Size, width: int) -> list[nn.Module]:
-    return [ResidualBlock(width, width) for _ in range(size.blocks)]
+def _residual_blocks(size: Cheng2020Size, width: int, reduction: int) -> list[nn.Module]:
+    return [ResidualBlock(width, width) for _ in range(size.blocks if reduction >= size.blocks_from else 0)]
 
 
 def _swin_blocks(size: Cheng2020Size, width: int, window: int) -> list[nn.Module]:

@@ -12,12 +12,13 @@ class Cheng2020Size:
     Attributes:
         width: channels N of the analysis and synthesis transforms.
         latent: channels M of the latent y.
-        blocks: residual blocks at each resolution, beside the one that changes the resolution.
+        blocks: residual blocks at each resolution from 1/`blocks_from` on, beside the one that changes the resolution.
         swin_depth: Swin V2 blocks at 1/8 resolution, and as many on the latent, in analysis and in synthesis; even
             figures alternate unshifted and shifted windows in full pairs.
         hyper_width: channels of the hyper-latent z and of the transforms around it; even.
         entropy_width: E: the hyper-prior and the context each hand 2 E channels to the entropy parameters.
         context_kernel: side of the checkerboard context's kernel, in latent positions; odd.
+        blocks_from: 2, 4 or 8: the finest resolution with residual blocks; 2 where `blocks` is 0.
     """
 
     width: int
@@ -27,6 +28,7 @@ class Cheng2020Size:
     hyper_width: int
     entropy_width: int
     context_kernel: int = 5
+    blocks_from: int = 2
 
 
 # Teacher and student. Parameters, and thousands of multiply-accumulates a pixel (forward pass of the whole codec at
