@@ -30,7 +30,7 @@ _HELD_OUT = [("skimage", "data/astronaut.png"), ("sklearn", "datasets/images/flo
 #: `lite` hours, `paper` days on a GPU.
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
-        "num_steps": (1500, 1000),
+        "num_steps": (1300, 1000),
         "optimizer": "soap",
         "learning_rate": (6e-3, 6e-3),
         "warmup_steps": 100,

@@ -55,13 +55,14 @@ def _cell(picture: np.ndarray, box: tuple[int, int, int], title: str, numbers: s
 
 
 def _detailed_piece(picture: np.ndarray) -> tuple[int, int, int]:
-    """Return top, left and side of the square with the largest variance of brightness."""
+    """Return top, left and side of the square with the steepest changes of brightness."""
     height, width, _ = picture.shape
     side = min(_WIDTH // 2, height, width)
     grey = picture.mean(axis=2)
+    detail = np.abs(np.diff(grey, axis=0))[:, 1:] + np.abs(np.diff(grey, axis=1))[1:]
     step = max(1, side // 4)
     places = [(t, x) for t in range(0, height - side + 1, step) for x in range(0, width - side + 1, step)]
-    top, left = max(places, key=lambda place: grey[place[0] : place[0] + side, place[1] : place[1] + side].var())
+    top, left = max(places, key=lambda place: detail[place[0] : place[0] + side, place[1] : place[1] + side].sum())
     return top, left, side
 
 
