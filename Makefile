@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 SIZE ?= tiny
 DATA ?=
-ARGS = --size $(SIZE) $(if $(DATA),--data $(DATA))
+ARGS = --size $(SIZE) $(if $(DATA),--data "$(DATA)")
 
 .PHONY: demo test lint clean
 

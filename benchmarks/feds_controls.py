@@ -1,9 +1,9 @@
 """What each part of FEDS gains at the demo's scale, beside its controls.
 
-python benchmarks/feds_controls.py runs/feds-cheng2020-tiny [--variants control feds ...] [--seeds 0 1 2] [--out DIR]
+python benchmarks/feds_controls.py runs/feds-cheng2020-tiny [--variants control feds ...] [--seeds 0 1 2]
 
-Takes the teacher and the pictures of a finished demo, and trains its student with equal steps, schedule and crops in
-each variant and seed; a run that is there already is taken as it is. Prints mean and spread over seeds of the RD cost on
+Takes the teacher and pictures of a finished demo, and trains its student with equal steps, schedule and crops in each
+variant and seed; a run that is there already is taken as it is. Prints mean and spread over seeds of the RD cost on
 the held-out pictures, from file bytes, as `distillkit evaluate` measures them.
 """
 
@@ -34,9 +34,10 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/feds-controls"))
+    parser.add_argument("--data", type=Path, help="pictures to measure on [the demo's held-out ones]")
     arguments = parser.parse_args()
     _, student = recipes("tiny", arguments.demo / "images" / "train")
-    held_out = list_images(arguments.demo / "images" / "held_out")
+    held_out = list_images(arguments.data or arguments.demo / "images" / "held_out")
     rows: dict[str, list[dict]] = {}
     for seed in arguments.seeds:
         for name in arguments.variants:

@@ -30,7 +30,7 @@ _HELD_OUT = [("skimage", "data/astronaut.png"), ("sklearn", "datasets/images/flo
 #: `lite` hours, `paper` days on a GPU.
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
-        "num_steps": (1300, 1000),
+        "num_steps": (1500, 900),
         "optimizer": "soap",
         "learning_rate": (6e-3, 6e-3),
         "warmup_steps": 100,
@@ -67,6 +67,7 @@ def gather_images(folder: Path, data: Path | None = None) -> tuple[Path, list[Pa
     if data is None:
         groups = {"train": [_packaged(*p) for p in _TRAIN], "held_out": [_packaged(*p) for p in _HELD_OUT]}
     else:
+        data = data.expanduser()
         paths = list_images(data)
         if len(paths) < 2:
             raise DataError(f"images {data}: expected at least two (one is held out for the test), got {len(paths)}.")

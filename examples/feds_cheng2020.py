@@ -27,7 +27,7 @@ LMBDA = 0.013
 # Steps of teacher and student, their learning rates, warm-up steps, crops (side, number). SOAP needs far fewer steps
 # than Adam; `paper` keeps the Adam at a constant 1e-4, then a tenth of it, of the literature.
 SCALES: dict[str, dict[str, Any]] = {
-    "tiny": {"steps": (1300, 1000), "optimizer": "soap", "rates": (6e-3, 6e-3), "warmup": 100, "crops": (128, 4)},
+    "tiny": {"steps": (1500, 900), "optimizer": "soap", "rates": (6e-3, 6e-3), "warmup": 100, "crops": (128, 4)},
     "lite": {"steps": (12_000, 12_000), "optimizer": "soap", "rates": (3e-3, 6e-3), "warmup": 200, "crops": (128, 8)},
     "paper": {"steps": (2_000_000,) * 2, "optimizer": "adam", "rates": (1e-4, 1e-4), "warmup": 0, "crops": (256, 8)},
 }

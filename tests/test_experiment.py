@@ -59,7 +59,7 @@ def test_the_job(recipes, photographs, tmp_path, plugins):
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(comparison.table())
     text = console.export_text()
-    assert all(word in text for word in ("teacher", "control", "student", "RD cost", "2 held-out"))
+    assert all(word in text for word in ("teacher", "control", "student", "RD", "2 held-out"))
 
     seen.clear()
     distillkit.distil(*recipes, tmp_path / "job", images, plugins=plugins, observers=lambda: [Observer()])

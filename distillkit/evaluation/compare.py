@@ -55,13 +55,16 @@ class Comparison:
 
     def table(self) -> Table:
         """Return the comparison as a table: means over the pictures."""
+        from rich import box
         from rich.table import Table
 
         num_images = len(self.models[0].evaluation.images)
-        table = Table(title=f"Means over {num_images} held-out picture{'s' * (num_images != 1)}; bpp from file bytes")
+        title = f"Means over {num_images} held-out picture{'s' * (num_images != 1)}; bpp from file bytes"
+        table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("")
-        for heading in ("parameters", "kMAC/pixel", "bpp", "PSNR dB", "MS-SSIM", "encode s", "decode s", "RD cost"):
-            table.add_column(heading, justify="right")
+        headings = ("parameters", "kMAC/pixel", "bpp", "PSNR dB", "MS-SSIM", "encode s", "decode s", "RD cost")
+        for heading in headings:  # in two lines where that saves width: a terminal may have 80 columns
+            table.add_column(heading.replace(" ", "\n").replace("/", "/\n"), justify="right")
         for model in self.models:
             means = model.evaluation.averages
             table.add_row(
