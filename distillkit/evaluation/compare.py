@@ -62,7 +62,7 @@ class Comparison:
         title = f"Means over {num_images} held-out picture{'s' * (num_images != 1)}; bpp from file bytes"
         table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("")
-        headings = ("parameters", "kMAC/pixel", "bpp", "PSNR dB", "MS-SSIM", "encode s", "decode s", "RD cost")
+        headings = ("params", "kMAC/pixel", "bpp", "PSNR dB", "MS-SSIM", "encode s", "decode s", "RD cost")
         for heading in headings:  # in two lines where that saves width: a terminal may have 80 columns
             table.add_column(heading.replace(" ", "\n").replace("/", "/\n"), justify="right")
         for model in self.models:
