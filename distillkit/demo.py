@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import DataError
-from .images import list_images
+from .images import check_images, list_images
 from .recipe import Recipe
 
 Size = Literal["tiny", "lite", "paper"]
@@ -71,6 +71,7 @@ def gather_images(folder: Path, data: Path | None = None) -> tuple[Path, list[Pa
         paths = list_images(data)
         if len(paths) < 2:
             raise DataError(f"images {data}: expected at least two (one is held out for the test), got {len(paths)}.")
+        check_images(paths)  # all of them at once, by the names that the user knows
         held_out = paths[:: max(10, -(-len(paths) // 24))]
         groups = {"train": [path for path in paths if path not in held_out], "held_out": held_out}
     targets = {
