@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import distillkit
 from distillkit import testing
+from distillkit.adapters import as_codec, fingerprint
+from distillkit.model_file import save_model
 
 COMPONENTS = distillkit.load_plugins().components
 FEDS_TERMS = ["feds.alignment", "feds.channel_entropy"]
@@ -20,6 +23,20 @@ def test_loss_term(name, same_channels):
 @pytest.mark.parametrize("name", COMPONENTS["pair"])
 def test_pair(name):
     testing.check_pair(COMPONENTS["pair"][name])
+
+
+@pytest.mark.parametrize("name", COMPONENTS["pair"])
+@pytest.mark.parametrize("part", ["teacher", "student"])
+def test_a_codec_of_every_pair_is_saved_and_loaded_alone(name, part, tmp_path):
+    pair = COMPONENTS["pair"][name](COMPONENTS["pair"][name].Config())
+    codec = as_codec(pair.build_teacher() if part == "teacher" else pair.build_student())
+    save_model(tmp_path / "model.safetensors", codec, name, pair.config.model_dump(mode="json"), part, 0.013)
+    loaded = distillkit.load_model(tmp_path / "model.safetensors")
+    assert loaded.fingerprint == fingerprint(loaded.codec.module) == fingerprint(codec.module)
+    picture = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    data = distillkit.ImageCodec(codec, loaded.fingerprint).encode(picture)
+    before = distillkit.ImageCodec(codec, loaded.fingerprint).decode(data)
+    assert np.array_equal(distillkit.ImageCodec(loaded.codec, loaded.fingerprint).decode(data), before)
 
 
 @pytest.mark.parametrize("name", COMPONENTS["schedule"])
