@@ -68,7 +68,7 @@ def test_the_loss_of_ones_own():
 
 
 def test_the_commands_exist():
-    from distillkit.cli import app
+    from distillkit.cli.app import app
 
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}
     named = set(re.findall(r"distillkit (\w+)", TEXT)) & {"demo", "train", "resume", "evaluate", "plugins", "pairs"}

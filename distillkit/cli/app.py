@@ -1,0 +1,52 @@
+"""What all commands share: the app, how it ends, how it prints."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import DistillkitError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+app = typer.Typer(
+    help="Distil large learned image codecs into small, fast ones.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def main() -> None:
+    """Run the command line; bad input ends with its message and exit code 2, never with a traceback."""
+    try:
+        app()
+    except DistillkitError as error:
+        print(f"distillkit: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@contextmanager
+def goes_on_later() -> Iterator[None]:
+    """Turn Ctrl-C into a word on how to go on, and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("distillkit: stopped; the same command, or `distillkit resume RUN`, goes on.", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def show(table: Table, as_text: str, as_json: bool) -> None:
+    """Print a table, or the JSON of the same."""
+    from rich.console import Console
+
+    if as_json:
+        print(as_text.rstrip())
+    else:
+        Console().print(table)

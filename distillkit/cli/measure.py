@@ -1,0 +1,33 @@
+"""Commands that measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .app import AsJson, app, show
+
+
+@app.command()
+def evaluate(
+    models: Annotated[list[Path], typer.Argument(help="Run folders, or model.safetensors files.")],
+    data: Annotated[Path, typer.Option(help="Folder of pictures to measure on.")],
+    out: Annotated[Path, typer.Option(help="Folder for compressed files, decoded pictures and results.")] = Path(
+        "runs/evaluation"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Compress pictures to real files with each model, decode them, and measure."""
+    from ..evaluation.compare import compare
+    from ..images import list_images
+
+    names = _distinct_names(models)
+    comparison = compare(dict(zip(names, models, strict=True)), list_images(data), out)
+    show(comparison.table(), comparison.to_json(), as_json)
+
+
+def _distinct_names(models: list[Path]) -> list[str]:
+    names = [(path.parent if path.is_file() else path).resolve().name for path in models]
+    return [name if names.count(name) == 1 else f"{index}-{name}" for index, name in enumerate(names, 1)]

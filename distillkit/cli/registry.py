@@ -1,0 +1,45 @@
+"""Commands that list what is registered."""
+
+from __future__ import annotations
+
+import json
+
+from .app import AsJson, app, show
+
+
+@app.command()
+def plugins(as_json: AsJson = False) -> None:
+    """List the installed plugins and everything that they register."""
+    from rich.table import Table
+
+    from ..plugins import load_plugins
+
+    loaded = load_plugins()
+    table = Table("component", "kind", "what it is", title="Registered components")
+    rows = []
+    for kind, components in loaded.components.items():
+        for name, component in sorted(components.items()):
+            summary = (component.__doc__ or "").strip().partition("\n")[0]
+            rows.append({"name": name, "kind": kind, "summary": summary})
+            table.add_row(name, kind, summary)
+    origins = [{"name": p.name, "module": p.module, "distribution": p.distribution} for p in loaded.plugins]
+    show(table, json.dumps({"plugins": origins, "components": rows}, indent=2), as_json)
+
+
+@app.command()
+def pairs(as_json: AsJson = False) -> None:
+    """List the registered pairs, each with its options, parameters and complexity."""
+    from rich.table import Table
+
+    from ..evaluation.describe import describe_pairs
+    from ..plugins import load_plugins
+
+    rows = describe_pairs(load_plugins())
+    table = Table("pair", "options", "part", title="Pairs (kMAC/pixel by torch.utils.flop_counter, at 256x256)")
+    table.add_column("parameters", justify="right")
+    table.add_column("kMAC/pixel", justify="right")
+    for row in rows:
+        options = ", ".join(f"{key} = {value}" for key, value in row["options"].items())
+        size = f"{row['num_parameters'] / 1e6:.2f} M"
+        table.add_row(row["pair"], options, row["part"], size, f"{row['kmac_per_pixel']:.1f}")
+    show(table, json.dumps(rows, indent=2), as_json)

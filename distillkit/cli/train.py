@@ -1,0 +1,86 @@
+"""Commands that train."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .app import AsJson, app, goes_on_later, show
+
+
+class DemoSize(StrEnum):
+    """Scale of the demo."""
+
+    tiny = "tiny"
+    lite = "lite"
+    paper = "paper"
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Your own images; every tenth is held out. [default: photographs "
+            "inside scikit-image and scikit-learn]",
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[DemoSize, typer.Option(help="tiny: minutes, lite: hours, paper: days on a GPU.")] = DemoSize.tiny,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the runs.  [default: runs/demo-SIZE]", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a teacher, distil it with FEDS, and compare on real files with the same student trained without it."""
+    from ..demo import gather_images, recipes
+    from ..experiment import distil
+
+    out = out or Path("runs") / f"demo-{size.value}"
+    train_folder, held_out = gather_images(out / "images", data)
+    teacher, student = recipes(size.value, train_folder)
+    with goes_on_later():
+        comparison = distil(teacher, student, out, held_out)
+    show(comparison.table(), comparison.to_json(), as_json)
+    if not as_json:
+        print(f"Runs, compressed files and pictures: {out}. Side by side: {comparison.folder / 'comparison.png'}")
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (TOML).")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run folder.  [default: runs/NAME, from the recipe's file name]", show_default=False),
+    ] = None,
+) -> None:
+    """Carry out a recipe, or what is left of it."""
+    from ..recipe import Recipe
+
+    loaded = Recipe.load(recipe)
+    _train(loaded, out or Path("runs") / recipe.stem)
+
+
+@app.command()
+def resume(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Go on with a run that was stopped, from its newest whole checkpoint."""
+    from ..errors import TrainingError
+    from ..recipe import Recipe
+    from ..run_folder import RunFolder
+
+    file = RunFolder(run).recipe_file
+    if not file.is_file():
+        raise TrainingError(f"run folder {run}: expected a run's folder, but it has no {file.name}; check the path.")
+    _train(Recipe.load(file), run)
+
+
+def _train(recipe: Any, folder: Path) -> None:
+    from ..observers import ProgressDisplay
+    from ..trainer import train as run
+
+    with goes_on_later():
+        model = run(recipe, folder, observers=[ProgressDisplay()])
+    print(f"Trained model: {model}")
