@@ -18,6 +18,9 @@ from .images import check_images, read_image
 _CROP_STREAM, _ORDER_STREAM = 0, 1
 _MIB = 1 << 20
 
+#: Added to a run's seed for crops on which something is measured before or between training.
+CALIBRATION_SEED = 2**32
+
 
 @final
 class CropDataset(Dataset[Tensor]):

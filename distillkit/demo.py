@@ -109,7 +109,6 @@ def recipes(size: Size, train: Path) -> tuple[Recipe, Recipe]:
                 "rate_schedule": "constant" if paper else "cosine",
                 "warmup_steps": settings["warmup_steps"],
             },
-            "precision": "bf16",
             "log_every": 100 if paper else 20,
             "checkpoint_every": 5000 if paper else 200,
         }

@@ -78,7 +78,9 @@ class Recipe(_Settings):
     Attributes:
         trains: which of the pair's two codecs this run trains.
         pair: the pair, by name, with its options.
-        teacher: file of the trained teacher (`model.safetensors` of its run); needed when there are losses.
+        teacher: file of the trained teacher (`model.safetensors` of its run), of this pair or another one; needed when
+            there are losses.
+        initial_weights: `random`, or `teacher`: what fits of the teacher's weights, see `distillkit.initialise`.
         lmbda: rate-distortion trade-off, see `rate_distortion`.
         num_steps: optimiser steps of the whole run.
         losses: distillation losses by name, each with its options; none trains without distillation.
@@ -86,7 +88,8 @@ class Recipe(_Settings):
         taps: how feature taps are found, by name, with options.
         data: the training images.
         optimizer: how the weights move.
-        precision: `bf16` runs convolutions and products in bfloat16 where that is safe.
+        precision: `bf16` runs convolutions and products in bfloat16 where that is safe; `auto` does so where the device
+            computes in bfloat16 itself, for one that emulates it is many times slower.
         device: `auto` takes an accelerator where there is one.
         seed: of initial weights, crops and quantisation noise.
         log_every: steps between two lines of metrics.
@@ -96,6 +99,7 @@ class Recipe(_Settings):
     trains: Literal["student", "teacher"] = "student"
     pair: ComponentChoice
     teacher: Path | None = None
+    initial_weights: Literal["random", "teacher"] = "random"
     lmbda: PositiveFloat = 0.013
     num_steps: PositiveInt
     losses: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -103,7 +107,7 @@ class Recipe(_Settings):
     taps: ComponentChoice = ComponentChoice(name="models.by_resolution")
     data: DataSettings
     optimizer: OptimizerSettings = OptimizerSettings()
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu"] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     log_every: PositiveInt = 50
@@ -160,14 +164,16 @@ class Recipe(_Settings):
             name: plugins.configure("loss", name, options, f"recipe losses.{name}")[1].model_dump(mode="json")
             for name, options in self.losses.items()
         }
-        if self.trains == "teacher" and (losses or self.teacher):
+        inherits = self.initial_weights == "teacher"
+        if self.trains == "teacher" and (losses or self.teacher or inherits):
             raise RecipeError(
                 "recipe trains: 'teacher' is trained without losses or a teacher of its own; remove them."
             )
         pair = plugins.get("pair", self.pair.name, "recipe pair")
-        if losses and self.teacher is None and not pair.pretrained_teacher:
+        if (losses or inherits) and self.teacher is None and not pair.pretrained_teacher:
+            why = "there are losses" if losses else 'initial_weights = "teacher"'
             raise RecipeError(
-                'recipe teacher: missing, but there are losses. Train one first (trains = "teacher") and name its '
+                f'recipe teacher: missing, but {why}. Train one first (trains = "teacher") and name its '
                 "model.safetensors here."
             )
         return self.model_copy(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .adapters import CodecAdapter, as_codec, fingerprint
-from .data import CropDataset
+from .data import CALIBRATION_SEED, CropDataset, batches
 from .errors import DistillkitError, PairError, RecipeError, TapError, did_you_mean
 from .images import find_problems, list_images
+from .initialise import inherit_weights
 from .losses import LossTerm
 from .model_file import load_model
 from .pair import CodecPair, TapReport, TeachingPair, find_taps
@@ -71,15 +73,22 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     codec = as_codec(pair.build_student() if recipe.trains == "student" else pair.build_teacher())
     if recipe.data.crop % codec.stride:
         raise RecipeError(f"recipe data.crop: expected a multiple of {codec.stride}, got {recipe.data.crop}.")
-    if not recipe.losses:
+    inherits = recipe.initial_weights == "teacher"
+    if not recipe.losses and not inherits:
         task = DistillationTask(codec, recipe.lmbda, {}, None)
         return Setup(codec, task, None, "", timeline, dataset, None, notes)
-    teacher, teacher_fingerprint = _teacher(recipe, pair, plugins)
+    teacher, teacher_fingerprint, teacher_taps = _teacher(recipe, pair, plugins)
+    if inherits:
+        crops = batches(dataset.with_seed(recipe.seed + CALIBRATION_SEED), recipe.data.batch_size, 0, 8)
+        notes.append(str(inherit_weights(codec.module, teacher.module, _latent_bits(teacher, crops))))
+    if not recipe.losses:
+        task = DistillationTask(codec, recipe.lmbda, {}, None)
+        return Setup(codec, task, None, teacher_fingerprint, timeline, dataset, None, notes)
     size = (recipe.data.crop, recipe.data.crop)
     provider_class, provider_config = plugins.configure("taps", recipe.taps.name, recipe.taps.options, "recipe taps")
     provider = provider_class(provider_config)
     taps = (
-        pair.teacher_taps() or find_taps(teacher, provider, size),
+        teacher_taps or find_taps(teacher, provider, size),
         pair.student_taps() or find_taps(codec, provider, size),
     )
     teaching = TeachingPair(teacher, codec, taps)
@@ -112,17 +121,30 @@ def _timeline(recipe: Recipe, plugins: Plugins) -> Timeline:
     return Timeline(phases, recipe.num_steps, terms)
 
 
-def _teacher(recipe: Recipe, pair: CodecPair, plugins: Plugins) -> tuple[CodecAdapter, str]:
+def _teacher(recipe: Recipe, pair: CodecPair, plugins: Plugins) -> tuple[CodecAdapter, str, Mapping[str, str] | None]:
+    """Return the teacher, its fingerprint, and the taps that its own pair, which may be another one, names for it."""
     if recipe.teacher is None:
         teacher = as_codec(pair.build_teacher())
-        return teacher, fingerprint(teacher.module)
+        return teacher, fingerprint(teacher.module), pair.teacher_taps()
     model = load_model(recipe.teacher, plugins)
     if model.lmbda != recipe.lmbda:
         raise PairError(
             f"recipe teacher: it was trained for lmbda {model.lmbda}, this run is for {recipe.lmbda}. "
             "The ranking of its channels holds at its own lmbda only; train a teacher for this one."
         )
-    return model.codec, model.fingerprint
+    own_class, config = plugins.configure("pair", model.pair, model.options, "recipe teacher")
+    own: CodecPair = own_class(config)
+    return model.codec, model.fingerprint, own.teacher_taps() if model.part == "teacher" else own.student_taps()
+
+
+@torch.no_grad()
+def _latent_bits(teacher: CodecAdapter, crops: Iterable[Tensor]) -> Tensor:
+    """Return how many bits the teacher spends on each channel of its latent, shape (M,); (0,) if it calls none "y"."""
+    teacher.module.eval()
+    outputs = (teacher.forward(images.contiguous()) for images in crops)
+    latents = [output.likelihoods["y"] for output in outputs if "y" in output.likelihoods]
+    bits = [-latent.double().log2().sum(dim=(0, 2, 3)) for latent in latents]
+    return torch.stack(bits).sum(0) if bits else torch.zeros(0)
 
 
 def _term(name: str, options: Mapping[str, Any], report: TapReport, plugins: Plugins) -> LossTerm:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, NoReturn, final
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from .checkpoint import save_checkpoint
-from .data import CropDataset, batches
+from .data import CALIBRATION_SEED, CropDataset, batches
 from .errors import CheckpointError, TrainingError
 from .losses import Calibration, psnr_from_mse
 from .metrics import MetricsWindow
@@ -24,6 +24,7 @@ from .observers import MetricsFile, RunInfo
 from .optimizers import build_optimizer, learning_rate_factor
 from .phases import Phase
 from .plugins import Plugins, load_plugins
+from .precision import bf16_is_fast
 from .recipe import Recipe
 from .run_folder import RunFolder
 from .setup import Setup, prepare, seed_everything
@@ -74,9 +75,12 @@ class Trainer:
     def __init__(self, recipe: Recipe, run: RunFolder, plugins: Plugins, setup: Setup) -> None:
         """Build optimisers and move everything to its device."""
         self.recipe, self.run_folder, self.hook, self.setup = recipe, run, plugins.manager.hook, setup
-        self.accelerator = Accelerator(
-            cpu=recipe.device == "cpu", mixed_precision="bf16" if recipe.precision == "bf16" else "no"
-        )
+        on_cpu = recipe.device == "cpu"
+        fast = bf16_is_fast(PartialState(cpu=on_cpu).device)
+        bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and fast)
+        if bf16 and not fast:
+            setup.notes.append("precision bf16: this device only emulates it, and is many times faster in fp32 or auto")
+        self.accelerator = Accelerator(cpu=on_cpu, mixed_precision="bf16" if bf16 else "no")
         if setup.pair is not None:
             setup.pair.teacher.module.to(self.accelerator.device)
         self.parameters = setup.task.main_parameters()
@@ -237,7 +241,7 @@ class Trainer:
 
     def _calibration_batches(self, num_crops: int) -> Iterator[Tensor]:
         data = self.recipe.data
-        dataset: CropDataset = self.setup.dataset.with_seed(self.recipe.seed + 2**32)
+        dataset: CropDataset = self.setup.dataset.with_seed(self.recipe.seed + CALIBRATION_SEED)
         return batches(dataset, data.batch_size, 0, math.ceil(num_crops / data.batch_size))
 
     def _log(self, info: RunInfo, phase: Phase, step: int, step_in_phase: int, window: MetricsWindow) -> None:

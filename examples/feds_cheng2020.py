@@ -49,7 +49,6 @@ def recipe(size: str, train: Path, part: str, **more: Any) -> distillkit.Recipe:
             "rate_schedule": "constant" if size == "paper" else "cosine",
             "warmup_steps": scale["warmup"],
         },
-        precision="bf16",
         log_every=100 if size == "paper" else 20,
         checkpoint_every=5000 if size == "paper" else 200,
         **more,

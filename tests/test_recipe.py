@@ -193,7 +193,7 @@ def test_not_text(tmp_path):
         ("lmbda = inf", "lmbda: input should be"),
         ("seed = -1", "seed: input should be greater than or equal to 0, got -1"),
         ("seed = 36893488147419103232", "seed: input should be less than"),
-        ("precision = 'fp16'", "precision: input should be 'fp32' or 'bf16', got 'fp16'"),
+        ("precision = 'fp16'", "precision: input should be 'auto', 'fp32' or 'bf16', got 'fp16'"),
         ("[optimizer]\nname = 'sgd'", "optimizer.name: input should be 'adam' or 'soap', got 'sgd'"),
         ("[optimizer]\nlearning_rate = inf", "optimizer.learning_rate: input should be"),
         ("losses = ['feds.alignment']", "losses: input should be"),

@@ -1,0 +1,146 @@
+"""A student that starts from its teacher's weights: what fits is copied, what is wider is sliced along channels.
+
+Widths are cut by one rule: all layers in which the teacher has T channels and the student S keep the same S of them. It
+is coarse, but residual connections and consecutive layers stay consistent with one another in any network, and nothing
+about the network has to be known. Channels are ranked by the norms of the weights that touch them; those of the latent
+by the bits that the teacher spends on them.
+
+Source: weight inheritance as in EVC (Wang et al., 2023, arXiv 2302.05071) and pruning by filter norms (Li et al., 2017,
+arXiv 1608.08710). Departure: one selection a width, by norms summed over all layers; ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+Width = tuple[int, int]  # the teacher's and the student's number of channels
+
+
+@final
+@dataclass(frozen=True)
+class Inheritance:
+    """What a student took over from its teacher.
+
+    Attributes:
+        copied: names of the student's parameters that were copied whole.
+        sliced: names of those that were cut out of a larger one.
+        kept: names of those that keep their random values: no counterpart, or a smaller one.
+        share: part of the student's parameter values that was taken over, in [0, 1].
+    """
+
+    copied: tuple[str, ...]
+    sliced: tuple[str, ...]
+    kept: tuple[str, ...]
+    share: float
+
+    def __str__(self) -> str:
+        text = (
+            f"initial weights: {self.share:.0%} of the student's parameters come from the teacher "
+            f"({len(self.copied)} tensors copied, {len(self.sliced)} sliced)"
+        )
+        return f"{text}; random: {', '.join(self.kept)}" if self.kept else text
+
+
+@torch.no_grad()
+def inherit_weights(student: nn.Module, teacher: nn.Module, latent_bits: Tensor) -> Inheritance:
+    """Set a student's parameters from its teacher's, in place.
+
+    Args:
+        student: a freshly initialised network.
+        teacher: a trained one; modules correspond by name, and in sequences by type and order.
+        latent_bits: bits that the teacher spends on each channel of its latent, shape (M,).
+    """
+    found = {name: (own, other) for name, own, other in _counterparts(student, teacher, "")}
+    interleaved = {id(weight) for weight in _before_pixel_shuffle(student)}
+    keep = _selections([pair for pair in found.values() if _fits(*pair)], latent_bits, interleaved)
+    copied, sliced, kept, num_taken = [], [], [], 0
+    for name, own in student.named_parameters():
+        other = found[name][1] if name in found else None
+        if other is None or not _fits(own, other):
+            kept.append(name)
+            continue
+        (copied if own.shape == other.shape else sliced).append(name)
+        for axis, width in enumerate(zip(other.shape, own.shape, strict=True)):
+            if width[0] == width[1]:
+                continue
+            if axis >= 2:  # the middle of a larger kernel
+                other = other.narrow(axis, (width[0] - width[1]) // 2, width[1])
+            else:
+                index = _index(keep, width, axis == 0 and id(own) in interleaved)
+                other = other.index_select(axis, index.to(other.device))
+        own.copy_(other)
+        num_taken += own.numel()
+    share = num_taken / max(sum(parameter.numel() for parameter in student.parameters()), 1)
+    return Inheritance(tuple(copied), tuple(sliced), tuple(kept), share)
+
+
+def _counterparts(student: nn.Module, teacher: nn.Module, prefix: str) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield name, student's parameter and teacher's parameter for all that correspond."""
+    others = dict(teacher.named_parameters(recurse=False))
+    for name, parameter in student.named_parameters(recurse=False):
+        if name in others and others[name].ndim == parameter.ndim:
+            yield prefix + name, parameter, others[name]
+    own, other = dict(student.named_children()), dict(teacher.named_children())
+    if all(name.isdigit() for name in (*own, *other)):  # a sequence: layers may have been left out
+        names = [[type(child).__name__ for child in children.values()] for children in (own, other)]
+        blocks = difflib.SequenceMatcher(None, *names, autojunk=False).get_matching_blocks()
+        ours, theirs = list(own), list(other)
+        pairs = [(ours[b.a + i], theirs[b.b + i]) for b in blocks for i in range(b.size)]
+    else:
+        pairs = [(name, name) for name in own if name in other]
+    for name, counterpart in pairs:
+        yield from _counterparts(own[name], other[counterpart], f"{prefix}{name}.")
+
+
+def _fits(own: Tensor, other: Tensor) -> bool:
+    widths = zip(own.shape, other.shape, strict=True)
+    return all(s == t or (s < t and (axis < 2 or (t - s) % 2 == 0)) for axis, (s, t) in enumerate(widths))
+
+
+def _before_pixel_shuffle(network: nn.Module) -> Iterator[Tensor]:
+    """Yield the parameters whose output channels a pixel shuffle spreads over space, neighbours together."""
+    for module in network.modules():
+        children = list(module.children())
+        for layer, following in itertools.pairwise(children):
+            if isinstance(following, nn.PixelShuffle):
+                yield from layer.parameters()
+
+
+def _selections(
+    pairs: Sequence[tuple[Tensor, Tensor]], latent_bits: Tensor, interleaved: set[int]
+) -> Mapping[Width, Tensor]:
+    """Return, for every width that is cut, the teacher's channels that are kept."""
+    scores: dict[Width, Tensor] = {}
+    for own, other in pairs:
+        for axis, (s, t) in enumerate(zip(own.shape[:2], other.shape[:2], strict=True)):
+            if s < t and not (axis == 0 and id(own) in interleaved):
+                rest = [dim for dim in range(other.ndim) if dim != axis]
+                power = other.detach().float().square().sum(rest) if rest else other.detach().float().square()
+                scores[t, s] = scores.get((t, s), torch.zeros(t)) + power.cpu() / power.sum().clamp_min(1e-12).cpu()
+    keep = {width: score.topk(width[1]).indices.sort().values for width, score in scores.items()}
+    for width in keep:
+        if width[0] == len(latent_bits):
+            # In rank order, as `feds.channel_entropy` has them
+            keep[width] = latent_bits.cpu().argsort(descending=True, stable=True)[: width[1]]
+    return keep
+
+
+def _index(keep: Mapping[Width, Tensor], width: Width, interleaved: bool) -> Tensor:
+    """Return the channels kept of a width; a multiple of another width is that one, several times over."""
+    for times in (2, 3, 4, 9, 16):
+        base = (width[0] // times, width[1] // times)
+        if base in keep and (base[0] * times, base[1] * times) == width:
+            kept, copies = keep[base], torch.arange(times)
+            if interleaved:
+                return (kept[:, None] * times + copies).flatten()
+            return (copies[:, None] * base[0] + kept).flatten()
+    if width in keep:
+        return keep[width]
+    return torch.arange(width[1])  # a width of its own behind a pixel shuffle
