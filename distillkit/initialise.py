@@ -42,7 +42,7 @@ class Inheritance:
 
     def __str__(self) -> str:
         text = (
-            f"initial weights: {self.share:.0%} of the student's parameters come from the teacher "
+            f"initial weights: {self.share:.0%} of the parameters are taken over "
             f"({len(self.copied)} tensors copied, {len(self.sliced)} sliced)"
         )
         return f"{text}; random: {', '.join(self.kept)}" if self.kept else text

@@ -13,6 +13,7 @@ from .errors import CheckpointError
 from .plugins import Plugins, load_plugins
 
 FORMAT = "distillkit-model-1"
+MODEL_NAME = "model.safetensors"  #: of the trained model in its run folder
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def load_model(path: str | Path, plugins: Plugins | None = None) -> TrainedModel
     """
     path = Path(path)
     if path.is_dir():
-        path = path / "model.safetensors"
+        path = path / MODEL_NAME
     if not path.is_file():
         raise CheckpointError(f"model {path}: no such file. A finished run has a model.safetensors in its folder.")
     tensors, metadata = read_tensors(path)

@@ -80,7 +80,8 @@ class Recipe(_Settings):
         pair: the pair, by name, with its options.
         teacher: file of the trained teacher (`model.safetensors` of its run), of this pair or another one; needed when
             there are losses.
-        initial_weights: `random`, or `teacher`: what fits of the teacher's weights, see `distillkit.initialise`.
+        initial_weights: `random`, `teacher` (what fits of the teacher's weights, see `distillkit.initialise`), or the
+            file of another trained model, of which the same is done.
         lmbda: rate-distortion trade-off, see `rate_distortion`.
         num_steps: optimiser steps of the whole run.
         losses: distillation losses by name, each with its options; none trains without distillation.
@@ -99,7 +100,7 @@ class Recipe(_Settings):
     trains: Literal["student", "teacher"] = "student"
     pair: ComponentChoice
     teacher: Path | None = None
-    initial_weights: Literal["random", "teacher"] = "random"
+    initial_weights: Literal["random", "teacher"] | Path = "random"
     lmbda: PositiveFloat = 0.013
     num_steps: PositiveInt
     losses: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -131,7 +132,9 @@ class Recipe(_Settings):
         folder = path.resolve().parent
         data = recipe.data.model_copy(update={"train": folder / recipe.data.train})
         teacher = folder / recipe.teacher if recipe.teacher else None
-        return recipe.model_copy(update={"data": data, "teacher": teacher})
+        initial = recipe.initial_weights
+        initial = folder / initial if isinstance(initial, Path) else initial
+        return recipe.model_copy(update={"data": data, "teacher": teacher, "initial_weights": initial})
 
     @classmethod
     def create(cls, **values: Any) -> Recipe:
@@ -164,7 +167,8 @@ class Recipe(_Settings):
             name: plugins.configure("loss", name, options, f"recipe losses.{name}")[1].model_dump(mode="json")
             for name, options in self.losses.items()
         }
-        inherits = self.initial_weights == "teacher"
+        initial = self.initial_weights
+        inherits = initial == "teacher"
         if self.trains == "teacher" and (losses or self.teacher or inherits):
             raise RecipeError(
                 "recipe trains: 'teacher' is trained without losses or a teacher of its own; remove them."
@@ -183,6 +187,7 @@ class Recipe(_Settings):
                 "taps": fill("taps", self.taps, "recipe taps"),
                 "losses": losses,
                 "teacher": self.teacher.resolve() if self.teacher else None,
+                "initial_weights": initial.resolve() if isinstance(initial, Path) else initial,
                 "data": self.data.model_copy(update={"train": self.data.train.resolve()}),
             }
         )

@@ -13,6 +13,7 @@ from .recipe import Recipe
 
 #: Keys that do not change what a run computes, and so may differ when it goes on.
 _FREE_KEYS = ("log_every", "checkpoint_every", "device", "data.num_workers", "data.cache_mib")
+_PATHS = ("data.train", "teacher", "initial_weights")
 
 
 @final
@@ -55,14 +56,7 @@ class RunFolder:
             *self.path.glob(self.model.name),
         ]
         if self.recipe_file.exists() and begun:
-            old, new = _flat(Recipe.load(self.recipe_file)), _flat(recipe)
-            differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and k not in _FREE_KEYS]
-            if differing:
-                changes = "; ".join(f"{k}: {old.get(k)} there, {new.get(k)} now" for k in differing[:5])
-                raise TrainingError(
-                    f"run folder {self.path}: it holds a run of another recipe ({changes}). Choose another folder, or "
-                    "remove this one."
-                )
+            self.check_same(recipe)
         elif self.path.exists() and not self.recipe_file.exists() and (self.path.is_file() or any(self.path.iterdir())):
             raise TrainingError(f"run folder {self.path}: expected a new, empty or run folder; it holds other files.")
         try:
@@ -70,6 +64,26 @@ class RunFolder:
             recipe.save(self.recipe_file)
         except OSError as error:
             raise TrainingError(f"run folder {self.path}: cannot be written: {error.strerror}.") from None
+
+    def check_same(self, recipe: Recipe, *, paths_too: bool = True) -> None:
+        """Check that the folder holds a run of this resolved recipe.
+
+        Args:
+            recipe: what it should be.
+            paths_too: whether data and other models must lie where they lay; not so for a run from another machine.
+
+        Raises:
+            TrainingError: it is a run of another recipe; names the keys that differ.
+        """
+        old, new = _flat(Recipe.load(self.recipe_file)), _flat(recipe)
+        free = _FREE_KEYS if paths_too else (*_FREE_KEYS, *_PATHS)
+        differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and k not in free]
+        if differing:
+            changes = "; ".join(f"{k}: {old.get(k)} there, {new.get(k)} now" for k in differing[:5])
+            raise TrainingError(
+                f"run folder {self.path}: it holds a run of another recipe ({changes}). Choose another folder, or "
+                "remove this one."
+            )
 
     def newest_state(self) -> tuple[dict[str, Any] | None, list[str]]:
         """Return the newest checkpoint that is whole (None if there is none), and what to say of those that are not.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .adapters import CodecAdapter, as_codec, fingerprint
 from .data import CALIBRATION_SEED, CropDataset, batches
@@ -73,14 +73,15 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     codec = as_codec(pair.build_student() if recipe.trains == "student" else pair.build_teacher())
     if recipe.data.crop % codec.stride:
         raise RecipeError(f"recipe data.crop: expected a multiple of {codec.stride}, got {recipe.data.crop}.")
-    inherits = recipe.initial_weights == "teacher"
-    if not recipe.losses and not inherits:
+    source: CodecAdapter | None = None
+    if isinstance(recipe.initial_weights, Path):
+        source = load_model(recipe.initial_weights, plugins).codec
+    if not recipe.losses and recipe.initial_weights != "teacher":
+        notes += _inherit(codec, source, dataset, recipe)
         task = DistillationTask(codec, recipe.lmbda, {}, None)
         return Setup(codec, task, None, "", timeline, dataset, None, notes)
     teacher, teacher_fingerprint, teacher_taps = _teacher(recipe, pair, plugins)
-    if inherits:
-        crops = batches(dataset.with_seed(recipe.seed + CALIBRATION_SEED), recipe.data.batch_size, 0, 8)
-        notes.append(str(inherit_weights(codec.module, teacher.module, _latent_bits(teacher, crops))))
+    notes += _inherit(codec, teacher if recipe.initial_weights == "teacher" else source, dataset, recipe)
     if not recipe.losses:
         task = DistillationTask(codec, recipe.lmbda, {}, None)
         return Setup(codec, task, None, teacher_fingerprint, timeline, dataset, None, notes)
@@ -138,13 +139,18 @@ def _teacher(recipe: Recipe, pair: CodecPair, plugins: Plugins) -> tuple[CodecAd
 
 
 @torch.no_grad()
-def _latent_bits(teacher: CodecAdapter, crops: Iterable[Tensor]) -> Tensor:
-    """Return how many bits the teacher spends on each channel of its latent, shape (M,); (0,) if it calls none "y"."""
-    teacher.module.eval()
-    outputs = (teacher.forward(images.contiguous()) for images in crops)
-    latents = [output.likelihoods["y"] for output in outputs if "y" in output.likelihoods]
-    bits = [-latent.double().log2().sum(dim=(0, 2, 3)) for latent in latents]
-    return torch.stack(bits).sum(0) if bits else torch.zeros(0)
+def _inherit(codec: CodecAdapter, source: CodecAdapter | None, dataset: CropDataset, recipe: Recipe) -> list[str]:
+    """Start `codec` from the weights of `source`, if there is one; return what to say of it."""
+    if source is None:
+        return []
+    source.module.eval()
+    bits = torch.zeros(0)  # that the source spends on each channel of its latent
+    for images in batches(dataset.with_seed(recipe.seed + CALIBRATION_SEED), recipe.data.batch_size, 0, 8):
+        likelihoods = source.forward(images.contiguous()).likelihoods
+        if "y" in likelihoods:
+            bits = bits.new_zeros(likelihoods["y"].shape[1]) if not len(bits) else bits
+            bits = bits - likelihoods["y"].log2().sum(dim=(0, 2, 3))
+    return [str(inherit_weights(codec.module, source.module, bits))]
 
 
 def _term(name: str, options: Mapping[str, Any], report: TapReport, plugins: Plugins) -> LossTerm:

@@ -76,7 +76,7 @@ class Trainer:
         """Build optimisers and move everything to its device."""
         self.recipe, self.run_folder, self.hook, self.setup = recipe, run, plugins.manager.hook, setup
         on_cpu = recipe.device == "cpu"
-        fast = bf16_is_fast(PartialState(cpu=on_cpu).device)
+        fast = bf16_is_fast(torch.device(PartialState(cpu=on_cpu).device or "cpu"))
         bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and fast)
         if bf16 and not fast:
             setup.notes.append("precision bf16: this device only emulates it, and is many times faster in fp32 or auto")

@@ -1,0 +1,208 @@
+"""What a family of runs is: one file, from which every job follows."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, final
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from ..components import validate
+from ..errors import RecipeError
+from ..model_file import MODEL_NAME
+from ..recipe import Recipe
+
+CONTROL = "control"
+
+
+class Variant(BaseModel):
+    """One way to train the student; every key that is not named here replaces that of the student's recipe.
+
+    Attributes:
+        seeds: of this variant, in place of the family's.
+        lmbdas: of this variant, in place of the family's; a part of them.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    seeds: list[NonNegativeInt] | None = None
+    lmbdas: list[PositiveFloat] | None = None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The keys of the student's recipe that this variant replaces."""
+        return dict(self.model_extra or {})
+
+
+class WarmStart(BaseModel):
+    """Every lambda after the first starts from the weights of the one before, and takes fewer steps.
+
+    Attributes:
+        teacher_steps: of the teacher's run.
+        student_steps: of each student's run.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    teacher_steps: PositiveInt
+    student_steps: PositiveInt
+
+
+@final
+class Family(BaseModel):
+    """A teacher and variants of its student, at several lambdas and seeds.
+
+    Attributes:
+        test: folder of the pictures on which every model is measured; in a file, relative to the file's folder.
+        lmbdas: in the order in which they are trained.
+        seeds: of the students; the teacher has its recipe's.
+        warm_start: how later lambdas profit from earlier ones; none trains each from its random weights.
+        teacher: the teacher's recipe, without `trains` and `lmbda`.
+        student: the student's recipe, without `trains`, `lmbda`, `seed` and `teacher`.
+        variants: by name. By default `control` (without losses) and `student` (the recipe as it is).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    test: Path
+    lmbdas: Annotated[list[PositiveFloat], Field(min_length=1)] = [0.013]
+    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = [0]
+    warm_start: WarmStart | None = None
+    teacher: dict[str, Any]
+    student: dict[str, Any]
+    variants: dict[str, Variant] = {CONTROL: Variant.model_validate({"losses": {}}), "student": Variant()}
+
+    @model_validator(mode="after")
+    def _variants_fit(self) -> Family:
+        for name, variant in self.variants.items():
+            if name == "teacher" or not name.replace("_", "").replace("-", "").isalnum():
+                raise ValueError(f"expected variants with names of letters, digits, '-' and '_', got {name!r}.")
+            if strange := sorted(set(variant.lmbdas or []) - set(self.lmbdas)):
+                raise ValueError(f"variant {name}: expected lmbdas out of {self.lmbdas}, got {strange}.")
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path) -> Family:
+        """Read a family from a TOML file; relative paths in it start from its folder.
+
+        Raises:
+            RecipeError: the file cannot be read, is not TOML, or is not a valid family.
+        """
+        path = Path(path)
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RecipeError(f"family {path}: cannot be read: {error.strerror}.") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecipeError(f"family {path}: not valid TOML: {error}.") from None
+        family = validate(cls, values, f"family {path.name}")
+        folder = path.resolve().parent
+
+        def placed(recipe: dict[str, Any]) -> dict[str, Any]:
+            data = recipe.get("data")
+            if not isinstance(data, dict) or "train" not in data:
+                return recipe
+            return {**recipe, "data": {**data, "train": folder / data["train"]}}
+
+        return family.model_copy(
+            update={"test": folder / family.test, "teacher": placed(family.teacher), "student": placed(family.student)}
+        )
+
+    @classmethod
+    def create(cls, **values: Any) -> Family:
+        """Build a family in Python from the keys of the TOML file; paths are relative to the working directory.
+
+        Raises:
+            RecipeError: a value is not valid.
+        """
+        return validate(cls, values, "family")
+
+
+@final
+@dataclass(frozen=True)
+class Job:
+    """One run of a family.
+
+    Attributes:
+        name: of its folder, e.g. `teacher-0.013` or `control-0.013-seed0`.
+        variant: `teacher`, or the student's variant.
+        lmbda: of the run.
+        seed: of the run.
+        recipe: what to do; names the files of the jobs in `needs`.
+        needs: names of the jobs that must be done before.
+    """
+
+    name: str
+    variant: str
+    lmbda: float
+    seed: int
+    recipe: Recipe
+    needs: tuple[str, ...]
+
+
+def plan(family: Family, folder: Path) -> list[Job]:
+    """Return the jobs of a family in the order in which they run; `folder` holds their run folders.
+
+    Raises:
+        RecipeError: a recipe is not valid.
+    """
+    return list(_jobs(family, folder))
+
+
+def select(jobs: list[Job], patterns: list[str]) -> list[Job]:
+    """Return the jobs whose names match one of the patterns (`*` stands for anything), or all if there are none.
+
+    Raises:
+        RecipeError: a pattern matches no job.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(job.name, pattern) for job in jobs):
+            raise RecipeError(f"--only {pattern}: no such job; the family has {', '.join(job.name for job in jobs)}.")
+    return [job for job in jobs if not patterns or any(fnmatchcase(job.name, pattern) for pattern in patterns)]
+
+
+def _jobs(family: Family, folder: Path) -> Iterator[Job]:
+    for place, lmbda in enumerate(family.lmbdas):
+        teacher = f"teacher-{lmbda:g}"
+        yield _job(family, folder, place, teacher, "teacher", family.teacher | {"trains": "teacher"})
+        for seed in _seeds(family):
+            for name, variant in family.variants.items():
+                seeds = family.seeds if variant.seeds is None else variant.seeds
+                if seed not in seeds or lmbda not in (variant.lmbdas or family.lmbdas):
+                    continue
+                recipe = family.student | variant.changes | {"seed": seed}
+                taught = bool(recipe.get("losses")) or recipe.get("initial_weights") == "teacher"
+                if taught:
+                    recipe["teacher"] = folder / teacher / MODEL_NAME
+                job = f"{name}-{lmbda:g}-seed{seed}"
+                yield _job(family, folder, place, job, name, recipe, (teacher,) if taught else ())
+
+
+def _job(
+    family: Family,
+    folder: Path,
+    place: int,
+    name: str,
+    variant: str,
+    recipe: dict[str, Any],
+    needs: tuple[str, ...] = (),
+) -> Job:
+    lmbda, warm = family.lmbdas[place], family.warm_start
+    own = family.variants[variant].lmbdas if variant != "teacher" else None
+    earlier = [each for each in family.lmbdas[:place] if own is None or each in own]
+    if warm and earlier:
+        before = name.replace(f"-{lmbda:g}", f"-{earlier[-1]:g}", 1)
+        steps = warm.teacher_steps if variant == "teacher" else warm.student_steps
+        recipe = recipe | {"initial_weights": folder / before / MODEL_NAME, "num_steps": steps}
+        needs = (*needs, before)
+    settings = validate(Recipe, recipe | {"lmbda": lmbda}, f"family: {name}")
+    return Job(name, variant, lmbda, settings.seed, settings, needs)
+
+
+def _seeds(family: Family) -> list[int]:
+    """Return all seeds, in the order in which they are first named."""
+    seeds = list(family.seeds)
+    for variant in family.variants.values():
+        seeds += [seed for seed in variant.seeds or [] if seed not in seeds]
+    return seeds

@@ -1,0 +1,98 @@
+"""What a family shows: how far it is, and what each variant gains over the control."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import final
+
+from rich import box
+from rich.table import Table
+
+from .plan import CONTROL
+from .run import JobStatus
+
+
+@final
+@dataclass(frozen=True)
+class VariantResult:
+    """A variant at one lambda, over its seeds.
+
+    Attributes:
+        variant: `teacher`, or the student's variant.
+        lmbda: of the runs.
+        num_seeds: runs that were measured.
+        rate_bpp: mean over pictures and seeds, from file bytes, in bits per pixel.
+        psnr_db: mean over pictures and seeds, in dB.
+        rd_cost: mean over pictures and seeds.
+        spread: standard deviation of the RD cost over seeds (n - 1), or None for one seed.
+        against_control: RD cost against the control's over the seeds that both have, minus 1; None without control.
+    """
+
+    variant: str
+    lmbda: float
+    num_seeds: int
+    rate_bpp: float
+    psnr_db: float
+    rd_cost: float
+    spread: float | None
+    against_control: float | None
+
+
+def summarise(rows: Sequence[JobStatus]) -> list[VariantResult]:
+    """Return a line for each variant and lambda of which something was measured, in the family's order."""
+    measured: dict[tuple[float, str], dict[int, dict[str, float]]] = {}
+    for row in rows:
+        if row.results:
+            key = (row.job.lmbda, row.job.variant)
+            measured.setdefault(key, {})[row.job.seed] = row.results["averages"]
+    results = []
+    for (lmbda, variant), seeds in measured.items():
+        costs = [averages["rd_cost"] for averages in seeds.values()]
+        control = measured.get((lmbda, CONTROL), {})
+        both = [] if variant in ("teacher", CONTROL) else sorted(seeds.keys() & control.keys())
+        against = None
+        if both:
+            own, other = (fmean(runs[seed]["rd_cost"] for seed in both) for runs in (seeds, control))
+            against = own / other - 1
+        means = {key: fmean(averages[key] for averages in seeds.values()) for key in ("rate_bpp", "psnr_db", "rd_cost")}
+        spread = stdev(costs) if len(costs) > 1 else None
+        results.append(VariantResult(variant, lmbda, len(costs), **means, spread=spread, against_control=against))
+    return results
+
+
+def results_table(rows: Sequence[JobStatus]) -> Table:
+    """Return mean and spread over seeds of every variant, beside the control."""
+    table = Table(title="RD cost on the family's pictures, from file bytes", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("lambda")
+    table.add_column("variant")
+    for heading in ("seeds", "bpp", "PSNR dB", "RD cost", "spread", "against control"):
+        table.add_column(heading, justify="right")
+    for line in summarise(rows):
+        table.add_row(
+            f"{line.lmbda:g}",
+            line.variant,
+            str(line.num_seeds),
+            f"{line.rate_bpp:.3f}",
+            f"{line.psnr_db:.2f}",
+            f"{line.rd_cost:.3f}",
+            "-" if line.spread is None else f"{line.spread:.3f}",
+            "-" if line.against_control is None else f"{line.against_control:+.1%}",
+        )
+    return table
+
+
+def status_table(rows: Sequence[JobStatus]) -> Table:
+    """Return how far each job is."""
+    done = sum(row.state == "done" for row in rows)
+    table = Table(title=f"{done} of {len(rows)} jobs done", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("job")
+    table.add_column("state")
+    table.add_column("steps", justify="right")
+    table.add_column("RD cost", justify="right")
+    for row in rows:
+        cost = f"{row.results['averages']['rd_cost']:.3f}" if row.results else "-"
+        state = row.state if row.state != "waiting" else f"waiting for {', '.join(row.job.needs)}"
+        table.add_row(row.job.name, state, f"{row.step} of {row.job.recipe.num_steps}", cost)
+    return table

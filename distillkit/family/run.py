@@ -1,0 +1,159 @@
+"""Carry out a family: every job that is left, in order, then measure; stop when told, go on later or elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any, Literal, final
+
+from ..checkpoint import list_checkpoints
+from ..codec.runtime import ImageCodec
+from ..errors import RecipeError
+from ..evaluation.evaluate import evaluate
+from ..hookspecs import hookimpl
+from ..images import check_images, list_images
+from ..model_file import load_model
+from ..observers import ProgressDisplay
+from ..plugins import Plugins, load_plugins
+from ..run_folder import RunFolder
+from ..trainer import train
+from .plan import Family, Job, plan, select
+
+State = Literal["done", "begun", "ready", "waiting"]
+
+
+@final
+@dataclass(frozen=True)
+class JobStatus:
+    """How far a job is.
+
+    Attributes:
+        job: the job.
+        state: `done` (trained), `begun`, `ready` to begin, or `waiting` for the jobs that it needs.
+        step: steps of which the result is on disk.
+        results: what was measured on the family's pictures, as `Evaluation.to_json` writes it, or None.
+    """
+
+    job: Job
+    state: State
+    step: int
+    results: dict[str, Any] | None
+
+
+class _OutOfTimeError(Exception):
+    pass
+
+
+@final
+class _Deadline:
+    """Ends a run at the first checkpoint after a moment."""
+
+    def __init__(self, moment: float) -> None:
+        self.moment = moment
+
+    @hookimpl
+    def checkpoint_saved(self) -> None:
+        """Stop here: this checkpoint is where the run will go on."""
+        if monotonic() > self.moment:
+            raise _OutOfTimeError
+
+
+def run_family(
+    family: Family,
+    folder: str | Path,
+    *,
+    only: Sequence[str] = (),
+    budget_hours: float | None = None,
+    plugins: Plugins | None = None,
+    observers: Callable[[], Sequence[object]] = lambda: [ProgressDisplay()],
+) -> list[JobStatus]:
+    """Carry out what is left of a family, and measure each model on the family's pictures.
+
+    Each job has a run folder in `folder`, and nothing else is remembered: parts that were run on other machines are
+    merged by copying their run folders into one.
+
+    Args:
+        family: what to do.
+        folder: gets one run folder a job, and `evaluation/`.
+        only: names of jobs, or patterns of names; the others are left alone.
+        budget_hours: no step is begun after so many hours, but for those up to the next checkpoint.
+        plugins: where components are registered; by default the installed plugins.
+        observers: called for each run; gives its observers.
+
+    Returns:
+        How far each job of the family is.
+
+    Raises:
+        DistillkitError: bad input, a folder with other runs, or a loss that is not finite.
+    """
+    folder, plugins = Path(folder).resolve(), plugins or load_plugins()
+    jobs = plan(family, folder)
+    chosen = select(jobs, list(only))
+    images = list_images(family.test)
+    check_images(images)  # what would end the family after hours is said before
+    for job in jobs:
+        job.recipe.resolve(plugins)
+    deadline = _Deadline(monotonic() + 3600 * budget_hours if budget_hours is not None else float("inf"))
+    for job in chosen:
+        run = RunFolder(folder / job.name)
+        if run.model.exists():
+            run.check_same(job.recipe.resolve(plugins), paths_too=False)
+        else:
+            if missing := [name for name in job.needs if not RunFolder(folder / name).model.exists()]:
+                raise RecipeError(
+                    f"family, job {job.name}: it needs {', '.join(missing)}, which is not done in {folder}. Run that "
+                    "first, or copy its run folder here."
+                )
+            try:
+                train(job.recipe, run.path, plugins=plugins, observers=[deadline, *observers()])
+            except _OutOfTimeError:
+                break
+        if not _results(folder, job).exists():
+            model = load_model(run.model, plugins)
+            evaluate(ImageCodec(model.codec, model.fingerprint), images, _results(folder, job).parent, model.lmbda)
+        if monotonic() > deadline.moment:
+            break
+    return status(family, folder)
+
+
+def status(family: Family, folder: str | Path) -> list[JobStatus]:
+    """Return how far each job of a family is, from what lies in its folder."""
+    folder = Path(folder).resolve()
+    jobs = plan(family, folder)
+    done = {job.name for job in jobs if RunFolder(folder / job.name).model.exists()}
+    rows = []
+    for job in jobs:
+        checkpoints = list_checkpoints(RunFolder(folder / job.name).checkpoints)
+        step = int(checkpoints[-1].stem.removeprefix("step-")) if checkpoints else 0
+        ready = all(name in done for name in job.needs)
+        state: State = "done" if job.name in done else "begun" if step else "ready" if ready else "waiting"
+        file = _results(folder, job)
+        results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        rows.append(JobStatus(job, state, job.recipe.num_steps if state == "done" else step, results))
+    return rows
+
+
+def status_json(rows: Sequence[JobStatus]) -> str:
+    """Return the status as JSON: one object a job."""
+    content = [
+        {
+            "job": row.job.name,
+            "variant": row.job.variant,
+            "lmbda": row.job.lmbda,
+            "seed": row.job.seed,
+            "state": row.state,
+            "step": row.step,
+            "num_steps": row.job.recipe.num_steps,
+            "needs": row.job.needs,
+            "averages": row.results["averages"] if row.results else None,
+        }
+        for row in rows
+    ]
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _results(folder: Path, job: Job) -> Path:
+    return folder / "evaluation" / job.name / "results.json"

@@ -1,0 +1,155 @@
+"""Families of runs: planning, carrying out, stopping, merging."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from statistics import fmean, stdev
+
+import pytest
+
+import distillkit
+from distillkit.errors import RecipeError, TrainingError
+from distillkit.family.plan import Family, plan
+from distillkit.family.report import summarise
+from distillkit.family.run import run_family, status, status_json
+
+DATA = {"crop": 64, "batch_size": 2}
+COMMON = {"pair": {"name": "small.pair"}, "num_steps": 4, "checkpoint_every": 2, "device": "cpu"}
+
+
+@pytest.fixture
+def family(photographs):
+    def build(**changes):
+        recipe = {**COMMON, "data": {**DATA, "train": photographs}}
+        values = {"test": photographs, "teacher": recipe, "student": {**recipe, "losses": {"feds.alignment": {}}}}
+        return Family.create(**(values | changes))
+
+    return build
+
+
+def names(jobs):
+    return [job.name for job in jobs]
+
+
+def test_the_control_is_there_without_asking(family, tmp_path):
+    jobs = plan(family(), tmp_path)
+    assert names(jobs) == ["teacher-0.013", "control-0.013-seed0", "student-0.013-seed0"]
+    teacher, control, student = jobs
+    assert teacher.recipe.trains == "teacher"
+    assert control.recipe == student.recipe.model_copy(update={"losses": {}, "teacher": None})
+    assert student.needs == ("teacher-0.013",)
+    assert control.needs == ()
+
+
+def test_variants_replace_keys_and_may_have_seeds_and_lambdas_of_their_own(family, tmp_path):
+    variants = {
+        "control": {"losses": {}, "seeds": [0, 1]},
+        "heir": {"losses": {}, "initial_weights": "teacher", "lmbdas": [0.01]},
+    }
+    jobs = plan(family(variants=variants, lmbdas=[0.02, 0.01], seeds=[0]), tmp_path)
+    assert names(jobs) == [
+        "teacher-0.02",
+        "control-0.02-seed0",
+        "control-0.02-seed1",
+        "teacher-0.01",
+        "control-0.01-seed0",
+        "heir-0.01-seed0",
+        "control-0.01-seed1",
+    ]
+    heir = jobs[5]
+    assert heir.recipe.teacher == tmp_path / "teacher-0.01" / "model.safetensors"
+    assert heir.needs == ("teacher-0.01",)
+    assert [job.recipe.lmbda for job in jobs] == [job.lmbda for job in jobs]
+
+
+def test_later_lambdas_start_from_earlier_ones(family, tmp_path):
+    warm = {"teacher_steps": 3, "student_steps": 2}
+    jobs = plan(family(lmbdas=[0.02, 0.01], warm_start=warm), tmp_path)
+    assert [job.recipe.num_steps for job in jobs] == [4, 4, 4, 3, 2, 2]
+    assert jobs[0].recipe.initial_weights == "random"
+    assert jobs[5].recipe.initial_weights == tmp_path / "student-0.02-seed0" / "model.safetensors"
+    assert jobs[5].needs == ("teacher-0.01", "student-0.02-seed0")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"variants": {"a b": {}}}, "expected variants with names of letters"),
+        ({"variants": {"a": {"lmbdas": [0.5]}}}, "variant a: expected lmbdas out of"),
+        ({"lmbda": 0.01}, "family: lmbda: unknown key. Did you mean 'lmbdas'?"),
+        ({"lmbdas": []}, "family: lmbdas"),
+    ],
+)
+def test_what_is_wrong_is_said(family, changes, message):
+    with pytest.raises(RecipeError) as error:
+        family(**changes)
+    assert message in str(error.value)
+
+
+def test_a_job_with_a_wrong_recipe_is_named(family, tmp_path):
+    with pytest.raises(RecipeError, match="family: bad-0.013-seed0: num_step: unknown key. Did you mean 'num_steps'"):
+        plan(family(variants={"bad": {"num_step": 3}}), tmp_path)
+
+
+def test_it_runs_stops_and_goes_on(family, tmp_path, plugins):
+    whole = family(seeds=[0, 1])
+    quiet = {"plugins": plugins, "observers": list}
+    rows = run_family(whole, tmp_path, budget_hours=0, **quiet)
+    assert [(row.state, row.step) for row in rows] == [
+        ("begun", 2),
+        ("ready", 0),
+        ("waiting", 0),
+        ("ready", 0),
+        ("waiting", 0),
+    ]
+    with pytest.raises(RecipeError, match="it needs teacher-0.013, which is not done"):
+        run_family(whole, tmp_path, only=["student-*"], **quiet)
+    rows = run_family(whole, tmp_path, **quiet)
+    assert all(row.state == "done" and row.results for row in rows)
+    again = run_family(whole, tmp_path, **quiet)
+    assert status_json(again) == status_json(rows)
+    teacher, control, student = summarise(rows)
+    costs = [row.results["averages"]["rd_cost"] for row in rows]
+    assert teacher.rd_cost == costs[0]
+    assert (control.rd_cost, control.spread) == (fmean([costs[1], costs[3]]), stdev([costs[1], costs[3]]))
+    assert student.against_control == pytest.approx((costs[2] + costs[4]) / (costs[1] + costs[3]) - 1)
+    assert (teacher.against_control, control.against_control) == (None, None)
+
+
+def test_parts_from_other_machines_are_merged_by_copying(family, photographs, tmp_path, plugins):
+    here, there, elsewhere = tmp_path / "here", tmp_path / "there", tmp_path / "photographs"
+    quiet = {"plugins": plugins, "observers": list}
+    run_family(family(), here, only=["teacher-*"], **quiet)
+    shutil.copytree(photographs, elsewhere)
+    recipe = {**COMMON, "data": {**DATA, "train": elsewhere}}
+    away = family(test=elsewhere, teacher=recipe, student={**recipe, "losses": {"feds.alignment": {}}})
+    run_family(away, there, only=["control-*"], **quiet)
+    shutil.copytree(there / "control-0.013-seed0", here / "control-0.013-seed0")
+    rows = run_family(family(), here, **quiet)
+    assert all(row.state == "done" and row.results for row in rows)
+    longer = family(variants={"control": {"losses": {}, "num_steps": 5}})
+    with pytest.raises(TrainingError, match="a run of another recipe .num_steps: 4 there, 5 now"):
+        run_family(longer, here, **quiet)
+
+
+def test_a_file_and_the_command(photographs, tmp_path):
+    from typer.testing import CliRunner
+
+    from distillkit.cli.app import app
+
+    (tmp_path / "photos").symlink_to(photographs)
+    pair = 'pair = {name = "models.cheng2020"}\nnum_steps = 2\ndata = {train = "photos", crop = 64, batch_size = 1}\n'
+    losses = '[student.losses."feds.alignment"]\n'
+    (tmp_path / "mine.toml").write_text(f'test = "photos"\n[teacher]\n{pair}[student]\n{pair}{losses}')
+    loaded = Family.load(tmp_path / "mine.toml")
+    assert loaded.test == tmp_path / "photos"
+    assert plan(loaded, tmp_path)[0].recipe.data.train == tmp_path / "photos"
+    runner, arguments = CliRunner(), ["family", str(tmp_path / "mine.toml"), "--out", str(tmp_path / "runs")]
+    shown = runner.invoke(app, [*arguments, "--status", "--json"])
+    assert [row["state"] for row in json.loads(shown.stdout)] == ["ready", "ready", "waiting"]
+    done = runner.invoke(app, [*arguments, "--only", "teacher-*"], catch_exceptions=False)
+    assert "1 of 3 jobs done" in done.stdout
+    with pytest.raises(distillkit.DistillkitError, match="no such job; the family has teacher-0.013, control"):
+        runner.invoke(app, [*arguments, "--only", "foo"], catch_exceptions=False)
+    assert [row.state for row in status(loaded, tmp_path / "runs")] == ["done", "ready", "ready"]
