@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from distillkit.checkpoint import read_tensors
+from distillkit.cli.app import app
 
-COMMANDS = ["demo", "train", "resume", "evaluate", "plugins", "pairs"]
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
 PROGRAM = [sys.executable, "-W", "error", "-m", "distillkit"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
 
@@ -149,6 +150,7 @@ def test_plugins(tmp_path):
 
 def test_pairs(tmp_path):
     rows = json.loads(succeed("pairs", "--json", cwd=tmp_path))
+    assert all(sum(row["parameters_by_part"].values()) == row["num_parameters"] for row in rows)
     sizes = {
         (row["options"]["size"], row["part"]): row["num_parameters"]
         for row in rows

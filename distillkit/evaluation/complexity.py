@@ -14,6 +14,18 @@ def num_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+def parameters_by_part(module: nn.Module) -> dict[str, int]:
+    """Return the number of parameters of `analysis` (under `g_a`), `synthesis` (under `g_s`) and `entropy` (the rest).
+
+    The names are CompressAI's; a codec that has other ones counts as `entropy` altogether.
+    """
+    parts = {"analysis": 0, "synthesis": 0, "entropy": 0}
+    names = {"g_a": "analysis", "g_s": "synthesis"}
+    for name, parameter in module.named_parameters():
+        parts[names.get(name.partition(".")[0], "entropy")] += parameter.numel()
+    return parts
+
+
 @torch.no_grad()
 def kmac_per_pixel(adapter: CodecAdapter, size: int = 256) -> float:
     """Return thousands of multiply-accumulates for each pixel of the input, analysis to synthesis.
