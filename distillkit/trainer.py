@@ -25,6 +25,7 @@ from .optimizers import build_optimizer, learning_rate_factor
 from .phases import Phase
 from .plugins import Plugins, load_plugins
 from .precision import bf16_is_fast
+from .preemption import StopRequest, TrainingStopped, stop_on_sigterm
 from .recipe import Recipe
 from .run_folder import RunFolder
 from .setup import Setup, prepare, seed_everything
@@ -46,6 +47,7 @@ def train(
 
     Raises:
         DistillkitError: bad input, or a loss that is not finite.
+        TrainingStopped: the process got SIGTERM; the step in hand was finished and saved.
     """
     plugins = plugins or load_plugins()
     recipe = recipe.resolve(plugins)
@@ -61,8 +63,8 @@ def train(
     notes += trainer.setup.notes
     info = RunInfo(run.path.name, run.path, recipe, start_step, recipe.num_steps, tuple(notes))
     try:
-        with plugins.observing([MetricsFile(), *observers]):
-            trainer.run(info)
+        with plugins.observing([MetricsFile(), *observers]), stop_on_sigterm() as stop:
+            trainer.run(info, stop)
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)  # the next run may want another precision
     return run.model
@@ -135,8 +137,8 @@ class Trainer:
         }
         return save_checkpoint(self.run_folder.checkpoints, step, state)
 
-    def run(self, info: RunInfo) -> None:
-        """Take all steps that are left, then write the trained model."""
+    def run(self, info: RunInfo, stop: StopRequest) -> None:
+        """Take all steps that are left, or those until a stop is asked for, then write the trained model."""
         self.hook.run_started(run=info)
         recipe, step = self.recipe, info.start_step
         self.task.train()
@@ -155,11 +157,13 @@ class Trainer:
             if step % recipe.log_every == 0 or step_in_phase == phase.num_steps - 1:
                 self._log(info, phase, step, step_in_phase, window)
                 window = MetricsWindow(list(phase.weights), step)
-            if step % recipe.checkpoint_every == 0 or step == recipe.num_steps:
+            if step % recipe.checkpoint_every == 0 or step == recipe.num_steps or stop.made:
                 self._check_finite(window)
                 if not all(bool(parameter.isfinite().all()) for parameter in self.parameters):
                     self._stop("a weight", step - 1)
                 self.hook.checkpoint_saved(run=info, step=step, path=self.save(step))
+            if stop.made and step < recipe.num_steps:
+                raise TrainingStopped(f"run {info.name}: stopped after step {step} of {recipe.num_steps}, and saved.")
         part = recipe.trains
         self.setup.codec.module.eval().cpu()
         save_model(self.run_folder.model, self.setup.codec, recipe.pair.name, recipe.pair.options, part, recipe.lmbda)

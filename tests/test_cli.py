@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -257,3 +258,19 @@ def test_resume_of_a_finished_run_changes_nothing(work, student):
     before = {path: path.read_bytes() for path in student.rglob("*") if path.is_file()}
     assert str(student / "model.safetensors") in succeed("resume", student, cwd=work)
     assert {path: path.read_bytes() for path in student.rglob("*") if path.is_file()} == before
+
+
+def test_sigterm_ends_a_command_with_0_and_a_checkpoint(work):
+    (work / "preempted.toml").write_text(TEACHER.replace("num_steps = 12", "num_steps = 2000"))
+    process = subprocess.Popen(
+        [*PROGRAM, "train", "preempted.toml"], cwd=work, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
+    metrics = work / "runs" / "preempted" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not metrics.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.terminate()
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 0, told
+    (step,) = re.findall(r"stopped after step (\d+) of 2000, and saved. The same command goes on.", told)
+    assert (work / "runs" / "preempted" / "checkpoints" / f"step-{int(step):08d}.safetensors").is_file()

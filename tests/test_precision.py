@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-import distillkit
 from distillkit.precision import bf16_is_fast
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ import torch
 import distillkit
 from distillkit.checkpoint import list_checkpoints, load_checkpoint
 from distillkit.errors import CheckpointError, PairError, PluginError, RecipeError, TapError, TrainingError
+from distillkit.preemption import TrainingStopped
 from distillkit.run_folder import RunFolder
 from distillkit.setup import prepare
 from distillkit.trainer import Trainer
@@ -489,3 +492,23 @@ def test_weights_that_are_not_finite_are_not_saved(recipe, tmp_path, plugins):
     with plugins.observing([Poison()]), pytest.raises(TrainingError, match="not finite at step 0"):
         trainer.run(distillkit.RunInfo("run", run.path, r, 0, 1))
     assert not list_checkpoints(run.checkpoints)
+
+
+def test_sigterm_saves_the_step_in_hand_and_the_run_goes_on_bit_for_bit(recipe, teacher_file, tmp_path, plugins):
+    """A scheduler that takes the machine back costs no step; with 10 steps, checkpoints would be at 5 and 10 only."""
+
+    class Preempt:
+        @distillkit.hookimpl
+        def metrics_logged(self, metrics):
+            if metrics["step"] == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    whole = recipe(losses=FEDS, teacher=teacher_file)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(TrainingStopped, match="stopped after step 3 of 10, and saved"):
+        distillkit.train(whole, tmp_path / "run", plugins=plugins, observers=[Preempt()])
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert [path.stem for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000003"]
+    resumed = weights(distillkit.train(whole, tmp_path / "run", plugins=plugins))
+    expected = weights(distillkit.train(whole, tmp_path / "whole", plugins=plugins))
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)

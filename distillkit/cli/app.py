@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import DistillkitError
+from ..preemption import TrainingStopped
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,9 +35,12 @@ def main() -> None:
 
 @contextmanager
 def goes_on_later() -> Iterator[None]:
-    """Turn Ctrl-C into a word on how to go on, and exit code 130."""
+    """Turn Ctrl-C and SIGTERM into a word on how to go on, and exit codes 130 and 0."""
     try:
         yield
+    except TrainingStopped as stopped:
+        print(f"distillkit: {stopped} The same command goes on.", file=sys.stderr)
+        raise typer.Exit(0) from None
     except KeyboardInterrupt:
         print("distillkit: stopped; the same command, or `distillkit resume RUN`, goes on.", file=sys.stderr)
         raise typer.Exit(130) from None

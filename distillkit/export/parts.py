@@ -1,0 +1,157 @@
+"""The networks and tables of a codec, one by one: what another runtime needs to code pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from ..adapters import CodecAdapter
+from ..errors import PairError
+
+Flow = Literal["factorized", "scale", "mean-scale", "checkerboard"]
+
+#: The networks by flow, in the order in which encoding runs them.
+NETWORKS: dict[str, tuple[str, ...]] = {
+    "factorized": ("g_a", "g_s"),
+    "scale": ("g_a", "h_a", "h_s", "g_s"),
+    "mean-scale": ("g_a", "h_a", "h_s", "g_s"),
+    "checkerboard": ("g_a", "h_a", "h_s", "context_prediction", "entropy_parameters", "g_s"),
+}
+
+
+@final
+@dataclass(frozen=True)
+class CodecParts:
+    """A codec taken apart.
+
+    Attributes:
+        flow: how the parts work together: `factorized` (Balle et al., 2017), `scale` (a hyperprior of scales; Balle et
+            al., 2018), `mean-scale` (Minnen et al., 2018) or `checkerboard` (a mean-scale hyperprior with a context in
+            two passes; He et al., 2021).
+        networks: name -> network from (1, C, H, W) to (1, C', H', W'); names as in `NETWORKS`.
+        inputs: name -> channels and the multiple of which height and width must be.
+        tables: name -> array: the entropy coder's tables, see `entropy_tables`.
+        anchor_parity: `even` or `odd`: the positions that a checkerboard codes first.
+        stride: pictures are padded to multiples of so many pixels.
+    """
+
+    flow: Flow
+    networks: Mapping[str, nn.Module]
+    inputs: Mapping[str, tuple[int, int]]
+    tables: Mapping[str, Tensor]
+    anchor_parity: str
+    stride: int
+
+
+def take_apart(codec: CodecAdapter) -> CodecParts:
+    """Return the parts of a codec whose modules are called as CompressAI's are.
+
+    Raises:
+        PairError: the codec has another structure: a serial context, channel groups, or names of its own.
+    """
+    module, name = codec.module, type(codec.module).__name__
+    found = {part: _named(module, part) for part in NETWORKS["checkerboard"]}
+    bottlenecks = [m for m in module.modules() if hasattr(m, "_quantized_cdf") and hasattr(m, "quantiles")]
+    gaussians = [m for m in module.modules() if hasattr(m, "_quantized_cdf") and hasattr(m, "scale_table")]
+    if any(len(modules) > 1 for modules in (*found.values(), bottlenecks, gaussians)) or len(bottlenecks) != 1:
+        raise _unknown(name, "several entropy models or networks of one name")
+    networks = {part: modules[0] for part, modules in found.items() if modules}
+    flow, parity = _flow(module, networks, gaussians)
+    missing = [part for part in NETWORKS[flow] if part not in networks]
+    if missing:
+        raise _unknown(name, f"no {', '.join(missing)}")
+    networks = {part: _plain(networks[part]) for part in NETWORKS[flow]}
+    tables = entropy_tables("z" if gaussians else "y", bottlenecks[0])
+    if gaussians:
+        tables |= entropy_tables("y", gaussians[0])
+    return CodecParts(flow, networks, _inputs(codec, found), tables, parity, codec.stride)
+
+
+def entropy_tables(latent: str, model: Any) -> dict[str, Tensor]:
+    """Return an entropy model's tables: `cdf` (one row a distribution), `cdf_length`, `offset`, and its own extra.
+
+    The extra is `medians`, one a channel, of an entropy bottleneck; `scale_table` and `scale_bound` of a Gaussian.
+    """
+    tables = {"cdf": model._quantized_cdf, "cdf_length": model._cdf_length, "offset": model._offset}
+    if hasattr(model, "quantiles"):
+        tables["medians"] = model.quantiles[:, 0, 1]
+    else:
+        tables["scale_table"] = model.scale_table
+        tables["scale_bound"] = model.lower_bound_scale.bound
+    return {f"{latent}.{key}": tensor.detach().cpu().clone() for key, tensor in tables.items()}
+
+
+def _named(module: nn.Module, part: str) -> list[nn.Module]:
+    found = {id(child): child for path, child in module.named_modules() if path.rpartition(".")[2] == part}
+    # CompressAI's latent codecs hold an identity under the name of an absent network.
+    return [child for child in found.values() if not isinstance(child, nn.Identity)]
+
+
+def _flow(module: nn.Module, networks: Mapping[str, nn.Module], gaussians: list[Any]) -> tuple[Flow, str]:
+    if not gaussians:
+        return "factorized", ""
+    if "context_prediction" in networks:
+        parities = [m.anchor_parity for m in module.modules() if hasattr(m, "anchor_parity")]
+        if len(parities) != 1:
+            raise _unknown(type(module).__name__, "a serial context, which would take a network run for each position")
+        return "checkerboard", parities[0]
+    if "h_a" not in networks or "h_s" not in networks:
+        raise _unknown(type(module).__name__, "no h_a or h_s")
+    latent, params = _out_channels(networks["g_a"]), _out_channels(networks["h_s"])
+    return ("scale" if params == latent else "mean-scale"), ""
+
+
+def _out_channels(network: nn.Module) -> int:
+    last = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))][-1]
+    return last.out_channels
+
+
+def _inputs(codec: CodecAdapter, found: Mapping[str, list[nn.Module]]) -> dict[str, tuple[int, int]]:
+    """Return channels and granularity of every network's input, by running one picture through the codec."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def watch(part: str) -> Any:
+        def remember(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            shapes.setdefault(part, tuple(args[0].shape))
+
+        return remember
+
+    handles = [modules[0].register_forward_pre_hook(watch(part)) for part, modules in found.items() if modules]
+    try:
+        with torch.no_grad():
+            codec.module.eval()
+            codec.forward(torch.zeros(1, 3, codec.stride, codec.stride))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {part: (shape[1], shape[2]) for part, shape in shapes.items()}
+
+
+def _plain(network: nn.Module) -> nn.Module:
+    """Return a network that other runtimes can trace: a masked convolution's mask is multiplied into its weights."""
+    mask = getattr(network, "mask", None)
+    if not isinstance(network, nn.Conv2d) or mask is None:
+        return network.eval()
+    plain = nn.Conv2d(
+        network.in_channels,
+        network.out_channels,
+        network.kernel_size,  # type: ignore[arg-type]
+        padding=network.padding,  # type: ignore[arg-type]
+        bias=network.bias is not None,
+    )
+    with torch.no_grad():
+        plain.weight.copy_(network.weight * mask)
+        if plain.bias is not None and network.bias is not None:
+            plain.bias.copy_(network.bias)
+    return plain.eval()
+
+
+def _unknown(name: str, what: str) -> PairError:
+    return PairError(
+        f"codec {name}: expected a factorized prior, a hyperprior or a checkerboard context, named as CompressAI names "
+        f"them, got {what}. Its parts cannot be exported; deploy it as one safetensors file with `--to model`."
+    )
