@@ -22,14 +22,15 @@ from .phases import PhaseSchedule, Timeline
 from .plugins import Plugins, load_plugins
 from .taps import TapShape, TapShapes
 
-_ROLES = {"analysis.1/2": 32, "analysis.1/4": 16, "analysis.1/8": 8, "latent": 4, "synthesis.1/8": 8}
+_ROLES = {"analysis.1/2": 32, "analysis.1/4": 16, "analysis.1/8": 8, "latent": 4, "synthesis.1/8": 8, "hyper_latent": 1}
 
 
 def check_loss_term(term: type[LossTerm], *, same_channels: bool = False, **options: Any) -> None:
     """Check a loss term on made-up features.
 
     It gives a finite scalar, sends gradient to the student and to each of its own parameters, leaves the features as
-    they are, gives the same value after its state is saved and loaded, and its calibration can be recorded.
+    they are, gives the same value after its state is saved and loaded, and its calibration can be recorded. A term that
+    compares features of one width only may refuse others with a `ValueError`.
 
     Args:
         term: the class.
@@ -38,11 +39,14 @@ def check_loss_term(term: type[LossTerm], *, same_channels: bool = False, **opti
     """
     torch.manual_seed(0)
     config = validate(term.Config, options, term.__name__)
-    student = {role: TapShape(6, side, side) for role, side in _ROLES.items()}
-    teacher = student if same_channels else {role: TapShape(10, side, side) for role, side in _ROLES.items()}
+    student, teacher = _shapes(6), _shapes(6 if same_channels else 10)
     shapes = TapShapes(student, teacher)
-    first, second = term(config, shapes), term(config, shapes)
-    unknown = first.required_taps() - set(_ROLES) - {"reconstruction", "hyper_parameters"}
+    try:
+        first, second = term(config, shapes), term(config, shapes)
+    except ValueError as error:
+        assert not same_channels, f"{term.__name__}: refuses taps of equal width: {error}"
+        return  # a term that compares like with like may refuse other widths
+    unknown = first.required_taps() - set(student)
     assert not unknown, f"{term.__name__}: required_taps() names roles that the kit has not: {sorted(unknown)}"
     if first.needs_calibration:
         record = first.calibrate(_calibration(teacher["latent"].channels))
@@ -50,11 +54,12 @@ def check_loss_term(term: type[LossTerm], *, same_channels: bool = False, **opti
             each.load_calibration(record)
             assert not each.needs_calibration, f"{term.__name__}: still needs calibration after load_calibration"
     taps = {
-        role: TapPair(torch.randn(2, *student[role], requires_grad=True), torch.randn(2, *teacher[role]))
+        role: TapPair(torch.randn(4, *student[role], requires_grad=True), torch.randn(4, *teacher[role]))
         for role in first.required_taps()
     }
-    images = torch.rand(2, 3, 64, 64)
-    step = Step(images, CodecOutput(images.clone().requires_grad_(), {"y": torch.full((2, 6, 4, 4), 0.5)}), taps)
+    images = torch.rand(4, 3, 64, 64)
+    step = Step(images, CodecOutput(images.clone().requires_grad_(), {"y": torch.full((4, 6, 4, 4), 0.5)}), taps)
+    torch.manual_seed(1)  # a term may draw at random
     loss = first(step)
     assert loss.ndim == 0, f"{term.__name__}: expected a scalar, got shape {tuple(loss.shape)}"
     assert bool(loss.isfinite()), f"{term.__name__}: expected a finite loss, got {loss.item()}"
@@ -67,6 +72,7 @@ def check_loss_term(term: type[LossTerm], *, same_channels: bool = False, **opti
     for name, parameter in first.named_parameters():
         assert parameter.grad is not None, f"{term.__name__}: no gradient reaches its parameter '{name}'"
     second.load_state_dict(first.state_dict())
+    torch.manual_seed(1)
     assert torch.equal(second(step), loss), f"{term.__name__}: another value after saving and loading its state"
 
 
@@ -111,6 +117,13 @@ def check_schedule(schedule: type[PhaseSchedule], terms: list[str], **options: A
             index, place = timeline.at(step)
             for name, weight in timeline.phases[index].weights_at(place).items():
                 assert 0 < weight < float("inf"), f"{schedule.__name__}: weight {weight} of {name} at step {step}"
+
+
+def _shapes(channels: int) -> dict[str, TapShape]:
+    shapes = {role: TapShape(channels, side, side) for role, side in _ROLES.items()}
+    shapes["reconstruction"] = TapShape(3, 64, 64)
+    shapes["hyper_parameters"] = shapes["entropy_parameters"] = TapShape(2 * channels, 4, 4)
+    return shapes
 
 
 def _check_codec(codec: CodecAdapter, size: int) -> None:

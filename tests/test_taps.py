@@ -168,7 +168,9 @@ def test_resolution_taps_are_the_last_block_of_each_stage(plugins):
         "synthesis.1/4": "g_s.4",
         "synthesis.1/2": "g_s.6",
         "reconstruction": "g_s",
+        "hyper_latent": "h_a",
         "hyper_parameters": "h_s",
+        "entropy_parameters": "entropy_parameters",
     }
 
 

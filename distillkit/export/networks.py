@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..errors import DistillkitError, PairError
-from .parts import CodecParts
+from .parts import EXACT, CodecParts
 
 #: Largest latent side that a program takes, in positions: pictures of 65535 pixels at a stride of 16.
 _LARGEST = 4096
@@ -34,7 +34,7 @@ def export_programs(parts: CodecParts, folder: Path) -> list[Path]:
 
 
 def export_onnx(parts: CodecParts, folder: Path) -> list[Path]:
-    """Write each network as `<name>.onnx`: input `x`, output `y`, both float32, height and width dynamic.
+    """Write each network as `<name>.onnx`: input `x`, output `y`, height and width dynamic.
 
     Raises:
         PairError: a network cannot be traced.
@@ -55,6 +55,8 @@ def export_onnx(parts: CodecParts, folder: Path) -> list[Path]:
 def export_openvino(parts: CodecParts, folder: Path) -> list[Path]:
     """Write each network as `<name>.xml` and `<name>.bin` (OpenVINO), weights in float32.
 
+    Those that are to be exact stay ONNX, for OpenVINO computes in float32 at most.
+
     Raises:
         PairError: a network cannot be traced.
         DistillkitError: the extra `openvino` is not installed.
@@ -64,9 +66,11 @@ def export_openvino(parts: CodecParts, folder: Path) -> list[Path]:
 
     paths = []
     for path in export_onnx(parts, folder):
+        if path.stem in EXACT:
+            paths.append(path)
+            continue
         model = openvino.convert_model(path)
         paths.append(path.with_suffix(".xml"))
-        # Half-precision weights would move the entropy parameters, on which encoder and decoder must agree.
         openvino.save_model(model, paths[-1], compress_to_fp16=False)
         path.unlink()
     return paths
@@ -77,7 +81,8 @@ def _trace(name: str, network: nn.Module, given: tuple[int, int]) -> torch.expor
     height, width = (torch.export.Dim(axis, min=1, max=_LARGEST) for axis in ("height", "width"))
     sizes = {2: multiple * height, 3: multiple * width} if multiple > 1 else {2: height, 3: width}
     # Sizes of 1 would be taken for constants.
-    example = torch.rand(1, channels, 2 * multiple, 3 * multiple)
+    dtype = torch.float64 if name in EXACT else torch.float32
+    example = torch.rand(1, channels, 2 * multiple, 3 * multiple, dtype=dtype)
     try:
         with _quiet():
             return torch.export.export(network.cpu(), (example,), dynamic_shapes=(sizes,))

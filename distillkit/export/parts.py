@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..adapters import CodecAdapter
 from ..errors import PairError
+from .exact import in_float64
 
 Flow = Literal["factorized", "scale", "mean-scale", "checkerboard"]
 
@@ -22,6 +23,9 @@ NETWORKS: dict[str, tuple[str, ...]] = {
     "checkerboard": ("g_a", "h_a", "h_s", "context_prediction", "entropy_parameters", "g_s"),
 }
 
+#: What chooses the entropy coder's tables, and is exported in float64.
+EXACT = ("h_s", "context_prediction", "entropy_parameters")
+
 
 @final
 @dataclass(frozen=True)
@@ -32,9 +36,12 @@ class CodecParts:
         flow: how the parts work together: `factorized` (Balle et al., 2017), `scale` (a hyperprior of scales; Balle et
             al., 2018), `mean-scale` (Minnen et al., 2018) or `checkerboard` (a mean-scale hyperprior with a context in
             two passes; He et al., 2021).
-        networks: name -> network from (1, C, H, W) to (1, C', H', W'); names as in `NETWORKS`.
+        networks: name -> network from (1, C, H, W) to (1, C', H', W'), float64 for those in `EXACT` and float32 for the
+            others; names as in `NETWORKS`.
         inputs: name -> channels and the multiple of which height and width must be.
         tables: name -> array: the entropy coder's tables, see `entropy_tables`.
+        entropy_models: `y` and, where there is one, `z` -> the entropy model's name in the codec.
+        context_channels: that `context_prediction` gives, or 0.
         anchor_parity: `even` or `odd`: the positions that a checkerboard codes first.
         stride: pictures are padded to multiples of so many pixels.
     """
@@ -43,6 +50,8 @@ class CodecParts:
     networks: Mapping[str, nn.Module]
     inputs: Mapping[str, tuple[int, int]]
     tables: Mapping[str, Tensor]
+    entropy_models: Mapping[str, str]
+    context_channels: int
     anchor_parity: str
     stride: int
 
@@ -55,8 +64,9 @@ def take_apart(codec: CodecAdapter) -> CodecParts:
     """
     module, name = codec.module, type(codec.module).__name__
     found = {part: _named(module, part) for part in NETWORKS["checkerboard"]}
-    bottlenecks = [m for m in module.modules() if hasattr(m, "_quantized_cdf") and hasattr(m, "quantiles")]
-    gaussians = [m for m in module.modules() if hasattr(m, "_quantized_cdf") and hasattr(m, "scale_table")]
+    names = {model: path for path, model in module.named_modules() if hasattr(model, "_quantized_cdf")}
+    bottlenecks = [model for model in names if hasattr(model, "quantiles")]
+    gaussians = [model for model in names if hasattr(model, "scale_table")]
     if any(len(modules) > 1 for modules in (*found.values(), bottlenecks, gaussians)) or len(bottlenecks) != 1:
         raise _unknown(name, "several entropy models or networks of one name")
     networks = {part: modules[0] for part, modules in found.items() if modules}
@@ -65,10 +75,15 @@ def take_apart(codec: CodecAdapter) -> CodecParts:
     if missing:
         raise _unknown(name, f"no {', '.join(missing)}")
     networks = {part: _plain(networks[part]) for part in NETWORKS[flow]}
-    tables = entropy_tables("z" if gaussians else "y", bottlenecks[0])
-    if gaussians:
-        tables |= entropy_tables("y", gaussians[0])
-    return CodecParts(flow, networks, _inputs(codec, found), tables, parity, codec.stride)
+    networks = {part: in_float64(net) if part in EXACT else net for part, net in networks.items()}
+    models = {"y": gaussians[0], "z": bottlenecks[0]} if gaussians else {"y": bottlenecks[0]}
+    tables = {}
+    for latent, model in models.items():
+        tables |= entropy_tables(latent, model)
+    inputs = _inputs(codec, found)
+    context = inputs["entropy_parameters"][0] - _out_channels(found["h_s"][0]) if flow == "checkerboard" else 0
+    own = {latent: names[model] for latent, model in models.items()}
+    return CodecParts(flow, networks, inputs, tables, own, context, parity, codec.stride)
 
 
 def entropy_tables(latent: str, model: Any) -> dict[str, Tensor]:
@@ -128,7 +143,8 @@ def _inputs(codec: CodecAdapter, found: Mapping[str, list[nn.Module]]) -> dict[s
     finally:
         for handle in handles:
             handle.remove()
-    return {part: (shape[1], shape[2]) for part, shape in shapes.items()}
+    # Entropy parameters are a network of 1x1 convolutions, and are run on half of the positions.
+    return {part: (shape[1], 1 if part == "entropy_parameters" else shape[2]) for part, shape in shapes.items()}
 
 
 def _plain(network: nn.Module) -> nn.Module:

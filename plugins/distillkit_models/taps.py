@@ -14,8 +14,9 @@ class ByResolution(distillkit.TapProvider):
     """Finds the stages of the transforms `g_a` and `g_s`, as CompressAI names them.
 
     Within a transform, the last direct child whose output stands at 1/R of the image's height is the tap `analysis.1/R`
-    or `synthesis.1/R`. The transforms' own outputs are `latent` and `reconstruction`; the output of the hyper-synthesis
-    transform `h_s` is `hyper_parameters`.
+    or `synthesis.1/R`. The transforms' own outputs are `latent` and `reconstruction`; those of the hyper-analysis and
+    hyper-synthesis transforms `hyper_latent` and `hyper_parameters`. What the latent is coded with, scales and means, is
+    `entropy_parameters`: the last module of that name that runs once, or what the hyper-synthesis gives.
     """
 
     class Config(distillkit.ComponentConfig):
@@ -24,12 +25,16 @@ class ByResolution(distillkit.TapProvider):
         Attributes:
             analysis: module path of the analysis transform.
             synthesis: module path of the synthesis transform.
+            hyper_analysis: name of the hyper-analysis transform, at any depth.
             hyper_synthesis: name of the hyper-synthesis transform, at any depth.
+            entropy_parameters: name of the network that gives the parameters of y, at any depth.
         """
 
         analysis: str = "g_a"
         synthesis: str = "g_s"
+        hyper_analysis: str = "h_a"
         hyper_synthesis: str = "h_s"
+        entropy_parameters: str = "entropy_parameters"
 
     def find(self, trace: Sequence[distillkit.TracedModule], image_size: tuple[int, int]) -> dict[str, str]:
         """Return role -> module path."""
@@ -48,6 +53,13 @@ class ByResolution(distillkit.TapProvider):
                 taps.pop(f"analysis.1/{image_size[0] // module.shape.height}", None)
             elif module.path == config.synthesis:
                 taps["reconstruction"] = module.path
+            elif module.path.rpartition(".")[2] == config.hyper_analysis:
+                taps["hyper_latent"] = module.path
             elif module.path.rpartition(".")[2] == config.hyper_synthesis:
                 taps["hyper_parameters"] = module.path
+        # Where the context is made in two passes, the network runs twice and what it gave is put together behind it.
+        paths = [module.path for module in trace if module.path.rpartition(".")[2] == config.entropy_parameters]
+        once = [path for path in paths if paths.count(path) == 1]
+        if once or "hyper_parameters" in taps:
+            taps["entropy_parameters"] = once[-1] if once else taps["hyper_parameters"]
         return taps

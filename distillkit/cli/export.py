@@ -1,0 +1,42 @@
+"""The command that writes a model for use without distillkit."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .app import app
+
+
+class Target(StrEnum):
+    """Form of the export."""
+
+    model = "model"
+    compressai = "compressai"
+    onnx = "onnx"
+    openvino = "openvino"
+    torch = "torch"
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A run folder, or a model.safetensors.")],
+    out: Annotated[Path, typer.Argument(help="File (model, compressai) or new folder (onnx, openvino, torch).")],
+    to: Annotated[
+        Target,
+        typer.Option(
+            help="model: one safetensors file; compressai: a checkpoint of its own architecture; onnx, openvino: "
+            "networks, tables and a driver without torch; torch: torch.export programs and tables."
+        ),
+    ] = Target.model,
+) -> None:
+    """Write a trained model for deployment."""
+    from ..export.export import export_model
+    from ..model_file import load_model
+
+    paths = export_model(load_model(model), to.value, out)
+    size = sum(path.stat().st_size for path in paths)
+    print(f"{out}: {len(paths)} file{'s' * (len(paths) != 1)}, {size / 1e6:.2f} MB")

@@ -1,0 +1,234 @@
+"""Codes pictures with exported networks: numpy, a runtime (ONNX Runtime or OpenVINO) and constriction; no torch.
+
+This file, with the few of distillkit that it uses, is copied into every export; `code.py` there is its command line.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from ..codec.bitstream import CompressedImage, read, write
+from ..codec.coder import TableCoder
+from ..errors import BitstreamError, DistillkitError
+
+Network = Callable[[np.ndarray], np.ndarray]
+
+
+@final
+class ExportedCodec:
+    """A codec of exported networks; its files and distillkit's are the same.
+
+    Args:
+        folder: what `distillkit export` wrote.
+        threads: of the runtime.
+
+    Raises:
+        DistillkitError: the folder is not an export, or its runtime is not installed.
+    """
+
+    def __init__(self, folder: str | Path, threads: int = 0) -> None:
+        self.folder = Path(folder)
+        try:
+            about = json.loads((self.folder / "codec.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DistillkitError(f"export {folder}: expected a folder with codec.json: {error}.") from None
+        self.about: dict[str, Any] = about
+        self.stride: int = about["stride"]
+        self.flow: str = about["flow"]
+        self._fingerprint = bytes.fromhex(about["fingerprint"])[:8]
+        self._run: dict[str, Network] = {}
+        for name in about["networks"]:
+            load = _onnx if (self.folder / f"{name}.onnx").exists() else _openvino
+            self._run[name] = load(self.folder, name, threads)
+        with np.load(self.folder / "tables.npz") as file:
+            self._tables = {name: file[name] for name in file.files}
+        self._coders = {
+            latent: TableCoder(*(self._tables[f"{latent}.{key}"] for key in ("cdf", "cdf_length", "offset")), latent)
+            for latent in about["entropy_models"]
+        }
+
+    def encode(self, image: np.ndarray) -> bytes:
+        """Return the compressed file of `image`, uint8, shape (H, W, 3), RGB."""
+        height, width, _ = image.shape
+        margins = ((0, -height % self.stride), (0, -width % self.stride), (0, 0))
+        padded = np.pad(image, margins, mode="edge").transpose(2, 0, 1)[None]
+        coding = _Encoding(self)
+        y = self._run["g_a"](np.ascontiguousarray(padded, np.float32) / np.float32(255))
+        if self.flow == "factorized":
+            coding.bottleneck("y", y)
+            substreams = coding.strings
+        else:
+            z = self._run["h_a"](np.abs(y) if self.flow == "scale" else y)
+            z_hat = coding.bottleneck("z", z)
+            self._latent(coding, self._run["h_s"](z_hat), y)
+            substreams = [*coding.strings[1:], coding.strings[0]]  # z's last, as CompressAI has them
+        return write(CompressedImage(self._fingerprint, width, height, tuple(substreams), entropy_hash=coding.digest()))
+
+    def decode(self, data: bytes) -> np.ndarray:
+        """Return the image in the compressed file `data`: uint8, shape (H, W, 3), RGB.
+
+        Raises:
+            BitstreamError: the file is damaged, another model wrote it, or the networks came out differently here.
+        """
+        image = read(data)
+        if image.fingerprint != self._fingerprint:
+            raise BitstreamError(
+                f"compressed file: expected one of model {self._fingerprint.hex()}, got one of model "
+                f"{image.fingerprint.hex()}; decode it with the model that wrote it."
+            )
+        expected = {"factorized": 1, "checkerboard": 3}.get(self.flow, 2)
+        if len(image.substreams) != expected:
+            raise BitstreamError(f"compressed file: expected {expected} substreams, got {len(image.substreams)}.")
+        rows, columns = -(-image.height // self.stride), -(-image.width // self.stride)
+        coding = _Decoding(self)
+        *y_strings, last = image.substreams
+        if self.flow == "factorized":
+            y_hat = coding.bottleneck("y", last, self._shape("y", rows, columns))
+        else:
+            z_hat = coding.bottleneck("z", last, self._shape("z", rows, columns))
+            coding.strings = list(y_strings)
+            y_hat = self._latent(coding, self._run["h_s"](z_hat), None)
+        if image.entropy_hash not in (bytes(4), coding.digest()):
+            raise BitstreamError(
+                "compressed file: the entropy parameters came out differently here than where it was made; decode it "
+                "there, or compress the image again."
+            )
+        x_hat = self._run["g_s"](np.ascontiguousarray(y_hat, np.float32))[0, :, : image.height, : image.width]
+        return np.rint(np.clip(x_hat, 0, 1) * np.float32(255)).astype(np.uint8).transpose(1, 2, 0).copy()
+
+    def _shape(self, latent: str, rows: int, columns: int) -> tuple[int, int, int]:
+        channels, each = self.about["latents"][latent]
+        return channels, rows * each, columns * each
+
+    def _latent(self, coding: Any, params: np.ndarray, y: np.ndarray | None) -> np.ndarray:
+        if self.flow == "scale":
+            return coding.gaussian(params, None, y)
+        if self.flow == "mean-scale":
+            scales, means = np.split(params, 2, 1)
+            return coding.gaussian(scales, means, y)
+        halves = [np.zeros(0)] * 2
+        hyper = self._half(params)
+        wanted = self._half(y) if y is not None else (None, None)
+        shape = (1, self.about["latents"]["y"][0], *params.shape[2:])
+        context = np.zeros((1, self.about["context_channels"], *hyper[0].shape[2:]))
+        for turn in (0, 1):
+            if turn:
+                anchors = self._whole(halves[0], np.zeros_like(halves[0]), shape)
+                context = self._half(self._run["context_prediction"](anchors))[1]
+            merged = np.concatenate((context, hyper[turn]), 1)
+            scales, means = np.split(self._run["entropy_parameters"](merged), 2, 1)
+            halves[turn] = coding.gaussian(scales, means, wanted[turn])
+        return self._whole(halves[0], halves[1], shape)
+
+    def _half(self, latent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return anchors and the others of a latent, each of half its width."""
+        first = np.empty((*latent.shape[:3], latent.shape[3] // 2), latent.dtype)
+        second = np.empty_like(first)
+        odd = self.about["anchor_parity"] == "odd"
+        for row in (0, 1):
+            first[:, :, row::2] = latent[:, :, row::2, (row + odd) % 2 :: 2]
+            second[:, :, row::2] = latent[:, :, row::2, (row + odd + 1) % 2 :: 2]
+        return first, second
+
+    def _whole(self, first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        latent = np.empty(shape)
+        odd = self.about["anchor_parity"] == "odd"
+        for row in (0, 1):
+            latent[:, :, row::2, (row + odd) % 2 :: 2] = first[:, :, row::2]
+            latent[:, :, row::2, (row + odd + 1) % 2 :: 2] = second[:, :, row::2]
+        return latent
+
+
+class _Coding:
+    """What encoding and decoding share: tables, and the hash of all that was coded. Latents are in float64."""
+
+    def __init__(self, codec: ExportedCodec) -> None:
+        self.codec = codec
+        self.tables, self.coders = codec._tables, codec._coders
+        self.strings: list[bytes] = []
+        self._checksums: dict[str, int] = {}
+
+    def digest(self) -> bytes:
+        """Return the hash of all that was coded: the same as distillkit's."""
+        coded = sorted(self._checksums.items())
+        return max(zlib.crc32(repr(coded).encode()), 1).to_bytes(4, "little")
+
+    def _note(self, latent: str, symbols: np.ndarray, indexes: np.ndarray) -> None:
+        name = self.codec.about["entropy_models"][latent]
+        crc = zlib.crc32(indexes.astype("<i4").tobytes(), self._checksums.get(name, 0))
+        self._checksums[name] = zlib.crc32(symbols.astype("<i4").tobytes(), crc)
+
+    def _indexes(self, scales: np.ndarray) -> np.ndarray:
+        edges, least = (self.tables[f"y.{key}"].astype(np.float64) for key in ("scale_table", "scale_bound"))
+        return np.searchsorted(edges[:-1], np.maximum(scales.reshape(-1), least)).astype(np.int32)
+
+    def _medians(self, latent: str) -> np.ndarray:
+        return self.tables[f"{latent}.medians"].astype(np.float64).reshape(1, -1, 1, 1)
+
+
+@final
+class _Encoding(_Coding):
+    def bottleneck(self, latent: str, values: np.ndarray) -> np.ndarray:
+        medians = self._medians(latent)
+        channels = np.arange(values.shape[1], dtype=np.int32).reshape(1, -1, 1, 1)
+        return self._code(latent, values, np.broadcast_to(channels, values.shape), medians)
+
+    def gaussian(self, scales: np.ndarray, means: np.ndarray | None, values: np.ndarray) -> np.ndarray:
+        return self._code("y", values, self._indexes(scales), 0.0 if means is None else means)
+
+    def _code(self, latent: str, values: np.ndarray, indexes: np.ndarray, means: Any) -> np.ndarray:
+        symbols = np.rint(values.astype(np.float64) - means).astype(np.int32)
+        step = symbols.reshape(-1), np.ascontiguousarray(indexes.reshape(-1))
+        self._note(latent, *step)
+        self.strings.append(self.coders[latent].encode([step]))
+        return _float32(symbols + means)
+
+
+@final
+class _Decoding(_Coding):
+    def bottleneck(self, latent: str, data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+        indexes = np.repeat(np.arange(shape[0], dtype=np.int32), shape[1] * shape[2])
+        return _float32(self._decode(latent, data, indexes).reshape(1, *shape) + self._medians(latent))
+
+    def gaussian(self, scales: np.ndarray, means: np.ndarray | None, _: Any) -> np.ndarray:
+        symbols = self._decode("y", self.strings.pop(0), self._indexes(scales)).reshape(scales.shape)
+        return _float32(symbols + (0.0 if means is None else means))
+
+    def _decode(self, latent: str, data: bytes, indexes: np.ndarray) -> np.ndarray:
+        decoder = self.coders[latent].decoder(data)
+        symbols = decoder.decode(indexes)
+        decoder.finish()
+        self._note(latent, symbols, indexes)
+        return symbols
+
+
+def _float32(latent: np.ndarray) -> np.ndarray:
+    """Return float64 with the precision of float32: what distillkit hands on."""
+    return latent.astype(np.float32).astype(np.float64)
+
+
+def _onnx(folder: Path, name: str, threads: int) -> Network:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise DistillkitError(f"export {folder}: it runs on ONNX Runtime; `pip install onnxruntime`.") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(folder / f"{name}.onnx", options, providers=["CPUExecutionProvider"])
+    return lambda x: session.run(None, {"x": x})[0]
+
+
+def _openvino(folder: Path, name: str, threads: int) -> Network:
+    try:
+        import openvino
+    except ImportError:
+        raise DistillkitError(f"export {folder}: it runs on OpenVINO; `pip install openvino`.") from None
+    options = {"INFERENCE_NUM_THREADS": threads} if threads else {}
+    model = openvino.Core().compile_model(folder / f"{name}.xml", "CPU", options)
+    return lambda x: model(x)[0].copy()

@@ -1,0 +1,112 @@
+"""One trained model to a folder or file that is used without distillkit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from ..adapters import CompressAIAdapter, fingerprint
+from ..errors import DistillkitError, PairError
+from ..model_file import TrainedModel, save_model
+from .networks import export_onnx, export_openvino, export_programs
+from .parts import CodecParts, take_apart
+
+Target = Literal["model", "compressai", "onnx", "openvino", "torch"]
+
+#: What the driver needs of distillkit; copied, so that an export needs no installation of it.
+_DRIVER = ("errors.py", "codec/coder.py", "codec/bitstream.py", "export/driver.py")
+_PACKAGE = "distillkit_codec"
+
+
+def export_model(model: TrainedModel, to: Target, out: str | Path) -> list[Path]:
+    """Write a trained model for deployment, and return the files.
+
+    Args:
+        model: what is exported; `load_model` reads it.
+        to: `model`: one safetensors file, for distillkit; `compressai`: a checkpoint (`.pth.tar`) of CompressAI's own
+            architecture; `torch`: a `torch.export` program for each network, with tables; `onnx` and `openvino`: the
+            same for these runtimes, with a driver that needs neither torch nor distillkit.
+        out: the file (`model`, `compressai`) or a new or empty folder.
+
+    Raises:
+        PairError: the codec's structure has no such form.
+        DistillkitError: a package is missing, or `out` cannot be written.
+    """
+    out = Path(out)
+    if to in ("model", "compressai"):
+        return [_write_file(model, to, out)]
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise DistillkitError(f"export {out}: expected a new or empty folder, got one with files; choose another one.")
+    parts = take_apart(model.codec)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        export = {"torch": export_programs, "onnx": export_onnx, "openvino": export_openvino}[to]
+        paths = [*export(parts, out), *_write_tables(model, parts, to, out)]
+        return paths if to == "torch" else [*paths, *_write_driver(out)]
+    except OSError as error:
+        raise DistillkitError(f"export {out}: cannot be written: {error.strerror}.") from None
+
+
+def _write_file(model: TrainedModel, to: Target, out: Path) -> Path:
+    if out.is_dir():
+        raise DistillkitError(f"export {out}: expected the name of a file, got a folder; add a name to it.")
+    if to == "model":
+        save_model(out, model.codec, model.pair, model.options, model.part, model.lmbda)
+        return out
+    module = model.codec.module
+    if not isinstance(model.codec, CompressAIAdapter) or not type(module).__module__.startswith("compressai."):
+        raise PairError(
+            f"model of pair {model.pair}: expected one of CompressAI's own architectures, got {type(module).__name__}; "
+            "CompressAI cannot build it. Export it with `--to model` or `--to onnx`."
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"state_dict": module.state_dict()}, out)
+    except (OSError, RuntimeError) as error:
+        raise DistillkitError(f"export {out}: cannot be written: {error}.") from None
+    return out
+
+
+def _write_tables(model: TrainedModel, parts: CodecParts, to: Target, out: Path) -> list[Path]:
+    about = {
+        "format": "distillkit-export-1",
+        "pair": model.pair,
+        "part": model.part,
+        "lmbda": model.lmbda,
+        "fingerprint": fingerprint(model.codec.module),
+        "runtime": to,
+        "flow": parts.flow,
+        "stride": parts.stride,
+        "networks": list(parts.networks),
+        "inputs": parts.inputs,
+        "latents": {"y": parts.inputs["g_s"]} | ({"z": parts.inputs["h_s"]} if "h_s" in parts.inputs else {}),
+        "anchor_parity": parts.anchor_parity,
+        "entropy_models": parts.entropy_models,
+        "context_channels": parts.context_channels,
+    }
+    paths = [out / "codec.json", out / "tables.npz"]
+    paths[0].write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    np.savez_compressed(paths[1], **{name: tensor.numpy() for name, tensor in parts.tables.items()})
+    return paths
+
+
+def _write_driver(out: Path) -> list[Path]:
+    source = files(__package__.partition(".")[0])
+    paths = []
+    for name in _DRIVER:
+        target = out / _PACKAGE / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(source.joinpath(name).read_text(encoding="utf-8"), encoding="utf-8")
+        paths.append(target)
+    for folder in {out / _PACKAGE, *(path.parent for path in paths)}:
+        (folder / "__init__.py").touch()
+    run = out / "run.py"
+    run.write_text(source.joinpath("export/run.py.txt").read_text(encoding="utf-8"), encoding="utf-8")
+    shutil.copymode(Path(str(source.joinpath("export/run.py.txt"))), run)
+    return [*paths, run]
