@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .codec.runtime import ImageCodec as ImageCodec
     from .components import ComponentConfig as ComponentConfig
     from .errors import DistillkitError as DistillkitError
+    from .errors import PairError as PairError
     from .errors import did_you_mean as did_you_mean
     from .evaluation.compare import Comparison as Comparison
     from .evaluation.compare import compare as compare
@@ -60,6 +61,7 @@ _HOME = {
     "ImageCodec": "codec.runtime",
     "LossConfig": "losses",
     "LossTerm": "losses",
+    "PairError": "errors",
     "Phase": "phases",
     "PhaseSchedule": "phases",
     "Plugins": "plugins",

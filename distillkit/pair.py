@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +21,20 @@ class CodecPair(Component, ABC):
     """A teacher and a student that belong together. Built as `Pair(config)`; the networks are built on demand.
 
     Both may be modules that speak CompressAI's model API, or a `CodecAdapter` around anything else.
-
-    Attributes:
-        pretrained_teacher: whether `build_teacher` returns a teacher that is trained already.
     """
-
-    pretrained_teacher: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    @property
+    def pretrained_teacher(self) -> bool:
+        """Whether `build_teacher` returns a teacher that is trained already."""
+        return False
+
+    @property
+    def teacher_lmbda(self) -> float | None:
+        """The trade-off that a pretrained teacher was trained for, if that is known."""
+        return None
 
     @abstractmethod
     def build_teacher(self) -> nn.Module | CodecAdapter:

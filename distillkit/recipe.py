@@ -13,6 +13,7 @@ from .components import validate
 from .errors import RecipeError
 
 if TYPE_CHECKING:
+    from .pair import CodecPair
     from .plugins import Plugins
 
 
@@ -173,7 +174,8 @@ class Recipe(_Settings):
             raise RecipeError(
                 "recipe trains: 'teacher' is trained without losses or a teacher of its own; remove them."
             )
-        pair = plugins.get("pair", self.pair.name, "recipe pair")
+        pair_class, config = plugins.configure("pair", self.pair.name, self.pair.options, "recipe pair")
+        pair: CodecPair = pair_class(config)
         if (losses or inherits) and self.teacher is None and not pair.pretrained_teacher:
             why = "there are losses" if losses else 'initial_weights = "teacher"'
             raise RecipeError(

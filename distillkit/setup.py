@@ -125,17 +125,23 @@ def _timeline(recipe: Recipe, plugins: Plugins) -> Timeline:
 def _teacher(recipe: Recipe, pair: CodecPair, plugins: Plugins) -> tuple[CodecAdapter, str, Mapping[str, str] | None]:
     """Return the teacher, its fingerprint, and the taps that its own pair, which may be another one, names for it."""
     if recipe.teacher is None:
+        if pair.teacher_lmbda not in (None, recipe.lmbda):
+            raise _other_lmbda(f"pair {recipe.pair.name}", pair.teacher_lmbda, recipe)
         teacher = as_codec(pair.build_teacher())
         return teacher, fingerprint(teacher.module), pair.teacher_taps()
     model = load_model(recipe.teacher, plugins)
     if model.lmbda != recipe.lmbda:
-        raise PairError(
-            f"recipe teacher: it was trained for lmbda {model.lmbda}, this run is for {recipe.lmbda}. "
-            "The ranking of its channels holds at its own lmbda only; train a teacher for this one."
-        )
+        raise _other_lmbda("recipe teacher", model.lmbda, recipe)
     own_class, config = plugins.configure("pair", model.pair, model.options, "recipe teacher")
     own: CodecPair = own_class(config)
     return model.codec, model.fingerprint, own.teacher_taps() if model.part == "teacher" else own.student_taps()
+
+
+def _other_lmbda(where: str, lmbda: float | None, recipe: Recipe) -> PairError:
+    return PairError(
+        f"{where}: the teacher was trained for lmbda {lmbda}, this run is for {recipe.lmbda}. "
+        "The ranking of its channels holds at its own lmbda only; take a teacher for this one."
+    )
 
 
 @torch.no_grad()

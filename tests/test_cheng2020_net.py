@@ -12,11 +12,10 @@ from distillkit_models.cheng2020_net import (
     Cheng2020,
     FirstBlock,
     ResidualBlockWithStride,
-    SwinBlock,
-    num_heads,
     size_of,
 )
 from distillkit_models.cheng2020_presets import PRESETS, Cheng2020Size
+from distillkit_models.swin_block import SwinBlock, num_heads
 from torch import Tensor
 
 from distillkit.adapters import CompressAIAdapter

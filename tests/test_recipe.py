@@ -113,7 +113,9 @@ def test_resolve_fills_in_every_effective_value(load, loaded):
         "name": "models.by_resolution",
         "analysis": "g_a",
         "synthesis": "g_s",
+        "hyper_analysis": "h_a",
         "hyper_synthesis": "h_s",
+        "entropy_parameters": "entropy_parameters",
     }
     assert written["optimizer"] == {
         "name": "adam",

@@ -13,7 +13,7 @@ import torch
 import distillkit
 from distillkit.checkpoint import list_checkpoints, load_checkpoint
 from distillkit.errors import CheckpointError, PairError, PluginError, RecipeError, TapError, TrainingError
-from distillkit.preemption import TrainingStopped
+from distillkit.preemption import StopRequest, TrainingStopped
 from distillkit.run_folder import RunFolder
 from distillkit.setup import prepare
 from distillkit.trainer import Trainer
@@ -150,7 +150,7 @@ def count_teacher_calls(r, plugins, folder, copy=True):
         calls["by_step"].append((calls["begun"] - before[0], calls["whole"] - before[1]))
 
     trainer._step = step
-    trainer.run(distillkit.RunInfo(folder.name, folder, r, start, r.num_steps))
+    trainer.run(distillkit.RunInfo(folder.name, folder, r, start, r.num_steps), StopRequest())
     if copy:
         shutil.rmtree(folder)
         folder.with_name("copy").rename(folder)
@@ -278,7 +278,7 @@ def test_a_batch_in_channels_last_is_made_contiguous(recipe, tmp_path, plugins, 
     setup = prepare(r, plugins)
     seen = []
     setup.codec.module.register_forward_pre_hook(lambda _m, args: seen.append(args[0].is_contiguous()))
-    Trainer(r, run, plugins, setup).run(distillkit.RunInfo("run", run.path, r, 0, 2))
+    Trainer(r, run, plugins, setup).run(distillkit.RunInfo("run", run.path, r, 0, 2), StopRequest())
     assert seen == [True, True]
 
 
@@ -490,7 +490,7 @@ def test_weights_that_are_not_finite_are_not_saved(recipe, tmp_path, plugins):
     setup = prepare(r, plugins)
     trainer = Trainer(r, run, plugins, setup)
     with plugins.observing([Poison()]), pytest.raises(TrainingError, match="not finite at step 0"):
-        trainer.run(distillkit.RunInfo("run", run.path, r, 0, 1))
+        trainer.run(distillkit.RunInfo("run", run.path, r, 0, 1), StopRequest())
     assert not list_checkpoints(run.checkpoints)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import distillkit
 
 from .cheng2020 import Cheng2020Pair
+from .compressai_zoo import CompressAIPair
+from .swin import SwinPair
 from .taps import ByResolution
 
 
@@ -14,6 +16,8 @@ from .taps import ByResolution
 def register_pairs(register: Callable[[str, type[distillkit.CodecPair]], None]) -> None:
     """Register the pairs."""
     register("cheng2020", Cheng2020Pair)
+    register("compressai", CompressAIPair)
+    register("swin", SwinPair)
 
 
 @distillkit.hookimpl

@@ -6,26 +6,18 @@ import warnings
 from collections.abc import Mapping
 
 import torch
-from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from torch import Tensor, nn
 
+from .checkerboard import checkerboard_codec
 from .cheng2020_presets import Cheng2020Size
+from .swin_block import SwinBlock
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # compressai imports torch-geometric, which scripts functions
-    from compressai.entropy_models import EntropyBottleneck
-    from compressai.latent_codecs import (
-        CheckerboardLatentCodec,
-        GaussianConditionalLatentCodec,
-        HyperLatentCodec,
-        HyperpriorLatentCodec,
-    )
     from compressai.layers import (
-        CheckerboardMaskedConv2d,
         ResidualBlock,
         ResidualBlockUpsample,
         ResidualBlockWithStride,
-        conv1x1,
         conv3x3,
         subpel_conv3x3,
     )
@@ -33,7 +25,6 @@ with warnings.catch_warnings():
 
 WINDOW_EIGHTH = 8  # side of an attention window at 1/8 resolution: 64 pixels of the image
 WINDOW_LATENT = 4  # the same 64 pixels on the latent
-CHANNELS_PER_HEAD = 32
 # oneDNN corrupts the heap in the backward pass of strided 1x1 convolutions of channels-last input with fewer channels.
 CHANNELS_LAST_FROM = 16
 
@@ -59,19 +50,7 @@ class Cheng2020(SimpleVAECompressionModel):
         self.size = size
         self.g_a = analysis_transform(size)
         self.g_s = synthesis_transform(size)
-        context = CheckerboardMaskedConv2d(
-            size.latent, 2 * size.entropy_width, kernel_size=size.context_kernel, padding=size.context_kernel // 2
-        )
-        y_codec = CheckerboardLatentCodec(
-            latent_codec={"y": GaussianConditionalLatentCodec(quantizer="ste")},
-            entropy_parameters=entropy_parameters(size),
-            context_prediction=context,
-            forward_method="twopass",
-        )
-        z_codec = HyperLatentCodec(
-            EntropyBottleneck(size.hyper_width), hyper_analysis(size), hyper_synthesis(size), quantizer="ste"
-        )
-        self.latent_codec = HyperpriorLatentCodec(latent_codec={"y": y_codec, "hyper": z_codec})
+        self.latent_codec = checkerboard_codec(size)
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> Cheng2020:
@@ -98,42 +77,6 @@ class SynthesisTransform(nn.Sequential):
     def forward(self, y_hat: Tensor) -> Tensor:
         """Return the image for quantised latents of shape (B, M, H / 16, W / 16)."""
         return super().forward(y_hat.contiguous(memory_format=torch.channels_last)).contiguous()
-
-
-class SwinBlock(nn.Module):
-    """A Swin V2 block (cosine attention, res-post-norm) on features of shape (B, C, H, W); the identity when built.
-
-    H and W are multiples of the window's side, otherwise of any size: windows are cut, and the mask of shifted windows
-    is made, for each input, and nothing is remembered. Where one window covers the image a shift still means something:
-    the mask parts what the shift brought together, so attention stays in each quarter of the image.
-
-    The norms' scales start at 0, as in the Swin V2 authors' code, so that a fresh deep transform trains like the
-    residual net around the attention.
-    """
-
-    def __init__(self, width: int, window: int, *, shifted: bool) -> None:
-        super().__init__()
-        self.block = SwinTransformerV2Block(
-            width,
-            input_resolution=window,
-            num_heads=num_heads(width),
-            window_size=window,
-            shift_size=window // 2 if shifted else 0,
-            always_partition=True,
-            dynamic_mask=True,
-        )
-        nn.init.zeros_(self.block.norm1.weight)
-        nn.init.zeros_(self.block.norm2.weight)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return features of the same shape and memory format."""
-        out = self.block(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return out if features.is_contiguous(memory_format=torch.channels_last) else out.contiguous()
-
-
-def num_heads(width: int) -> int:
-    """Return the largest number of attention heads that divides `width` into 32 channels or more each."""
-    return max(heads for heads in range(1, max(width // CHANNELS_PER_HEAD, 1) + 1) if width % heads == 0)
 
 
 def analysis_transform(size: Cheng2020Size) -> nn.Sequential:
@@ -169,40 +112,6 @@ def synthesis_transform(size: Cheng2020Size) -> nn.Sequential:
     )
 
 
-def hyper_analysis(size: Cheng2020Size) -> nn.Sequential:
-    """Return h_a: y, shape (B, M, h, w), to z, shape (B, hyper_width, h / 4, w / 4)."""
-    width = size.hyper_width
-    return _chain(
-        conv3x3(size.latent, width),
-        conv3x3(width, width),
-        conv3x3(width, width, stride=2),
-        conv3x3(width, width),
-        conv3x3(width, width, stride=2),
-    )
-
-
-def hyper_synthesis(size: Cheng2020Size) -> nn.Sequential:
-    """Return h_s: quantised z to 2 E channels, shape (B, 2 E, h, w), for the entropy parameters."""
-    width, wider = size.hyper_width, size.hyper_width * 3 // 2
-    return _chain(
-        conv3x3(width, width),
-        subpel_conv3x3(width, width, 2),
-        conv3x3(width, wider),
-        subpel_conv3x3(wider, wider, 2),
-        conv3x3(wider, 2 * size.entropy_width),
-    )
-
-
-def entropy_parameters(size: Cheng2020Size) -> nn.Sequential:
-    """Return the 1x1 network from context and hyper-prior, 4 E channels, to scales and means, 2 M channels."""
-    width = size.entropy_width
-    return _chain(
-        conv1x1(4 * width, width * 10 // 3),
-        conv1x1(width * 10 // 3, width * 8 // 3),
-        conv1x1(width * 8 // 3, 2 * size.latent),
-    )
-
-
 def size_of(state_dict: Mapping[str, Tensor]) -> Cheng2020Size:
     """Return the size of the codec whose weights `state_dict` holds."""
     context = state_dict["latent_codec.y.context_prediction.weight"]
@@ -230,9 +139,3 @@ def _residual_blocks(size: Cheng2020Size, width: int, reduction: int) -> list[nn
 
 def _swin_blocks(size: Cheng2020Size, width: int, window: int) -> list[nn.Module]:
     return [SwinBlock(width, window, shifted=i % 2 == 1) for i in range(size.swin_depth)]
-
-
-def _chain(*layers: nn.Module) -> nn.Sequential:
-    """Join layers by LeakyReLU; not in place, so that a tap on a layer keeps what it captured."""
-    chained = [module for layer in layers for module in (layer, nn.LeakyReLU())]
-    return nn.Sequential(*chained[:-1])

@@ -15,8 +15,8 @@ class ByResolution(distillkit.TapProvider):
 
     Within a transform, the last direct child whose output stands at 1/R of the image's height is the tap `analysis.1/R`
     or `synthesis.1/R`. The transforms' own outputs are `latent` and `reconstruction`; those of the hyper-analysis and
-    hyper-synthesis transforms `hyper_latent` and `hyper_parameters`. What the latent is coded with, scales and means, is
-    `entropy_parameters`: the last module of that name that runs once, or what the hyper-synthesis gives.
+    hyper-synthesis transforms `hyper_latent` and `hyper_parameters`. What the latent is coded with, scales and means,
+    is `entropy_parameters`: the last module of that name that runs once, or what the hyper-synthesis gives.
     """
 
     class Config(distillkit.ComponentConfig):

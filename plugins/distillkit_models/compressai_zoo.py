@@ -1,0 +1,161 @@
+"""The pair `models.compressai`: CompressAI's own codecs, any as teacher of any."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, final
+
+from pydantic import Field, model_validator
+
+import distillkit
+
+if TYPE_CHECKING:
+    from torch import nn
+
+#: Trade-offs that CompressAI's qualities 1 to 8 were trained for (MSE).
+LMBDAS = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)
+
+
+class Architecture(distillkit.ComponentConfig):
+    """One of CompressAI's codecs, untrained.
+
+    Attributes:
+        architecture: its name in CompressAI.
+        quality: 1 to 8 (6 for cheng2020): the sizes of CompressAI's zoo at that quality.
+        N: channels of the transforms, in place of the quality's.
+        M: channels of the latent, in place of the quality's; `cheng2020-*` have M = N.
+        groups: channels of the latent's groups (`elic2022-*`), M in all; by default 16, 16, 32, 64 and the rest.
+    """
+
+    architecture: Literal[
+        "bmshj2018-factorized",
+        "bmshj2018-hyperprior",
+        "mbt2018-mean",
+        "mbt2018",
+        "cheng2020-anchor",
+        "cheng2020-attn",
+        "cheng2020-anchor-checkerboard",
+        "elic2022-official",
+        "elic2022-chandelier",
+    ] = "mbt2018-mean"
+    quality: Annotated[int, Field(ge=1, le=8)] | None = None
+    N: Annotated[int, Field(gt=0)] | None = None
+    M: Annotated[int, Field(gt=0)] | None = None
+    groups: tuple[Annotated[int, Field(gt=0)], ...] | None = None
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Architecture:
+        name = self.architecture
+        one_width, grouped = name.startswith("cheng2020"), name.startswith("elic2022")
+        if one_width and self.M is not None:
+            raise ValueError(f"M: {name} has as many latent channels as N; leave M out.")
+        if self.quality is not None and (grouped or (one_width and self.quality > 6)):
+            known = "no qualities; give N and M" if grouped else "qualities 1 to 6"
+            raise ValueError(f"quality: {name} has {known}, got {self.quality}.")
+        if self.groups is not None and (not grouped or (self.M is not None and sum(self.groups) != self.M)):
+            wanted = f"groups of {self.M} channels in all, got {sum(self.groups)}" if grouped else "no groups"
+            raise ValueError(f"groups: expected {wanted}.")
+        if grouped and self.groups is None and self.M is not None and self.M <= 128:
+            raise ValueError(f"groups: expected groups for M = {self.M}; the usual 16, 16, 32, 64 take 128 channels.")
+        return self
+
+
+class Teacher(Architecture):
+    """One of CompressAI's codecs, with weights if there are any.
+
+    Attributes:
+        pretrained: take CompressAI's weights of `quality`, which are downloaded once.
+        weights: take them from a file: safetensors, or a CompressAI checkpoint (`.pth`, `.pth.tar`), which is read
+            without running code; sizes that are not given follow from it. Relative to the working directory.
+        lmbda: trade-off that `weights` were trained for, if it is to be checked against the recipe's.
+    """
+
+    pretrained: bool = False
+    weights: Path | None = None
+    lmbda: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Teacher:
+        if self.pretrained and (self.weights is not None or self.quality is None or self.N or self.M):
+            raise ValueError("pretrained: expected a quality, and no N, M or weights beside it.")
+        if self.pretrained and self.architecture == "cheng2020-anchor-checkerboard":
+            raise ValueError("pretrained: CompressAI has no weights of cheng2020-anchor-checkerboard; name a file.")
+        return self
+
+
+@final
+class CompressAIPair(distillkit.CodecPair):
+    """Two of CompressAI's codecs, of one architecture or two.
+
+    Source: CompressAI (Begaint et al., 2020, arXiv 2011.03029), whose model zoo these are; each architecture's own
+    source stands there.
+    """
+
+    class Config(distillkit.ComponentConfig):
+        """Options.
+
+        Attributes:
+            teacher: the large codec; small by default, for trying things out.
+            student: the small codec.
+        """
+
+        teacher: Teacher = Teacher(N=24, M=32)
+        student: Architecture = Architecture(N=12, M=32)
+
+    @property
+    def pretrained_teacher(self) -> bool:
+        """Whether the teacher's weights come from CompressAI or from a file."""
+        return self.config.teacher.pretrained or self.config.teacher.weights is not None
+
+    @property
+    def teacher_lmbda(self) -> float | None:
+        """The trade-off that a pretrained teacher was trained for, if that is known."""
+        teacher = self.config.teacher
+        return LMBDAS[teacher.quality - 1] if teacher.pretrained else teacher.lmbda
+
+    def build_teacher(self) -> nn.Module:
+        """Return the teacher, with its weights if there are any.
+
+        Raises:
+            PairError: the weights cannot be had, or do not fit.
+        """
+        from .compressai_weights import download, load
+
+        teacher: Teacher = self.config.teacher
+        if teacher.pretrained:
+            return download(teacher.architecture, teacher.quality)
+        if teacher.weights is not None:
+            return load(teacher, teacher.weights)
+        return build(teacher)
+
+    def build_student(self) -> nn.Module:
+        """Return the student, untrained."""
+        return build(self.config.student)
+
+
+def build(codec: Architecture) -> nn.Module:
+    """Return a codec with random weights.
+
+    Raises:
+        PairError: its sizes are not given.
+    """
+    from compressai.registry import MODELS  # compressai takes seconds to import
+    from compressai.zoo import image_models  # noqa: F401 - importing it fills the registry
+    from compressai.zoo.image import cfgs
+
+    model = MODELS[codec.architecture]
+    if codec.architecture.startswith("cheng2020"):
+        family = "cheng2020-anchor" if codec.architecture.endswith("checkerboard") else codec.architecture
+        sizes = cfgs[family][codec.quality] if codec.quality else (None,)
+        sizes = (codec.N or sizes[0],)
+    elif codec.architecture.startswith("elic2022"):
+        sizes = (codec.N, sum(codec.groups) if codec.groups else codec.M)
+    else:
+        sizes = cfgs[codec.architecture][codec.quality] if codec.quality else (None, None)
+        sizes = (codec.N or sizes[0], codec.M or sizes[1])
+    if None in sizes:
+        raise distillkit.PairError(
+            f"models.compressai: {codec.architecture}: expected a quality or its sizes, got N = {codec.N}, M = {codec.M}; "
+            "add what is missing."
+        )
+    return model(*sizes, groups=list(codec.groups)) if codec.groups else model(*sizes)
