@@ -1,0 +1,186 @@
+"""The entropy coder: integers, each with the number of its table, to bytes and back.
+
+The coder is rANS as Robert Bamler's `constriction` does it in Rust. Its calls take whole arrays of symbols of one
+distribution, so symbols are sorted by table and a picture of 300,000 symbols costs some 64 calls. It never reads
+outside its input, and knows at the end whether some of it is left. On a Zen 3 core 295,000 symbols with 64 Gaussian
+tables (0.78 bit a symbol) took 1.5 ms to encode and 4.1 ms to decode, beside 3 ms for sorting; the same library's range
+coder 2.2 and 4.7 ms. CompressAI's own rANS takes Python lists, some 50 ms for the same, and reads past the end of bad
+input.
+
+Each table has one more entry than it has regular symbols: the escape. A symbol outside the table is coded as the escape
+and, after all symbols of its step, as a number: its bit length, evenly distributed, and its lower bits as they are.
+
+Source: Duda (2013), arXiv 1311.2540 (ANS); Bamler (2022), arXiv 2201.01741 (constriction).
+Departure: probabilities are the model's 16-bit ones, rounded to constriction's 24 bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import constriction
+import numpy as np
+
+from ..errors import BitstreamError, PairError
+
+_NUM_LENGTHS = 25  # an escaped number has 0 to 24 bits: the most that one call can code evenly
+_MAX_ESCAPED = 2 ** (_NUM_LENGTHS - 1) - 1
+MAX_SYMBOL = _MAX_ESCAPED // 4  #: the largest symbol, up to the sign, that every table can code by its escape
+_stream: Any = constriction.stream  # type: ignore[attr-defined] - it has no type information
+MISMATCH = (
+    "the entropy parameters came out differently here (other device or library versions), or the file was forged; "
+    "decode it where it was made, or compress the image again."
+)
+
+Step = tuple[np.ndarray, np.ndarray]
+"""Symbols, int32, and the indexes of their tables, both of shape (n,)."""
+
+
+@final
+class TableCoder:
+    """Codes symbols by the quantised tables of one entropy model.
+
+    Args:
+        cdf: cumulative frequencies out of 65536, int, shape (tables, longest row).
+        lengths: number of entries of each row that count, shape (tables,).
+        offsets: the smallest regular symbol of each table, shape (tables,).
+        where: names the entropy model in errors.
+
+    Raises:
+        PairError: the tables are no tables of probabilities.
+    """
+
+    def __init__(self, cdf: np.ndarray, lengths: np.ndarray, offsets: np.ndarray, where: str) -> None:
+        if cdf.ndim != 2 or cdf.size == 0 or lengths.shape != (len(cdf),) or offsets.shape != (len(cdf),):
+            raise PairError(
+                f"{where}: expected tables of shape (n, longest row), n lengths and n offsets, got {cdf.shape}, "
+                f"{lengths.shape} and {offsets.shape}; call adapter.update() first."
+            )
+        self.num_tables = len(cdf)
+        self._where = where
+        self._offsets = offsets.astype(np.int32)
+        self._escapes = (lengths - 2).astype(np.int32)
+        if np.abs(offsets).max() > MAX_SYMBOL or lengths.max() > MAX_SYMBOL:
+            raise PairError(f"{where}: expected symbols up to {MAX_SYMBOL}, got larger; call adapter.update() again.")
+        self._models = []
+        for row, length in zip(cdf, lengths, strict=True):
+            frequencies = np.diff(row[:length])
+            if not 3 <= length <= cdf.shape[1] or frequencies.min() <= 0:  # a symbol and the escape, or more
+                raise PairError(f"{where}: expected frequencies that rise, got {row}; call adapter.update().")
+            self._models.append(_categorical(frequencies))
+        self._length_model = _categorical(np.ones(_NUM_LENGTHS))
+
+    def encode(self, steps: list[Step]) -> bytes:
+        """Return the bytes of all symbols; `Decoder.decode` takes them back a step at a time, in the same order.
+
+        Raises:
+            PairError: a symbol is larger than `MAX_SYMBOL`.
+        """
+        coder = _stream.stack.AnsCoder()
+        for symbols, indexes in reversed(steps):  # a stack: what is coded last comes out first
+            largest = max(int(symbols.max()), -int(symbols.min())) if symbols.size else 0
+            if largest > MAX_SYMBOL:
+                raise PairError(
+                    f"{self._where}: expected latents up to {MAX_SYMBOL} from their means, got {largest}; "
+                    "is the model trained, and are its weights finite?"
+                )
+            self._encode_step(coder, symbols, indexes)
+        words = coder.get_compressed().astype("<u4", copy=False)
+        return words.tobytes().rstrip(b"\0")  # the highest word is never 0: the decoder can put the zeros back
+
+    def decoder(self, data: bytes) -> Decoder:
+        """Return a decoder of what `encode` returned."""
+        return Decoder(self, data)
+
+    def _encode_step(self, coder: Any, symbols: np.ndarray, indexes: np.ndarray) -> None:
+        order, groups = _group(indexes, self.num_tables)
+        entries = symbols - self._offsets[indexes]
+        escapes = self._escapes[indexes]
+        outside = np.flatnonzero((entries < 0) | (entries >= escapes))
+        if outside.size:
+            self._encode_escaped(coder, entries[outside], escapes[outside])
+            entries[outside] = escapes[outside]
+        entries = entries[order]
+        for table, start, end in reversed(groups):
+            coder.encode_reverse(entries[start:end], self._models[table])
+
+    def _encode_escaped(self, coder: Any, entries: np.ndarray, escapes: np.ndarray) -> None:
+        numbers = np.where(entries < 0, -2 * entries - 1, 2 * (entries - escapes))
+        lengths = np.frexp(numbers)[1].astype(np.int32)
+        order, groups = _group(lengths, _NUM_LENGTHS)
+        rests = (numbers - (1 << lengths >> 1))[order]
+        for length, start, end in reversed(groups):
+            if length > 1:  # the highest bit is known to be 1
+                coder.encode_reverse(rests[start:end], _uniform(length))
+        coder.encode_reverse(lengths, self._length_model)
+
+
+@final
+class Decoder:
+    """Takes symbols from bytes, as many as it is asked for; any bytes give some symbols.
+
+    When the bytes are used up the symbols go on, but mean nothing; that is for a hash of the symbols to tell.
+
+    Raises:
+        BitstreamError: the bytes cannot be what `TableCoder.encode` returned.
+    """
+
+    def __init__(self, coder: TableCoder, data: bytes) -> None:
+        self._coder = coder
+        words = np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32)
+        if data and data[-1] == 0:
+            raise BitstreamError(f"compressed file: expected a substream that ends in no zero byte; {MISMATCH}")
+        self._ans = _stream.stack.AnsCoder(words)
+
+    def decode(self, indexes: np.ndarray) -> np.ndarray:
+        """Return one symbol, int32, for each index of a table, shape (n,)."""
+        coder, ans = self._coder, self._ans
+        order, groups = _group(indexes, coder.num_tables)
+        grouped = np.empty(len(indexes), np.int32)
+        for table, start, end in groups:
+            grouped[start:end] = ans.decode(coder._models[table], end - start)
+        entries = np.empty_like(grouped)
+        entries[order] = grouped
+        escapes = coder._escapes[indexes]
+        outside = np.flatnonzero(entries == escapes)
+        if outside.size:
+            entries[outside] = self._decode_escaped(escapes[outside])
+        entries += coder._offsets[indexes]
+        return entries
+
+    def finish(self) -> None:
+        """Check that nothing is left.
+
+        Raises:
+            BitstreamError: some bytes are.
+        """
+        if not self._ans.is_empty():
+            raise BitstreamError(f"compressed file: expected a substream to end with its last symbol; {MISMATCH}")
+
+    def _decode_escaped(self, escapes: np.ndarray) -> np.ndarray:
+        lengths = self._ans.decode(self._coder._length_model, len(escapes))
+        order, groups = _group(lengths, _NUM_LENGTHS)
+        rests = np.zeros(len(escapes), np.int32)
+        for length, start, end in groups:
+            if length > 1:
+                rests[start:end] = self._ans.decode(_uniform(length), end - start)
+        numbers = np.empty_like(rests)
+        numbers[order] = rests
+        numbers += 1 << lengths >> 1
+        return np.where(numbers & 1, -(numbers + 1 >> 1), (numbers >> 1) + escapes)
+
+
+def _group(indexes: np.ndarray, num_tables: int) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
+    """Return the stable order that sorts `indexes`, and (index, start, end) of every run of equal ones in it."""
+    order = np.argsort(indexes.astype(np.uint8 if num_tables <= 256 else np.uint16), kind="stable")  # radix: 8, 16 bits
+    counts = np.bincount(indexes, minlength=num_tables)
+    ends = np.cumsum(counts)
+    return order, [(int(i), int(ends[i] - counts[i]), int(ends[i])) for i in np.flatnonzero(counts)]
+
+
+def _categorical(frequencies: np.ndarray) -> Any:
+    return _stream.model.Categorical(frequencies.astype(np.float64), perfect=False, lazy=False)
+
+
+def _uniform(length: int) -> Any:
+    return _stream.model.Uniform(1 << length - 1)

@@ -1,0 +1,95 @@
+"""A copy of a codec that codes fast: same weights, same substreams, other arithmetic.
+
+What the entropy coder's tables are chosen by (hyper-synthesis, context, entropy parameters) is computed in float64.
+There two devices, thread counts or library versions differ by 1e-16, too little to choose another table but in one
+picture of a hundred thousand; in float32 a 1x1 convolution already differs between one thread and two, and a picture
+has 300,000 scales to be put into tables. These networks work at 1/16 of the resolution; float64 doubles their time.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal, final
+
+import torch
+from torch import nn
+
+from ..adapters import CodecAdapter
+from ..errors import PairError
+from ..precision import bf16_is_fast
+from .context import CheckerboardContext, sees_only
+from .tables import EntropyHash, is_entropy_model
+from .transforms import Transform
+from .wavefront import code_serial_contexts
+
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+@final
+class FastCodec:
+    """A copy of a codec of CompressAI's API, for coding only.
+
+    Attributes:
+        adapter: the codec's adapter, copied with its module.
+        entropy: the hash of what was coded since its last reset.
+
+    Args:
+        adapter: has entropy models of CompressAI's kind in its module; it is left as it is.
+        precision: of the modules named `g_a` and `g_s`; "auto" is bf16 on devices that compute in it.
+
+    Raises:
+        PairError: the tables are not up to date, or the module cannot be copied.
+    """
+
+    def __init__(self, adapter: CodecAdapter, precision: Precision) -> None:
+        try:
+            self.adapter = copy.deepcopy(adapter)
+        except (RuntimeError, TypeError) as error:
+            raise PairError(
+                f"codec {type(adapter.module).__name__}: expected a module that can be copied, got {error}; "
+                "detach the tensors that it keeps."
+            ) from None
+        module = self.adapter.module.eval().requires_grad_(False)
+        device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+        bf16 = precision == "bf16" or (precision == "auto" and bf16_is_fast(device))
+        exact = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        dtypes = {
+            "g_a": (torch.bfloat16 if bf16 else torch.float32, exact),
+            "g_s": (torch.bfloat16 if bf16 else torch.float32, torch.float32),
+            "h_a": (torch.float32, exact),  # the encoder's alone: what it gives is rounded and coded
+        }
+        transforms: dict[nn.Module, Transform] = {}
+        places = [
+            (parent, name, child)
+            for parent in module.modules()
+            for name, child in parent.named_children()
+            if name in dtypes
+        ]
+        for parent, name, _ in places:
+            setattr(parent, name, nn.Identity())
+        module.to(exact)
+        for part in module.modules():
+            if any(parameter is not None for parameter in part._parameters.values()):
+                part.register_forward_pre_hook(lambda _, args: tuple(_to(exact, value) for value in args))
+        for parent, name, child in places:
+            transforms.setdefault(child, Transform(child, *dtypes[name]))
+            setattr(parent, name, transforms[child])
+        self.entropy = EntropyHash(module)
+        code_serial_contexts(module, self.entropy)
+        for owner in list(module.modules()):
+            _replace_checkerboard(owner)
+
+
+def can_be_fast(adapter: CodecAdapter) -> bool:
+    """Return whether the codec has entropy models whose coding can be replaced."""
+    return any(is_entropy_model(module) for module in adapter.module.modules())
+
+
+def _to(dtype: torch.dtype, value: Any) -> Any:
+    return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+def _replace_checkerboard(owner: Any) -> None:
+    context: Any = getattr(owner, "context_prediction", None)
+    if hasattr(owner, "anchor_parity") and sees_only(context, lambda row, column, _: (row + column) % 2 == 1):
+        owner.context_prediction = CheckerboardContext(context, owner.anchor_parity)
