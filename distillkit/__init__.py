@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .plugins import Plugins as Plugins
     from .plugins import load_plugins as load_plugins
     from .recipe import Recipe as Recipe
+    from .tap_points import Tap as Tap
     from .taps import TapProvider as TapProvider
     from .taps import TapShape as TapShape
     from .taps import TapShapes as TapShapes
@@ -70,6 +71,7 @@ _HOME = {
     "Recipe": "recipe",
     "RunInfo": "observers",
     "Step": "losses",
+    "Tap": "tap_points",
     "TapPair": "losses",
     "TapProvider": "taps",
     "TapShape": "taps",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from .errors import PairError
+from .nesting import flatten_strings, is_plain, nest_strings
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,9 @@ class CodecAdapter(ABC):
 class CompressAIAdapter(CodecAdapter):
     """A codec that speaks CompressAI's model API: `forward`, `compress`, `decompress`, `update`, `aux_loss`.
 
+    The last two may be missing, outputs may hold more than `x_hat` and `likelihoods`, and `strings` may be nested in
+    any way that is the same for every image.
+
     Entropy models (modules that hold a `_quantized_cdf` table) are kept in float32 under mixed precision: differences
     of cumulative probabilities are meaningless in bfloat16.
     """
@@ -107,11 +111,16 @@ class CompressAIAdapter(CodecAdapter):
     @override
     def compress(self, images: Tensor) -> CompressedLatents:
         output = cast(Any, self.module).compress(images)
-        return CompressedLatents([list(substream) for substream in output["strings"]], output["shape"])
+        strings, nesting = flatten_strings(output["strings"], len(images))
+        plain = is_plain(nesting)
+        return CompressedLatents(strings, output["shape"] if plain else {"shape": output["shape"], "strings": nesting})
 
     @override
     def decompress(self, latents: CompressedLatents) -> Tensor:
-        return cast(Any, self.module).decompress(latents.strings, latents.shape)["x_hat"]
+        strings, shape = latents.strings, latents.shape
+        if isinstance(shape, dict) and shape.keys() == {"shape", "strings"}:  # as `compress` made it
+            strings, shape = nest_strings(strings, shape["strings"]), shape["shape"]
+        return cast(Any, self.module).decompress(strings, shape)["x_hat"]
 
     @override
     def aux_loss(self) -> Tensor | None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
 
 from .adapters import CodecAdapter, as_codec, fingerprint
 from .checkpoint import read_tensors, write_tensors
@@ -79,6 +83,7 @@ def load_model(path: str | Path, plugins: Plugins | None = None) -> TrainedModel
     pair_class, config = plugins.configure("pair", about["pair"], about["options"], f"model {path}: pair")
     pair = pair_class(config)
     codec = as_codec(pair.build_student() if about["part"] == "student" else pair.build_teacher())
+    _fit_tables(codec.module, tensors)
     try:
         codec.module.load_state_dict(tensors)
     except RuntimeError as error:
@@ -88,3 +93,14 @@ def load_model(path: str | Path, plugins: Plugins | None = None) -> TrainedModel
         ) from None
     codec.module.eval()
     return TrainedModel(codec=codec, **about)
+
+
+def _fit_tables(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give entropy models buffers of the sizes in `tensors`: a fresh model's tables are empty."""
+    for prefix, part in module.named_modules():
+        if not hasattr(part, "_quantized_cdf"):
+            continue
+        for name, buffer in part.named_buffers(recurse=False):
+            saved = tensors.get(f"{prefix}.{name}" if prefix else name)
+            if saved is not None and saved.shape != buffer.shape:
+                setattr(part, name, torch.empty_like(saved))

@@ -14,6 +14,7 @@ from .adapters import CodecAdapter, as_codec
 from .components import Component
 from .errors import PairError
 from .losses import TapPair
+from .tap_points import Tap
 from .taps import TapBank, TapProvider, TapShapes, trace_modules
 
 
@@ -44,12 +45,12 @@ class CodecPair(Component, ABC):
     def build_student(self) -> nn.Module | CodecAdapter:
         """Return a freshly initialised student."""
 
-    def teacher_taps(self) -> Mapping[str, str] | None:
-        """Return role -> module path of the teacher, or None to have the taps found by probing."""
+    def teacher_taps(self) -> Mapping[str, str | Tap] | None:
+        """Return the teacher's taps, role -> path of a module or method, or `Tap`; None has them found by probing."""
         return None
 
-    def student_taps(self) -> Mapping[str, str] | None:
-        """Return role -> module path of the student, or None to have the taps found by probing."""
+    def student_taps(self) -> Mapping[str, str | Tap] | None:
+        """Return the student's taps, role -> path of a module or method, or `Tap`; None has them found by probing."""
         return None
 
 
@@ -78,13 +79,18 @@ class TeachingPair:
     The teacher is not a submodule of anything that is trained: it never enters the student's state or optimiser.
     """
 
-    def __init__(self, teacher: CodecAdapter, student: CodecAdapter, taps: tuple[Mapping[str, str], Mapping[str, str]]):
+    def __init__(
+        self,
+        teacher: CodecAdapter,
+        student: CodecAdapter,
+        taps: tuple[Mapping[str, str | Tap], Mapping[str, str | Tap]],
+    ):
         """Bind the two.
 
         Args:
             teacher: a trained codec; it is frozen here.
             student: the codec to be trained.
-            taps: the teacher's and the student's taps, role -> module path.
+            taps: the teacher's and the student's taps, role -> path or `Tap`.
         """
         self.teacher, self.student = teacher, student
         teacher.module.requires_grad_(False).eval()

@@ -22,6 +22,7 @@ from .pair import CodecPair, TapReport, TeachingPair, find_taps
 from .phases import Timeline
 from .plugins import Plugins
 from .recipe import Recipe
+from .tap_points import Tap
 from .task import DistillationTask
 
 
@@ -122,7 +123,9 @@ def _timeline(recipe: Recipe, plugins: Plugins) -> Timeline:
     return Timeline(phases, recipe.num_steps, terms)
 
 
-def _teacher(recipe: Recipe, pair: CodecPair, plugins: Plugins) -> tuple[CodecAdapter, str, Mapping[str, str] | None]:
+def _teacher(
+    recipe: Recipe, pair: CodecPair, plugins: Plugins
+) -> tuple[CodecAdapter, str, Mapping[str, str | Tap] | None]:
     """Return the teacher, its fingerprint, and the taps that its own pair, which may be another one, names for it."""
     if recipe.teacher is None:
         if pair.teacher_lmbda not in (None, recipe.lmbda):

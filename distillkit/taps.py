@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .adapters import CodecAdapter, CodecOutput
 from .components import Component
 from .errors import TapError, did_you_mean
+from .tap_points import Tap, as_map, find_method, listening
 
 
 class TapShape(NamedTuple):
@@ -62,13 +63,18 @@ class TapProvider(Component, ABC):
 
 
 def trace_modules(codec: CodecAdapter, images: Tensor) -> list[TracedModule]:
-    """Run the codec once in eval mode and return every module that gave one (B, C, H, W) tensor, in finishing order."""
+    """Run the codec once in eval mode and return every module that gave one feature map, in finishing order.
+
+    Tokens, shape (B, H * W, C), count as a map, see `as_map`.
+    """
     trace: list[TracedModule] = []
+    image_size = (images.shape[2], images.shape[3])
 
     def record(path: str, module: nn.Module) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.ndim == 4:
-                trace.append(TracedModule(path, type(module).__name__, TapShape(*output.shape[1:])))
+            features = as_map(output, image_size) if isinstance(output, Tensor) else None
+            if features is not None:
+                trace.append(TracedModule(path, type(module).__name__, TapShape(*features.shape[1:])))
 
         return hook
 
@@ -99,51 +105,61 @@ class TapBank:
     and they are copied from then on.
     """
 
-    def __init__(self, codec: CodecAdapter, paths: Mapping[str, str], side: str) -> None:
+    def __init__(self, codec: CodecAdapter, taps: Mapping[str, str | Tap], side: str) -> None:
         """Hook the modules.
 
         Args:
             codec: the codec to listen to.
-            paths: role -> module path.
+            taps: role -> where its features come from; a string is the path of a module or method.
             side: "student" or "teacher", for messages.
 
         Raises:
-            TapError: the codec has no module of that path.
+            TapError: the codec has no module or method of that path.
         """
         self.codec = codec
         self.name = f"{side} {type(codec.module).__name__}"
-        self.paths = dict(paths)
+        self.taps = {role: tap if isinstance(tap, Tap) else Tap(tap) for role, tap in taps.items()}
         self._wanted: frozenset[str] = frozenset()
         self._stop_early = False
+        self._image_size = (0, 0)
         self._captured: dict[str, _Capture] = {}
         self._copied: set[str] = set()
+        self._methods: dict[str, tuple[nn.Module, str]] = {}
         modules = dict(codec.module.named_modules())
-        for role, path in self.paths.items():
-            if path not in modules:
-                hint = did_you_mean(path, modules)
-                raise TapError(f"tap '{role}': no module '{path}' in {self.name}.{hint}")
-            modules[path].register_forward_hook(self._hook(role))
+        for role, tap in self.taps.items():
+            if tap.path in modules:
+                modules[tap.path].register_forward_hook(lambda _, __, output, role=role: self._hear(role, output))
+            elif method := find_method(codec.module, tap.path):
+                self._methods[role] = method
+            else:
+                hint = did_you_mean(tap.path, modules)
+                raise TapError(f"tap '{role}': no module or method '{tap.path}' in {self.name}.{hint}")
 
-    def _hook(self, role: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            if role not in self._wanted:
-                return
-            if not isinstance(output, Tensor):
-                raise TapError(
-                    f"tap '{role}': expected module '{self.paths[role]}' of {self.name} to return one tensor, got "
-                    f"{type(output).__name__}. Tap a module inside it."
-                )
-            if role in self._captured:
-                raise TapError(
-                    f"tap '{role}': module '{self.paths[role]}' of {self.name} ran twice in one forward pass, so it is "
-                    "not clear which output is meant. Tap a module that runs once."
-                )
-            features = output.clone() if role in self._copied else output
-            self._captured[role] = _Capture(features, features._version)
-            if self._stop_early and len(self._captured) == len(self._wanted):
-                raise _StopForward
-
-        return hook
+    def _hear(self, role: str, output: Any) -> None:
+        if role not in self._wanted:
+            return
+        tap = self.taps[role]
+        features = tap.read(output) if tap.read else output
+        if not isinstance(features, Tensor):
+            raise TapError(
+                f"tap '{role}': expected '{tap.path}' of {self.name} to return one tensor, got "
+                f"{type(features).__name__}. Tap a module inside it, or give a distillkit.Tap with `read`."
+            )
+        feature_map = as_map(features, self._image_size)
+        if feature_map is None:
+            raise TapError(
+                f"tap '{role}': expected features of shape (B, C, H, W), or tokens of shape (B, H * W, C), from "
+                f"'{tap.path}' of {self.name}, got {tuple(features.shape)}. Give a distillkit.Tap with `read`."
+            )
+        if role in self._captured:
+            raise TapError(
+                f"tap '{role}': '{tap.path}' of {self.name} ran twice in one forward pass, so it is not clear which "
+                "output is meant. Tap one that runs once."
+            )
+        feature_map = feature_map.clone() if role in self._copied else feature_map
+        self._captured[role] = _Capture(feature_map, feature_map._version)
+        if self._stop_early and len(self._captured) == len(self._wanted):
+            raise _StopForward
 
     def run(
         self, images: Tensor, roles: Collection[str], stop_early: bool = False
@@ -159,23 +175,20 @@ class TapBank:
             TapError: a tap is unknown, did not fire, or was overwritten after it was captured.
         """
         self._check_known(roles)
-        self._wanted, self._stop_early, self._captured = frozenset(roles), stop_early and bool(roles), {}
+        self._stop_early = stop_early and bool(roles)
         output: CodecOutput | None = None
-        try:
-            output = self.codec.forward(images)
-        except _StopForward:
-            pass
-        finally:
-            captured, self._captured, self._wanted = self._captured, {}, frozenset()
+        with suppress(_StopForward):
+            output = self._listen(images, roles)
+        captured, self._captured = self._captured, {}
         for role in roles:
             if role not in captured:
                 raise TapError(
-                    f"tap '{role}': module '{self.paths[role]}' of {self.name} did not run in the forward pass. "
+                    f"tap '{role}': '{self.taps[role].path}' of {self.name} did not run in the forward pass. "
                     "Its features would be missing from the loss; tap a module that runs."
                 )
             if captured[role].features._version != captured[role].version:
                 raise TapError(
-                    f"tap '{role}': the output of module '{self.paths[role]}' of {self.name} was overwritten in place "
+                    f"tap '{role}': the output of '{self.taps[role].path}' of {self.name} was overwritten in place "
                     "after it was captured, which the probe had not seen. Tap the activation behind it instead."
                 )
         return output, {role: captured[role].features for role in roles}
@@ -185,7 +198,7 @@ class TapBank:
         with _eval_mode(self.codec.module), torch.no_grad():
             while True:
                 try:
-                    output, features = self.run(images, list(self.paths))
+                    output, features = self.run(images, list(self.taps))
                     break
                 except TapError:
                     overwritten = self._find_overwritten(images)
@@ -193,37 +206,42 @@ class TapBank:
                         raise
                     self._copied |= overwritten
         assert output is not None
-        shapes: dict[str, TapShape] = {}
-        for role, tensor in features.items():
-            if tensor.ndim != 4:
-                raise TapError(
-                    f"tap '{role}': expected features of shape (B, C, H, W) from module '{self.paths[role]}' of "
-                    f"{self.name}, got {tuple(tensor.shape)}."
-                )
-            shapes[role] = TapShape(*tensor.shape[1:])
-        return output, shapes
+        return output, {role: TapShape(*tensor.shape[1:]) for role, tensor in features.items()}
 
     @property
     def copied(self) -> frozenset[str]:
         """Roles whose features are copied because something overwrites them in place."""
         return frozenset(self._copied)
 
+    def _listen(self, images: Tensor, roles: Collection[str]) -> CodecOutput:
+        self._captured, self._wanted = {}, frozenset(roles)
+        self._image_size = (images.shape[2], images.shape[3])
+        try:
+            with ExitStack() as stack:
+                for role in self._wanted & self._methods.keys():
+                    stack.enter_context(
+                        listening(*self._methods[role], lambda output, role=role: self._hear(role, output))
+                    )
+                return self.codec.forward(images)
+        finally:
+            self._wanted = frozenset()
+
     def _find_overwritten(self, images: Tensor) -> set[str]:
         found: set[str] = set()
-        for role in set(self.paths) - self._copied:
-            self._wanted, self._stop_early, self._captured = frozenset([role]), False, {}
-            self.codec.forward(images)
+        self._stop_early = False
+        for role in set(self.taps) - self._copied:
+            self._listen(images, [role])
             capture = self._captured.get(role)
             if capture is not None and capture.features._version != capture.version:
                 found.add(role)
-        self._captured, self._wanted = {}, frozenset()
+        self._captured = {}
         return found
 
     def _check_known(self, roles: Collection[str]) -> None:
         for role in roles:
-            if role not in self.paths:
-                hint = did_you_mean(role, self.paths)
-                raise TapError(f"no tap '{role}' in {self.name}; it has {', '.join(sorted(self.paths))}.{hint}")
+            if role not in self.taps:
+                hint = did_you_mean(role, self.taps)
+                raise TapError(f"no tap '{role}' in {self.name}; it has {', '.join(sorted(self.taps))}.{hint}")
 
 
 @contextmanager

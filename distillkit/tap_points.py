@@ -1,0 +1,73 @@
+"""Where a tap's features come from: a module or a method, by path, and how its output becomes a feature map."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+
+from torch import Tensor, nn
+
+
+@final
+@dataclass(frozen=True)
+class Tap:
+    """A place in a codec; where a plain path will do, a pair may name that instead.
+
+    Attributes:
+        path: of a module (`g_a.3`) or of a method of one (`analysis`, `g_a.encode`).
+        read: what makes features of its output, of shape (B, C, H, W) or, as tokens in raster order, (B, H * W, C);
+            None where the output is such a tensor itself.
+    """
+
+    path: str
+    read: Callable[[Any], Tensor] | None = None
+
+
+def as_map(features: Tensor, image_size: tuple[int, int]) -> Tensor | None:
+    """Return features as a map of shape (B, C, H, W), or None if they are none.
+
+    Args:
+        features: a map, or tokens in raster order, of shape (B, H * W, C), of the image's aspect ratio.
+        image_size: height and width of the codec's input in pixels.
+    """
+    if features.ndim == 4:
+        return features
+    if features.ndim != 3 or features.shape[1] == 0:
+        return None
+    height, width = image_size
+    reduction = math.isqrt(height * width // features.shape[1])
+    if reduction == 0 or height % reduction or width % reduction:
+        return None
+    rows, columns = height // reduction, width // reduction
+    return features.transpose(1, 2).unflatten(2, (rows, columns)) if rows * columns == features.shape[1] else None
+
+
+def find_method(root: nn.Module, path: str) -> tuple[nn.Module, str] | None:
+    """Return the module that has the method of this path, and the method's name, or None if there is none."""
+    parent, _, name = path.rpartition(".")
+    owner = dict(root.named_modules()).get(parent)
+    return (owner, name) if owner is not None and callable(getattr(owner, name, None)) else None
+
+
+@contextmanager
+def listening(owner: nn.Module, method: str, heard: Callable[[Any], None]) -> Iterator[None]:
+    """Call `heard(output)` whenever `owner.method` returns, for as long as the context lasts."""
+    before = getattr(owner, method)
+    own = owner.__dict__.get(method)  # of the object itself, not of its class
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        output = before(*args, **kwargs)
+        heard(output)
+        return output
+
+    owner.__dict__[method] = call
+    try:
+        yield
+    finally:
+        if own is None:
+            del owner.__dict__[method]
+        else:
+            owner.__dict__[method] = own
