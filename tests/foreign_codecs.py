@@ -181,12 +181,13 @@ class Sequence(nn.Module):
         def forward(self, x):
             return x.transpose(1, 2).unflatten(2, self.grid["size"])
 
-    def __init__(self, width):
+    def __init__(self, width, stages=4):
         super().__init__()
-        grid, widths = {}, (3, width, width, width, 16)
+        grid, widths = {}, (3, *[width] * (stages - 1), 16)
         merges = [self.Merge(*pair, grid) for pair in itertools.pairwise(widths)]
         self.g_a = nn.Sequential(*merges, self.ToMap(grid))
-        self.g_s = nn.Sequential(nn.ConvTranspose2d(16, width, 4, 4), nn.ConvTranspose2d(width, 3, 4, 4))
+        rest = 2 ** (stages - 2)
+        self.g_s = nn.Sequential(nn.ConvTranspose2d(16, width, 4, 4), nn.ConvTranspose2d(width, 3, rest, rest))
         self.entropy_bottleneck = EntropyBottleneck(16)
 
     def forward(self, x):
