@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal, final, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,18 @@ class CodecPair(Component, ABC):
     def teacher_lmbda(self) -> float | None:
         """The trade-off that a pretrained teacher was trained for, if that is known."""
         return None
+
+    @classmethod
+    def examples(cls) -> list[dict[str, Any]]:
+        """Return the options under which listings show the pair; by default every combination of listed choices."""
+        if any(field.is_required() for field in cls.Config.model_fields.values()):
+            return []
+        choices = {
+            name: get_args(field.annotation)
+            for name, field in cls.Config.model_fields.items()
+            if get_origin(field.annotation) is Literal
+        }
+        return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
 
     @abstractmethod
     def build_teacher(self) -> nn.Module | CodecAdapter:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 import distillkit
 from distillkit import testing
 from distillkit.adapters import as_codec, fingerprint
+from distillkit.export.export import export_model
 from distillkit.model_file import save_model
 
 COMPONENTS = distillkit.load_plugins().components
@@ -37,6 +40,28 @@ def test_a_codec_of_every_pair_is_saved_and_loaded_alone(name, part, tmp_path):
     data = distillkit.ImageCodec(codec, loaded.fingerprint).encode(picture)
     before = distillkit.ImageCodec(codec, loaded.fingerprint).decode(data)
     assert np.array_equal(distillkit.ImageCodec(loaded.codec, loaded.fingerprint).decode(data), before)
+
+
+@pytest.mark.parametrize("name", COMPONENTS["pair"])
+def test_every_pair_goes_the_whole_way(name, recipe, tmp_path):
+    """A step of each phase of FEDS, an export, and real bytes that the exported student's file decodes alike."""
+    data = {"train": recipe().data.train, "crop": 64, "batch_size": 1}
+    common = {"pair": {"name": name}, "data": data}
+    first = recipe(**common, trains="teacher", num_steps=1, schedule={"name": "core.constant"})
+    teacher = distillkit.train(first, tmp_path / "teacher")
+    losses = {"feds.alignment": {}, "feds.channel_entropy": {"calibration_crops": 1}}
+    run = tmp_path / "student"
+    distillkit.train(recipe(**common, losses=losses, teacher=teacher, num_steps=5, log_every=1), run)
+    phases = [json.loads(line)["phase"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert phases == ["align", "align", "channel", "channel", "finetune"]
+    student = distillkit.load_model(run)
+    export_model(student, "model", tmp_path / "exported.safetensors")
+    exported = distillkit.load_model(tmp_path / "exported.safetensors")
+    assert exported.fingerprint == student.fingerprint
+    picture = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    codec = distillkit.ImageCodec(student.codec, student.fingerprint)
+    data = codec.encode(picture)
+    assert np.array_equal(distillkit.ImageCodec(exported.codec, exported.fingerprint).decode(data), codec.decode(data))
 
 
 @pytest.mark.parametrize("name", COMPONENTS["schedule"])

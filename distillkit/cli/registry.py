@@ -43,15 +43,17 @@ def pairs(
     from ..plugins import load_plugins
 
     rows = describe_pairs(load_plugins(), timed=time)
-    table = Table("pair", "options", "part", title="Pairs (kMAC/pixel by torch.utils.flop_counter, at 256x256)")
-    times = ("encode_seconds", "decode_seconds") if time else ()
-    parts = ("analysis", "synthesis", "entropy")
-    for heading in ("params", *parts, "kMAC/pixel", *(name.replace("_seconds", " s") for name in times)):
-        table.add_column(heading, justify="right")
+    table = Table("codec", title="Pairs: parameters by part, and kMAC/pixel (torch.utils.flop_counter, 256x256)")
+    times = {"encode_seconds": "encode s", "decode_seconds": "decode s"} if time else {}
+    parts = {"analysis": "g_a", "synthesis": "g_s", "entropy": "rest"}
+    for heading in ("params", *parts.values(), "kMAC/px", *times.values()):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        options = ", ".join(f"{key} = {value}" for key, value in row["options"].items())
+        own = row["options"].get(row["part"], row["options"])  # those of teacher or student alone, where they differ
+        words = [value if isinstance(value, str) else f"{key}={value}" for key, value in own.items()]
         counts = [row["num_parameters"], *(row["parameters_by_part"][part] for part in parts)]
         sizes = (f"{count / 1e6:.2f} M" for count in counts)
         seconds = (f"{row[name]:.2f}" for name in times)
-        table.add_row(row["pair"], options, row["part"], *sizes, f"{row['kmac_per_pixel']:.1f}", *seconds)
+        name = " ".join([row["pair"], *words, row["part"]])
+        table.add_row(name, *sizes, f"{row['kmac_per_pixel']:.1f}", *seconds, end_section=row["part"] == "student")
     show(table, json.dumps(rows, indent=2), as_json)

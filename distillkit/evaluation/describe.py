@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from time import perf_counter
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import numpy as np
 
 from ..adapters import CodecAdapter, as_codec, fingerprint
 from ..codec.runtime import ImageCodec
-from ..components import ComponentConfig
+from ..pair import CodecPair
 from ..plugins import Plugins
 from .complexity import kmac_per_pixel, num_parameters, parameters_by_part
 
@@ -19,9 +18,7 @@ TIMED_SIZE = (512, 768)
 
 
 def describe_pairs(plugins: Plugins, *, timed: bool = False) -> list[dict[str, Any]]:
-    """Return one row for teacher and student of every registered pair, in every combination of its listed choices.
-
-    Options that are not a choice from a list stand at their defaults; a pair without defaults for all is left out.
+    """Return one row for teacher and student of every registered pair, under each of its `examples`.
 
     Args:
         plugins: where the pairs are registered.
@@ -29,17 +26,15 @@ def describe_pairs(plugins: Plugins, *, timed: bool = False) -> list[dict[str, A
             files, from pixels to pixels.
     """
     rows = []
-    for name, pair_class in sorted(plugins.components["pair"].items()):
-        if any(field.is_required() for field in pair_class.Config.model_fields.values()):
-            continue
-        for options in _choices(pair_class.Config):
-            _, config = plugins.configure("pair", name, options, f"pair {name}")
-            pair: Any = pair_class(config)  # type: ignore[call-arg]
+    for name in sorted(plugins.components["pair"]):
+        pair_class: type[CodecPair] = plugins.get("pair", name, "pairs")
+        for options in pair_class.examples():
+            pair = pair_class(plugins.configure("pair", name, options, f"pair {name}")[1])
             for part, build in (("teacher", pair.build_teacher), ("student", pair.build_student)):
                 codec = as_codec(build())
                 row = {
                     "pair": name,
-                    "options": config.model_dump(mode="json"),
+                    "options": options,
                     "part": part,
                     "num_parameters": num_parameters(codec.module),
                     "parameters_by_part": parameters_by_part(codec.module),
@@ -63,12 +58,3 @@ def _coding_seconds(adapter: CodecAdapter) -> dict[str, float]:
         codec.decode(data)
         seconds = {"encode_seconds": between - start, "decode_seconds": perf_counter() - between}
     return seconds
-
-
-def _choices(config: type[ComponentConfig]) -> list[dict[str, Any]]:
-    lists = {
-        name: get_args(field.annotation)
-        for name, field in config.model_fields.items()
-        if get_origin(field.annotation) is Literal
-    }
-    return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, final
+from typing import TYPE_CHECKING, Annotated, Any, Literal, final, get_args
 
 from pydantic import Field, model_validator
 
@@ -101,6 +101,18 @@ class CompressAIPair(distillkit.CodecPair):
 
         teacher: Teacher = Teacher(N=24, M=32)
         student: Architecture = Architecture(N=12, M=32)
+
+    @classmethod
+    def examples(cls) -> list[dict[str, Any]]:
+        """Return each architecture at the zoo's quality 4, or of its paper's size, and a thinner student."""
+        listed = []
+        for name in get_args(Architecture.model_fields["architecture"].annotation):
+            if name.startswith("elic2022"):
+                sizes, thin = {"N": 192, "M": 320}, {"N": 64, "M": 320}
+            else:
+                sizes, thin = {"quality": 4}, {"N": 96} if name.startswith("cheng2020") else {"N": 64, "M": 192}
+            listed.append({"teacher": {"architecture": name, **sizes}, "student": {"architecture": name, **thin}})
+        return listed
 
     @property
     def pretrained_teacher(self) -> bool:
