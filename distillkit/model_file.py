@@ -15,6 +15,7 @@ from .adapters import CodecAdapter, as_codec, fingerprint
 from .checkpoint import read_tensors, write_tensors
 from .errors import CheckpointError
 from .plugins import Plugins, load_plugins
+from .zoo import PREFIX, find
 
 FORMAT = "distillkit-model-1"
 MODEL_NAME = "model.safetensors"  #: of the trained model in its run folder
@@ -48,29 +49,48 @@ def save_model(
     options: dict[str, Any],
     part: Literal["student", "teacher"],
     lmbda: float,
+    *,
+    half: bool = False,
 ) -> None:
     """Compute the entropy coder's tables and write the codec to `path` (safetensors).
+
+    Args:
+        path: the file.
+        codec: what is written.
+        pair: name of the pair that it comes from.
+        options: the pair's options.
+        part: which of the pair's two codecs it is.
+        lmbda: rate-distortion trade-off that it was trained for.
+        half: write weights in half precision. They are rounded to it in `codec`, too, and the tables and the
+            fingerprint follow from the rounded ones, so that the file and `codec` are the same model.
 
     Raises:
         CheckpointError: the file cannot be written.
     """
+    parameters = dict(codec.module.named_parameters())
+    if half:
+        for parameter in parameters.values():
+            parameter.data = parameter.data.half().float()
     codec.update()
+    state = codec.module.state_dict()
+    if half:
+        state = {name: tensor.half() if name in parameters else tensor for name, tensor in state.items()}
     about = {"pair": pair, "options": options, "part": part, "lmbda": lmbda, "fingerprint": fingerprint(codec.module)}
-    write_tensors(path, codec.module.state_dict(), {"format": FORMAT, "model": json.dumps(about)})
+    write_tensors(path, state, {"format": FORMAT, "model": json.dumps(about)})
 
 
 def load_model(path: str | Path, plugins: Plugins | None = None) -> TrainedModel:
     """Read a trained codec; the teacher is not needed for a student.
 
     Args:
-        path: a `model.safetensors`, or a run folder that holds one.
+        path: a `model.safetensors`, a run folder that holds one, or `zoo:NAME` for a model that ships (see `zoo`).
         plugins: where its pair is registered; by default the installed plugins.
 
     Raises:
         CheckpointError: the file is missing, damaged or not a model.
         RecipeError: its pair is not registered.
     """
-    path = Path(path)
+    path = find(str(path)) if str(path).startswith(PREFIX) else Path(path)
     if path.is_dir():
         path = path / MODEL_NAME
     if not path.is_file():
