@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from distillkit.codec.context import CheckerboardContext, MaskedContext, sees_only
 from distillkit.codec.stopwatch import Stopwatch
-from distillkit.codec.tables import EntropyHash
+from distillkit.codec.tables import EntropyWatch
 from distillkit.codec.wavefront import Wavefront, code_serial_contexts
 
 from .lively import adapter
@@ -68,7 +68,7 @@ def prepared(kind):
     """Return a serial codec's owner in float64, its own coding intact, and the wavefront for it."""
     module = adapter(kind).module.double()
     owner = module if kind == "serial" else module.latent_codec.y
-    return owner, Wavefront(owner, EntropyHash(module, Stopwatch()).tables[owner.gaussian_conditional])
+    return owner, Wavefront(owner, EntropyWatch(module, Stopwatch()).tables[owner.gaussian_conditional])
 
 
 @pytest.mark.parametrize("kind", ["serial", "raster-scan"])
@@ -106,7 +106,7 @@ class _Nowhere:
 )
 def test_only_serial_contexts_are_replaced(kind, replaced):
     module = adapter(kind).module
-    code_serial_contexts(module, EntropyHash(module, Stopwatch()))
+    code_serial_contexts(module, EntropyWatch(module, Stopwatch()))
     owners = [part for part in module.modules() if "context_prediction" in dict(part.named_children())]
     assert [sorted({"_compress_ar", "_decompress_ar", "compress", "decompress"} & set(vars(o))) for o in owners] == [
         replaced

@@ -20,7 +20,7 @@ from ..precision import bf16_is_fast
 from .bitstream import CompressedImage
 from .context import CheckerboardContext, sees_only
 from .stopwatch import Stopwatch
-from .tables import EntropyHash, is_entropy_model
+from .tables import EntropyWatch, is_entropy_model
 from .transforms import Transform
 from .wavefront import code_serial_contexts
 
@@ -82,17 +82,17 @@ class FastCodec:
                 if name == "g_s":  # nothing is synthesised from latents that are not what was encoded
                     transforms[child].register_forward_pre_hook(lambda *_: self._check())
             setattr(parent, name, transforms[child])
-        self._entropy = EntropyHash(module, stopwatch)
+        self._entropy = EntropyWatch(module, stopwatch)
         code_serial_contexts(module, self._entropy)
         for owner in list(module.modules()):
             _replace_checkerboard(owner)
 
     @torch.no_grad()
-    def compress(self, images: Tensor) -> tuple[CompressedLatents, bytes]:
-        """Return the latents of `images`, shape (B, 3, H, W), range [0, 1], and their entropy hash."""
+    def compress(self, images: Tensor) -> tuple[CompressedLatents, dict[str, int]]:
+        """Return the latents of `images`, shape (B, 3, H, W), range [0, 1], and the entropy models' checksums."""
         self._entropy.reset()
         with torch.autocast(images.device.type, enabled=False), self._stopwatch.time("entropy network"):
-            return self.adapter.compress(images), self._entropy.digest()
+            return self.adapter.compress(images), self._entropy.checksums()
 
     @torch.no_grad()
     def decompress(self, latents: CompressedLatents, image: CompressedImage) -> Tensor:
@@ -122,7 +122,7 @@ class FastCodec:
 
     def _check(self) -> None:
         if self._expected is not None:
-            self._expected.check_decoded(self._entropy.digest())
+            self._expected.check_decoded(self._entropy.checksums())
 
 
 def can_be_fast(adapter: CodecAdapter) -> bool:
