@@ -77,7 +77,7 @@ def evaluate(
     """
     if not paths:
         raise DataError("evaluation: expected at least one picture, got none; check the folder of test images.")
-    names = _output_names(paths)
+    names = output_names(paths)
     originals = {path.resolve() for path in paths}
     for name in names:
         if (out / f"{name}.png").resolve() in originals:
@@ -161,7 +161,7 @@ def _measure(
     )
 
 
-def _output_names(paths: Sequence[Path]) -> list[str]:
+def output_names(paths: Sequence[Path]) -> list[str]:
     """Return a name for each path: its place under their common folder, without suffix, numbered where taken."""
     absolute = [Path(os.path.abspath(path)) for path in paths]
     root = os.path.commonpath([path.parent for path in absolute])
