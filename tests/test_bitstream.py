@@ -2,16 +2,18 @@ import random
 import struct
 import zlib
 
+import numpy as np
 import pytest
 
-from distillkit.codec.bitstream import CompressedImage, read, write
+from distillkit.codec.bitstream import NO_HASH, CompressedImage, entropy_hash, read, step_checksum, write
 from distillkit.errors import BitstreamError
 
 FINGERPRINT = bytes(range(8))
+HEAD = b"DKIC\x02" + FINGERPRINT + b"hash\0"  # up to the width
 
 
 def example(*substreams: bytes, width: int = 768, height: int = 512) -> CompressedImage:
-    return CompressedImage(FINGERPRINT, width, height, substreams)
+    return CompressedImage(FINGERPRINT, width, height, substreams, b"hash")
 
 
 def sealed(body: bytes) -> bytes:
@@ -20,7 +22,7 @@ def sealed(body: bytes) -> bytes:
 
 def test_bytes_are_as_documented():
     data = write(example(b"ab", b"", b"x" * 300, width=0x0102, height=3))
-    body = b"DKIC\x01" + FINGERPRINT + b"\x02\x01\x03\x00\x03" + b"\x02\x00\xac\x02" + b"ab" + b"x" * 300
+    body = HEAD + b"\x02\x01\x03\x00\x03" + b"\x02\x00\xac\x02" + b"ab" + b"x" * 300
     assert data == sealed(body)
 
 
@@ -47,20 +49,21 @@ def test_overhead_of_three_substreams():
     [
         (b"", r"byte 0: expected b'DKIC', got b''"),
         (b"\x89PNG" + bytes(60), r"expected b'DKIC', got b'\\x89PNG'; this is not a file"),
-        (b"DKIC\x01", "expected at least 23 bytes, got 5; the file is damaged"),
-        (sealed(b"DKIC\x02" + bytes(14)), "byte 4: expected format version 1, got 2; read it with"),
+        (b"DKIC\x02", "expected at least 28 bytes, got 5; the file is damaged"),
+        (sealed(b"DKIC\x01" + bytes(19)), "byte 4: expected format version 2, got 1; read it with"),
+        (sealed(HEAD[:-1] + b"\1\5\0\5\0\1\0"), "byte 17: expected colour 0 .8-bit sRGB., got 1"),
         (write(example(b"abc"))[:-1], "expected CRC-32"),
-        (sealed(b"DKIC\x01" + FINGERPRINT + b"\0\0\5\0\1\0"), "sides of 1 to 65535 pixels, got 0x5"),
-        (sealed(b"DKIC\x01" + FINGERPRINT + b"\5\0\0\0\1\0"), "sides of 1 to 65535 pixels, got 5x0"),
-        (sealed(b"DKIC\x01" + FINGERPRINT + b"\5\0\5\0\0\0"), "expected 1 to 64 substreams, got 0"),
-        (sealed(b"DKIC\x01" + FINGERPRINT + b"\5\0\5\0\x41" + bytes(65)), "expected 1 to 64 substreams, got 65"),
-        (sealed(b"DKIC\x01" + FINGERPRINT + b"\5\0\5\0\1\3ab"), "substreams of 3 bytes in all, got 2"),
-        (sealed(b"DKIC\x01" + FINGERPRINT + b"\5\0\5\0\1\1ab"), "substreams of 1 bytes in all, got 2"),
-        (sealed(b"DKIC\x01" + FINGERPRINT + b"\5\0\5\0\2\1\1a"), "substreams of 2 bytes in all, got 1"),
-        (sealed(b"DKIC\x01" + FINGERPRINT + b"\5\0\5\0\2\0"), "length of substream 1"),
-        (sealed(b"DKIC\x01" + FINGERPRINT + b"\5\0\5\0\1\x81\0a"), "length of substream 0"),
-        (sealed(b"DKIC\x01" + FINGERPRINT + b"\5\0\5\0\1" + b"\xff" * 5 + b"\1"), "length of substream 0"),
-        (sealed(b"DKIC\x01" + FINGERPRINT + b"\5\0\5\0\1\xff"), "length of substream 0"),
+        (sealed(HEAD + b"\0\0\5\0\1\0"), "sides of 1 to 65535 pixels, got 0x5"),
+        (sealed(HEAD + b"\5\0\0\0\1\0"), "sides of 1 to 65535 pixels, got 5x0"),
+        (sealed(HEAD + b"\5\0\5\0\0\0"), "expected 1 to 64 substreams, got 0"),
+        (sealed(HEAD + b"\5\0\5\0\x41" + bytes(65)), "expected 1 to 64 substreams, got 65"),
+        (sealed(HEAD + b"\5\0\5\0\1\3ab"), "substreams of 3 bytes in all, got 2"),
+        (sealed(HEAD + b"\5\0\5\0\1\1ab"), "substreams of 1 bytes in all, got 2"),
+        (sealed(HEAD + b"\5\0\5\0\2\1\1a"), "substreams of 2 bytes in all, got 1"),
+        (sealed(HEAD + b"\5\0\5\0\2\0"), "length of substream 1"),
+        (sealed(HEAD + b"\5\0\5\0\1\x81\0a"), "length of substream 0"),
+        (sealed(HEAD + b"\5\0\5\0\1" + b"\xff" * 5 + b"\1"), "length of substream 0"),
+        (sealed(HEAD + b"\5\0\5\0\1\xff"), "length of substream 0"),
     ],
 )
 def test_each_check(data, message):
@@ -76,6 +79,7 @@ def test_each_check(data, message):
         (example(), "got 0"),
         (example(*[b""] * 65), "got 65"),
         (CompressedImage(b"short", 1, 1, (b"",)), "fingerprint of 8 bytes, got 5"),
+        (CompressedImage(FINGERPRINT, 1, 1, (b"",), b"no"), "entropy hash of 4 bytes, got 2"),
     ],
 )
 def test_writing_checks_too(image, message):
@@ -97,7 +101,7 @@ def mutate(rng: random.Random, data: bytes, other: bytes) -> bytes:
     elif kind == 3:
         changed[place:] = other[rng.randrange(len(other)) :]
     elif kind == 4:
-        changed = bytearray(rng.choice([b"", b"DKIC", b"DKIC\x01"]) + rng.randbytes(rng.randint(0, 80)))
+        changed = bytearray(rng.choice([b"", b"DKIC", b"DKIC\x02"]) + rng.randbytes(rng.randint(0, 80)))
     else:
         changed += rng.randbytes(rng.randint(1, 8))
     return bytes(changed)
@@ -136,3 +140,29 @@ def test_resealed_mutations_are_refused_or_have_one_meaning():
             assert write(got) == data
             outcomes[True] += 1
     assert min(outcomes.values()) > 1000
+
+
+def test_entropy_hash_by_hand():
+    """CRC-32 over indexes and values of each step, then over names and checksums in the order of the names."""
+    steps = [([1, 2], [256, -5]), ([0], [7])]
+    checksum = 0
+    for indexes, values in steps:
+        checksum = step_checksum(np.array(indexes, np.int64), np.array(values, np.int32), checksum)
+    y = zlib.crc32(struct.pack("<ii ii i i", 1, 2, 256, -5, 0, 7))
+    assert checksum == y
+    whole = zlib.crc32(b"y\0" + struct.pack("<I", y) + b"z\0" + struct.pack("<I", 9))
+    assert entropy_hash({"z": 9, "y": y}) == struct.pack("<I", whole)
+
+
+def test_entropy_hash_is_never_that_of_none(monkeypatch):
+    monkeypatch.setattr(zlib, "crc32", lambda *_: 0)
+    assert entropy_hash({"y": 5}) == b"\1\0\0\0" != NO_HASH
+
+
+def test_what_was_decoded_is_checked():
+    image = example(b"abc")
+    image.check_decoded(b"hash")
+    with pytest.raises(BitstreamError, match="entropy hash 68617368, got 68617369; either"):
+        image.check_decoded(b"hasi")
+    with pytest.raises(BitstreamError, match="got 00000000"):
+        image.check_decoded(NO_HASH)

@@ -20,7 +20,7 @@ def build(kind: str) -> ImageCodec:
     module = MeanScaleHyperprior(16, 24) if kind == "hyperprior" else Cheng2020AnchorCheckerboard(16)
     adapter = CompressAIAdapter(module)
     adapter.update()
-    return ImageCodec(adapter, fingerprint(module))
+    return ImageCodec(adapter, fingerprint(module), precision="fp32")
 
 
 @pytest.fixture(scope="module", params=["hyperprior", "checkerboard"])
@@ -34,7 +34,7 @@ def photograph(height: int, width: int) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(64, 64), (100, 150), (65, 1), (1, 1), (3, 200), (128, 64)])
 def test_decodes_what_the_model_decodes(codec, size):
-    """Padding, file and derived shape change nothing against the model called by hand."""
+    """Padding, file, coder and arithmetic change nothing but rounding against the model called by hand."""
     height, width = size
     image = photograph(height, width)
     decoded = codec.decode(codec.encode(image))
@@ -43,13 +43,14 @@ def test_decodes_what_the_model_decodes(codec, size):
 
     bottom, right = -height % 64, -width % 64
     padded = np.pad(image, ((0, bottom), (0, right), (0, 0)), mode="edge").astype(np.float32) / 255
-    module = codec.adapter.module
+    module = codec.adapter.module.eval()
     with torch.no_grad():
         batch = torch.from_numpy(padded).permute(2, 0, 1)[None].contiguous()
         coded = module.compress(batch)
         x_hat = module.decompress(coded["strings"], coded["shape"])["x_hat"]
-    expected = (x_hat[0, :, :height, :width].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    np.testing.assert_array_equal(decoded, expected)
+    expected = (x_hat[0, :, :height, :width].clamp(0, 1) * 255).round().permute(1, 2, 0).numpy()
+    assert abs(decoded - expected).max() <= 1
+    assert (decoded != expected).mean() < 0.002
 
 
 def test_file_holds_size_and_fingerprint(codec):
@@ -65,7 +66,7 @@ def test_runs_in_eval_mode_and_float32_whatever_is_around_it(codec):
     with torch.autocast("cpu", torch.bfloat16):
         assert codec.encode(image) == expected
         np.testing.assert_array_equal(codec.decode(expected), codec.decode(codec.encode(image)))
-    assert not codec.adapter.module.training
+    assert codec.adapter.module.training  # the caller's own is left alone
 
 
 def test_refuses_files_of_another_model(codec):

@@ -5,8 +5,10 @@ All integers are unsigned; those of fixed size are little-endian.
 | bytes | field |
 |---|---|
 | 4 | magic: `DKIC` in ASCII |
-| 1 | version: 1 |
+| 1 | version: 2 |
 | 8 | the first 8 bytes of the fingerprint of the model that wrote the file |
+| 4 | entropy hash: what the entropy decoder must come to, see `entropy_hash`; 0 if the codec has none |
+| 1 | colour: 0, 8-bit RGB as sRGB has it |
 | 2 | width of the unpadded image in pixels, 1 to 65535 |
 | 2 | height of the unpadded image in pixels, 1 to 65535 |
 | 1 | number of substreams, 1 to 64 |
@@ -15,23 +17,30 @@ All integers are unsigned; those of fixed size are little-endian.
 | 4 | CRC-32 (zlib's) over all bytes before it |
 
 The sizes of the latents are not stored: they follow from the model and the image's size (`runtime`). The CRC tells
-damaged files from sound ones; it is no defence against a file that was forged with care.
+damaged files from sound ones. The entropy hash tells files that were decoded to something else than was encoded:
+whether by a forger who mended the CRC, or by a device that computes other entropy parameters. Neither is a signature:
+who has the model can write a sound file of any picture.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from ..errors import BitstreamError
 
 MAGIC = b"DKIC"
-VERSION = 1
+VERSION = 2
+COLOUR_SRGB = 0
 MAX_SIDE = 65535
 MAX_SUBSTREAMS = 64
 NUM_FINGERPRINT_BYTES = 8
-_HEAD = struct.Struct("<4sB8sHHB")
+NO_HASH = bytes(4)
+_HEAD = struct.Struct("<4sB8s4sBHHB")
 _CRC = struct.Struct("<I")
 _MAX_LENGTH_BYTES = 5
 _DAMAGED = "the file is damaged; copy or compress it again."
@@ -46,12 +55,64 @@ class CompressedImage:
         width: of the unpadded image, in pixels.
         height: of the unpadded image, in pixels.
         substreams: the entropy coder's byte strings, in the codec's own order.
+        entropy_hash: of all that they code, 4 bytes; `NO_HASH` of a codec whose coding cannot be watched.
     """
 
     fingerprint: bytes
     width: int
     height: int
     substreams: tuple[bytes, ...]
+    entropy_hash: bytes = NO_HASH
+
+    def check_model(self, fingerprint: bytes) -> None:
+        """Check that the model of that fingerprint, 8 bytes, wrote the file.
+
+        Raises:
+            BitstreamError: another one did.
+        """
+        if self.fingerprint != fingerprint:
+            raise BitstreamError(
+                f"compressed file: expected one of model {fingerprint.hex()}, got one of model "
+                f"{self.fingerprint.hex()}; decode it with the model that wrote it."
+            )
+
+    def check_decoded(self, digest: bytes) -> None:
+        """Check that the substreams were decoded to what was encoded.
+
+        Raises:
+            BitstreamError: `digest`, their `entropy_hash`, is another than the file's.
+        """
+        if self.entropy_hash != digest:
+            raise BitstreamError(
+                f"compressed file: expected entropy hash {self.entropy_hash.hex()}, got {digest.hex()}; either the "
+                "entropy parameters came out differently here (another device or library version), or the file was "
+                "forged; decode it where it was made, or compress the image again."
+            )
+
+
+def entropy_hash(checksums: Mapping[str, int]) -> bytes:
+    """Return the hash of all that a file's substreams code, 4 bytes; never `NO_HASH`.
+
+    It is the CRC-32 over the name in UTF-8, a zero byte and the checksum in 4 bytes of every entropy model that coded,
+    in the order of the names; 1 in place of 0.
+
+    Args:
+        checksums: each entropy model's name in the codec -> its checksum, see `step_checksum`.
+    """
+    parts = [name.encode() + b"\0" + _CRC.pack(checksums[name]) for name in sorted(checksums)]
+    return _CRC.pack(max(zlib.crc32(b"".join(parts)), 1))
+
+
+def step_checksum(indexes: np.ndarray, values: np.ndarray, before: int = 0) -> int:
+    """Return an entropy model's checksum after a further step of coding: CRC-32 over both, as 4-byte integers.
+
+    Args:
+        indexes: of the symbols' tables, int32.
+        values: of the latent, symbol plus mean, in 1/256, rounded to int32, of the same shape.
+        before: the checksum before this step.
+    """
+    crc = zlib.crc32(np.ascontiguousarray(indexes, "<i4").data, before)
+    return zlib.crc32(np.ascontiguousarray(values, "<i4").data, crc)
 
 
 def write(image: CompressedImage) -> bytes:
@@ -66,7 +127,10 @@ def write(image: CompressedImage) -> bytes:
             f"compressed file: expected a fingerprint of {NUM_FINGERPRINT_BYTES} bytes, got {len(image.fingerprint)}; "
             "pass the first 8 bytes of distillkit's fingerprint of the model."
         )
-    head = _HEAD.pack(MAGIC, VERSION, image.fingerprint, image.width, image.height, len(image.substreams))
+    if len(image.entropy_hash) != len(NO_HASH):
+        raise BitstreamError(f"compressed file: expected an entropy hash of 4 bytes, got {len(image.entropy_hash)}.")
+    about = (image.fingerprint, image.entropy_hash, COLOUR_SRGB, image.width, image.height, len(image.substreams))
+    head = _HEAD.pack(MAGIC, VERSION, *about)
     lengths = b"".join(_leb128(len(substream)) for substream in image.substreams)
     body = b"".join((head, lengths, *image.substreams))
     return body + _CRC.pack(zlib.crc32(body))
@@ -86,7 +150,7 @@ def read(data: bytes) -> CompressedImage:
     least = _HEAD.size + 1 + _CRC.size
     if len(data) < least:
         raise BitstreamError(f"compressed file: expected at least {least} bytes, got {len(data)}; {_DAMAGED}")
-    _, version, fingerprint, width, height, num_substreams = _HEAD.unpack_from(data)
+    _, version, fingerprint, digest, colour, width, height, num_substreams = _HEAD.unpack_from(data)
     if version != VERSION:
         raise BitstreamError(
             f"compressed file, byte 4: expected format version {VERSION}, got {version}; "
@@ -97,6 +161,11 @@ def read(data: bytes) -> CompressedImage:
     crc = zlib.crc32(data[:end])
     if crc != expected_crc:
         raise BitstreamError(f"compressed file: expected CRC-32 {expected_crc:08x}, got {crc:08x}; {_DAMAGED}")
+    if colour != COLOUR_SRGB:
+        raise BitstreamError(
+            f"compressed file, byte 17: expected colour {COLOUR_SRGB} (8-bit sRGB), got {colour}; "
+            "read it with the version of distillkit that wrote it."
+        )
     _check_bounds(width, height, num_substreams)
     position = _HEAD.size
     lengths = []
@@ -112,7 +181,7 @@ def read(data: bytes) -> CompressedImage:
     for length in lengths:
         substreams.append(bytes(data[position : position + length]))
         position += length
-    return CompressedImage(fingerprint, width, height, tuple(substreams))
+    return CompressedImage(fingerprint, width, height, tuple(substreams), digest)
 
 
 def _check_bounds(width: int, height: int, num_substreams: int) -> None:

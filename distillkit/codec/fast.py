@@ -12,12 +12,14 @@ import copy
 from typing import Any, Literal, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ..adapters import CodecAdapter
+from ..adapters import CodecAdapter, CompressedLatents
 from ..errors import PairError
 from ..precision import bf16_is_fast
+from .bitstream import CompressedImage
 from .context import CheckerboardContext, sees_only
+from .stopwatch import Stopwatch
 from .tables import EntropyHash, is_entropy_model
 from .transforms import Transform
 from .wavefront import code_serial_contexts
@@ -31,17 +33,19 @@ class FastCodec:
 
     Attributes:
         adapter: the codec's adapter, copied with its module.
-        entropy: the hash of what was coded since its last reset.
 
     Args:
         adapter: has entropy models of CompressAI's kind in its module; it is left as it is.
         precision: of the modules named `g_a` and `g_s`; "auto" is bf16 on devices that compute in it.
+        stopwatch: counts where the time goes.
 
     Raises:
         PairError: the tables are not up to date, or the module cannot be copied.
     """
 
-    def __init__(self, adapter: CodecAdapter, precision: Precision) -> None:
+    def __init__(self, adapter: CodecAdapter, precision: Precision, stopwatch: Stopwatch) -> None:
+        self._stopwatch = stopwatch
+        self._expected: CompressedImage | None = None
         try:
             self.adapter = copy.deepcopy(adapter)
         except (RuntimeError, TypeError) as error:
@@ -51,6 +55,7 @@ class FastCodec:
             ) from None
         module = self.adapter.module.eval().requires_grad_(False)
         device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+        self._device = device
         bf16 = precision == "bf16" or (precision == "auto" and bf16_is_fast(device))
         exact = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         dtypes = {
@@ -72,12 +77,52 @@ class FastCodec:
             if any(parameter is not None for parameter in part._parameters.values()):
                 part.register_forward_pre_hook(lambda _, args: tuple(_to(exact, value) for value in args))
         for parent, name, child in places:
-            transforms.setdefault(child, Transform(child, *dtypes[name]))
+            if child not in transforms:
+                transforms[child] = Transform(child, *dtypes[name], stopwatch)
+                if name == "g_s":  # nothing is synthesised from latents that are not what was encoded
+                    transforms[child].register_forward_pre_hook(lambda *_: self._check())
             setattr(parent, name, transforms[child])
-        self.entropy = EntropyHash(module)
-        code_serial_contexts(module, self.entropy)
+        self._entropy = EntropyHash(module, stopwatch)
+        code_serial_contexts(module, self._entropy)
         for owner in list(module.modules()):
             _replace_checkerboard(owner)
+
+    @torch.no_grad()
+    def compress(self, images: Tensor) -> tuple[CompressedLatents, bytes]:
+        """Return the latents of `images`, shape (B, 3, H, W), range [0, 1], and their entropy hash."""
+        self._entropy.reset()
+        with torch.autocast(images.device.type, enabled=False), self._stopwatch.time("entropy network"):
+            return self.adapter.compress(images), self._entropy.digest()
+
+    @torch.no_grad()
+    def decompress(self, latents: CompressedLatents, image: CompressedImage) -> Tensor:
+        """Return the reconstruction, shape (1, 3, H, W).
+
+        Args:
+            latents: of one image, as they stand in its file.
+            image: the file; its entropy hash is checked before synthesis.
+
+        Raises:
+            BitstreamError: the latents decode to something else than was encoded.
+        """
+        self._entropy.reset()
+        self._expected = image
+        try:
+            with torch.autocast(self._device.type, enabled=False), self._stopwatch.time("entropy network"):
+                x_hat = self.adapter.decompress(latents)
+            self._check()  # again, for codecs without a module of that name
+        finally:
+            self._expected = None
+        return x_hat
+
+    def coded_all(self, latents: CompressedLatents) -> bool:
+        """Return whether every substream that was just compressed went through the coder here."""
+        written = {id(string) for string in self._entropy.written}
+        return all(id(string) in written for strings in latents.strings for string in strings)
+
+    def _check(self) -> None:
+        if self._expected is not None:
+            self._expected.check_decoded(self._entropy.digest())
 
 
 def can_be_fast(adapter: CodecAdapter) -> bool:
@@ -86,7 +131,7 @@ def can_be_fast(adapter: CodecAdapter) -> bool:
 
 
 def _to(dtype: torch.dtype, value: Any) -> Any:
-    return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def _replace_checkerboard(owner: Any) -> None:

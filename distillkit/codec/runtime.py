@@ -11,29 +11,55 @@ from torch import Tensor
 from ..adapters import CodecAdapter, CompressedLatents
 from ..errors import BitstreamError, PairError
 from .bitstream import NUM_FINGERPRINT_BYTES, CompressedImage, read, write
+from .fast import FastCodec, Precision, can_be_fast
+from .foreign import ForeignCodec
+from .stopwatch import Stopwatch
+
+MAX_PIXELS = 2**26  #: of an image that `ImageCodec` decodes unless told otherwise: 67 megapixels
 
 
 @final
 class ImageCodec:
     """A codec as a user wants it: any image of 8-bit RGB to a compressed file and back.
 
-    It runs in float32, without gradients, and leaves the codec's module in eval mode. Decoding is exact only where the
-    entropy parameters come out as they did when encoding: on the same kind of device, with the same number of threads.
+    A codec with entropy models of CompressAI's kind is copied, and the copy made fast and safe (`fast`): what is
+    decoded is what was encoded, on any number of threads, or an error. Others are used as they are (`foreign`). Later
+    changes of the weights are not seen: make a new one.
 
     The sizes of the latents are never read from a file, for an entropy decoder that is given wrong ones reads past the
     end of its input. They are derived from the image's size by a rule that is learnt here from two blank images.
 
+    Attributes:
+        adapter: the codec.
+        fingerprint: of its module.
+        stopwatch: where the time of the last `encode` or `decode` went.
+        is_fast: whether the coding was replaced.
+
     Args:
         adapter: the codec, its entropy tables up to date (`adapter.update()`).
         fingerprint: `distillkit`'s fingerprint of its module, at least 16 hexadecimal digits; files carry the first 16.
+        precision: of analysis and synthesis: `auto` is bf16 on devices that compute in it, else fp32. Files of one
+            precision are decoded in another to the same latents, and pictures that differ by rounding.
+        max_pixels: files of larger images are refused before anything is allocated.
+        trusted: decode also by a decoder that forged files can crash; for files that you made yourself.
 
     Raises:
         PairError: the codec cannot compress a blank image, or its shape does not follow from the image's size.
     """
 
-    def __init__(self, adapter: CodecAdapter, fingerprint: str) -> None:
+    def __init__(
+        self,
+        adapter: CodecAdapter,
+        fingerprint: str,
+        *,
+        precision: Precision = "auto",
+        max_pixels: int = MAX_PIXELS,
+        trusted: bool = False,
+    ) -> None:
         self.adapter = adapter
         self.fingerprint = fingerprint
+        self.max_pixels = max_pixels
+        self.stopwatch = Stopwatch()
         self._name = type(adapter.module).__name__
         try:
             self._file_fingerprint = bytes.fromhex(fingerprint[: 2 * NUM_FINGERPRINT_BYTES])
@@ -44,6 +70,14 @@ class ImageCodec:
                 f"codec {self._name}: expected a fingerprint of at least 16 hexadecimal digits, got {fingerprint!r}; "
                 "pass distillkit's fingerprint of the module."
             )
+        self._coder: FastCodec | ForeignCodec
+        self.is_fast = can_be_fast(adapter)
+        if self.is_fast:
+            self._coder = fast = FastCodec(adapter, precision, self.stopwatch)
+            self.is_fast = fast.coded_all(self._compress_blank(1, 1))
+        if not self.is_fast:
+            unsafe = any(hasattr(module, "_quantized_cdf") for module in adapter.module.modules())
+            self._coder = ForeignCodec(adapter, unsafe, trusted, self.stopwatch)
         small, large = self._compress_blank(1, 1), self._compress_blank(2, 3)
         self._num_substreams = len(small.strings)
         self._blank_shapes = (small.shape, large.shape)
@@ -60,63 +94,58 @@ class ImageCodec:
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ValueError(f"image: expected uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}.")
-        height, width, _ = image.shape
-        rows, columns = self._padded_strides(height, width)
-        stride = self.adapter.stride
-        margins = ((0, rows * stride - height), (0, columns * stride - width), (0, 0))
-        padded = np.pad(image, margins, mode="edge")  # replicates the last row and column, however small the image
-        batch = torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1))[None])
-        latents = self._compress(batch.to(self._device()).to(torch.float32).div_(255))
-        self._check_latents(latents, rows, columns)
-        substreams = tuple(strings[0] for strings in latents.strings)
-        return write(CompressedImage(self._file_fingerprint, width, height, substreams))
+        self.stopwatch.reset()
+        with self.stopwatch.time("file"):
+            height, width, _ = image.shape
+            rows, columns = self._padded_strides(height, width)
+            latents, digest = self._coder.compress(self._padded(image, rows, columns))
+            self._check_latents(latents, rows, columns)
+            substreams = tuple(strings[0] for strings in latents.strings)
+            return write(CompressedImage(self._file_fingerprint, width, height, substreams, digest))
 
     def decode(self, data: bytes) -> np.ndarray:
         """Return the image in the compressed file `data`: uint8, shape (H, W, 3), RGB.
 
         Raises:
-            BitstreamError: the file is damaged, or another model wrote it.
+            BitstreamError: the file is damaged, another model wrote it, its image is too large, or it was decoded to
+                something else than was encoded.
         """
-        image = read(data)
-        if image.fingerprint != self._file_fingerprint:
-            raise BitstreamError(
-                f"compressed file: expected one of model {self._file_fingerprint.hex()}, got one of model "
-                f"{image.fingerprint.hex()}; decode it with the model that wrote it."
-            )
-        if len(image.substreams) != self._num_substreams:
-            raise BitstreamError(
-                f"compressed file: expected {self._num_substreams} substreams, as codec {self._name} writes, "
-                f"got {len(image.substreams)}; compress the image again."
-            )
-        rows, columns = self._padded_strides(image.height, image.width)
-        latents = CompressedLatents([[substream] for substream in image.substreams], self._shape(rows, columns))
-        x_hat = self._decompress(latents)
-        expected = (1, 3, rows * self.adapter.stride, columns * self.adapter.stride)
-        if tuple(x_hat.shape) != expected:
-            raise PairError(
-                f"codec {self._name}: expected a decoded batch of shape {expected}, got {tuple(x_hat.shape)}; "
-                "its decompress must return the size that was compressed."
-            )
-        pixels = x_hat[0, :, : image.height, : image.width].clamp(0, 1).mul(255).round().to(torch.uint8)
-        return pixels.permute(1, 2, 0).contiguous().cpu().numpy()
+        self.stopwatch.reset()
+        with self.stopwatch.time("file"):
+            image = read(data)
+            image.check_model(self._file_fingerprint)
+            if image.width * image.height > self.max_pixels:
+                raise BitstreamError(
+                    f"compressed file: expected an image of at most {self.max_pixels} pixels, got "
+                    f"{image.width}x{image.height}; if you trust the file and have the memory, raise max_pixels."
+                )
+            if len(image.substreams) != self._num_substreams:
+                raise BitstreamError(
+                    f"compressed file: expected {self._num_substreams} substreams, as codec {self._name} writes, "
+                    f"got {len(image.substreams)}; compress the image again."
+                )
+            rows, columns = self._padded_strides(image.height, image.width)
+            latents = CompressedLatents([[substream] for substream in image.substreams], self._shape(rows, columns))
+            x_hat = self._coder.decompress(latents, image)
+            expected = (1, 3, rows * self.adapter.stride, columns * self.adapter.stride)
+            if tuple(x_hat.shape) != expected:
+                raise PairError(
+                    f"codec {self._name}: expected a decoded batch of shape {expected}, got {tuple(x_hat.shape)}; "
+                    "its decompress must return the size that was compressed."
+                )
+            return _to_pixels(x_hat[0, :, : image.height, : image.width])
 
-    # no_grad, not inference_mode: a module that caches a tensor in its forward pass must still train afterwards.
-    @torch.no_grad()
-    def _compress(self, images: Tensor) -> CompressedLatents:
-        self.adapter.module.eval()
-        with torch.autocast(images.device.type, enabled=False):
-            return self.adapter.compress(images)
-
-    @torch.no_grad()
-    def _decompress(self, latents: CompressedLatents) -> Tensor:
-        self.adapter.module.eval()
-        with torch.autocast(self._device().type, enabled=False):
-            return self.adapter.decompress(latents)
+    def _padded(self, image: np.ndarray, rows: int, columns: int) -> Tensor:
+        """Return a batch of shape (1, 3, H, W), range [0, 1], the last row and column replicated."""
+        margins = ((0, rows * self.adapter.stride - len(image)), (0, columns * self.adapter.stride - image.shape[1]))
+        padded = np.pad(image, (*margins, (0, 0)), mode="edge")
+        batch = torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1))[None])
+        return batch.to(self._device()).to(torch.float32).div_(255)
 
     def _compress_blank(self, rows: int, columns: int) -> CompressedLatents:
         stride = self.adapter.stride
         try:
-            return self._compress(torch.zeros(1, 3, rows * stride, columns * stride, device=self._device()))
+            return self._coder.compress(torch.zeros(1, 3, rows * stride, columns * stride, device=self._device()))[0]
         except ValueError as error:  # CompressAI's, where update() was forgotten
             raise PairError(
                 f"codec {self._name}: expected to compress a blank image, got {error}; call adapter.update() first."
@@ -144,6 +173,11 @@ class ImageCodec:
 
     def _device(self) -> torch.device:
         return next((tensor.device for tensor in self.adapter.module.parameters()), torch.device("cpu"))
+
+
+def _to_pixels(x_hat: Tensor) -> np.ndarray:
+    """Return an image of shape (3, H, W), range [0, 1], as uint8, shape (H, W, 3)."""
+    return x_hat.permute(1, 2, 0).clamp(0, 1).mul_(255).round_().to(torch.uint8).contiguous().cpu().numpy()
 
 
 def _shape(small: Any, large: Any, rows: int, columns: int, where: str) -> Any:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, final
 
 import numpy as np
@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import PairError
-from .coder import MAX_SYMBOL, TableCoder
+from .bitstream import NO_HASH, entropy_hash, step_checksum
+from .coder import MAX_SYMBOL, Step, TableCoder
+from .stopwatch import Stopwatch
 
 _TABLES = ("_quantized_cdf", "_cdf_length", "_offset")
 # What a method must be called with to be one that is replaced here: a model whose methods differ keeps its own.
@@ -30,27 +32,54 @@ class EntropyTables:
     Args:
         model: has `_quantized_cdf`, `_cdf_length` and `_offset`, up to date.
         name: of the model in its codec.
+        stopwatch: counts the coder's time.
 
     Raises:
         PairError: the tables are not up to date.
     """
 
-    def __init__(self, model: nn.Module, name: str) -> None:
+    def __init__(self, model: nn.Module, name: str, stopwatch: Stopwatch) -> None:
         self._where = f"entropy model {name}"
+        self._stopwatch = stopwatch
         cdf, lengths, offsets = (getattr(model, key).cpu().numpy() for key in _TABLES)
-        self.coder = TableCoder(cdf, lengths, offsets, self._where)
+        self._coder = TableCoder(cdf, lengths, offsets, self._where)
+        self.num_tables = self._coder.num_tables
         self.checksum: int | None = None
+        self.written: list[bytes] = []
         self._strings: list[bytes] = []
         self._symbols: list[Tensor] = []
 
     def reset(self) -> None:
         """Forget what was coded."""
-        self.checksum, self._strings, self._symbols = None, [], []
+        self.checksum, self.written, self._strings, self._symbols = None, [], [], []
 
-    def note(self, symbols: np.ndarray, indexes: np.ndarray) -> None:
-        """Take what was coded into the checksum: symbols and indexes of their tables, int32, shape (n,)."""
-        crc = zlib.crc32(indexes.astype("<i4", copy=False).tobytes(), self.checksum or 0)
-        self.checksum = zlib.crc32(symbols.astype("<i4", copy=False).tobytes(), crc)
+    def encode(self, steps: list[Step]) -> bytes:
+        """Return the bytes of all steps."""
+        with self._stopwatch.time("coder"):
+            self.written.append(self._coder.encode(steps))
+        return self.written[-1]
+
+    @contextmanager
+    def decode(self, data: bytes) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Return a function from tables' indexes to symbols, int32, of the same shape; at its end no bytes are left.
+
+        Raises:
+            BitstreamError: the bytes are not what `encode` gives for these indexes.
+        """
+        decoder = self._coder.decoder(data)
+
+        def decode(indexes: Tensor) -> Tensor:
+            with self._stopwatch.time("coder"):
+                symbols = decoder.decode(integers(indexes))
+            return torch.from_numpy(symbols).reshape(indexes.shape).to(indexes.device)
+
+        yield decode
+        decoder.finish()
+
+    def note(self, indexes: Tensor, values: Tensor) -> None:
+        """Take what was coded into the checksum: indexes of tables, and symbols plus means, of the same shape."""
+        fixed = (values * 256).round_() if values.is_floating_point() else values * 256
+        self.checksum = step_checksum(integers(indexes), integers(fixed), self.checksum or 0)
 
     def round(self, inputs: Tensor, means: Tensor | None) -> Tensor:
         """Return the symbols, int32, of `inputs` around `means`, both of shape (B, C, ...).
@@ -69,11 +98,10 @@ class EntropyTables:
     def compress(self, inputs: Tensor, indexes: Tensor, means: Tensor | None = None) -> list[bytes]:
         """Return one byte string for each image of the batch; all tensors of shape (B, C, ...)."""
         symbols = self.round(inputs, means)
-        self._strings, self._symbols = [], list(symbols)
-        for image_symbols, image_indexes in zip(symbols, indexes, strict=True):
-            step = _integers(image_symbols), _integers(image_indexes)
-            self.note(*step)
-            self._strings.append(self.coder.encode([step]))
+        self.note(indexes, symbols if means is None else symbols + means)
+        self._symbols = list(symbols)
+        pairs = zip(symbols, indexes, strict=True)
+        self._strings = [self.encode([(integers(image), integers(tables))]) for image, tables in pairs]
         return self._strings
 
     def decompress(
@@ -88,56 +116,56 @@ class EntropyTables:
         Raises:
             BitstreamError: the bytes are not what `compress` gives for these indexes.
         """
-        known = len(strings) == len(self._strings) and all(a is b for a, b in zip(strings, self._strings, strict=True))
-        decoded = [self._decode(*pair) for pair in zip(strings, indexes, strict=True)] if not known else self._symbols
+        if len(strings) == len(self._strings) and all(a is b for a, b in zip(strings, self._strings, strict=True)):
+            symbols = torch.stack(self._symbols)
+            return symbols.to(dtype) if means is None else for_decoder(symbols + means)
+        decoded = []
+        for string, image_indexes in zip(strings, indexes, strict=True):
+            with self.decode(string) as decode:
+                decoded.append(decode(image_indexes))
         symbols = torch.stack(decoded)
-        if means is None:
-            return symbols.to(dtype)
-        # Some codecs collect the values in a float32 tensor, but in one direction only.
-        return (symbols + means).float().to(means.dtype)
-
-    def _decode(self, string: bytes, indexes: Tensor) -> Tensor:
-        tables = _integers(indexes)
-        decoder = self.coder.decoder(string)
-        symbols = decoder.decode(tables)
-        decoder.finish()
-        self.note(symbols, tables)
-        return torch.from_numpy(symbols).reshape(indexes.shape).to(indexes.device)
+        values = symbols if means is None else symbols + means
+        self.note(indexes, values)
+        return values.to(dtype) if means is None else for_decoder(values)
 
 
 @final
 class EntropyHash:
     """The tables of all entropy models of a codec, which are replaced in it, and the hash of what they code.
 
-    The hash is over every symbol and the index of every table, in each model's own order; the means are not in it.
-    Where a mean comes out differently by a rounding error the image does, too, by no more; where that moves the context
-    of later symbols far enough to choose another table, the hash tells.
+    The hash is over the table's index and the value (symbol plus mean, in 1/256 of a quantisation step) of everything
+    coded, in each model's own order. In float64 a rounding error moves no value into another 1/256 but once in a
+    million pictures.
 
     Args:
         module: a codec's network; entropy models of CompressAI's kind inside get methods that code by `coder`.
+        stopwatch: counts the coder's time.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, stopwatch: Stopwatch) -> None:
         self.tables: dict[nn.Module, EntropyTables] = {}
         self._names: dict[EntropyTables, str] = {}
         for name, model in module.named_modules():
             if is_entropy_model(model):
-                tables = EntropyTables(model, name)
+                tables = EntropyTables(model, name, stopwatch)
                 self.tables[model] = tables
                 self._names[tables] = name
                 _replace(model, tables)
 
+    @property
+    def written(self) -> list[bytes]:
+        """All substreams encoded since the last reset."""
+        return [string for tables in self._names for string in tables.written]
+
     def reset(self) -> None:
         """Start the hash of another image."""
-        for tables in self.tables.values():
+        for tables in self._names:
             tables.reset()
 
     def digest(self) -> bytes:
-        """Return the hash, 4 bytes; all 0 if nothing was coded."""
-        coded = sorted((self._names[tables], tables.checksum) for tables in self._names if tables.checksum is not None)
-        if not coded:
-            return bytes(4)
-        return max(zlib.crc32(repr(coded).encode()), 1).to_bytes(4, "little")
+        """Return the hash, 4 bytes; `NO_HASH` if nothing was coded."""
+        checksums = {name: tables.checksum for tables, name in self._names.items() if tables.checksum is not None}
+        return entropy_hash(checksums) if checksums else NO_HASH
 
 
 def is_entropy_model(model: nn.Module) -> bool:
@@ -162,7 +190,7 @@ def _replace(model: Any, tables: EntropyTables) -> None:
         return channels.expand(*size), medians
 
     def decompress(strings: Sequence[bytes], size: Sequence[int]) -> Tensor:
-        indexes, medians = like((len(strings), tables.coder.num_tables, *size))
+        indexes, medians = like((len(strings), tables.num_tables, *size))
         return tables.decompress(strings, indexes, means=medians)
 
     model.compress = lambda x: tables.compress(x, *like(x.shape))
@@ -174,5 +202,11 @@ def _scale_indexes(model: Any, scales: Tensor) -> Tensor:
     return torch.bucketize(model.lower_bound_scale(scales.contiguous()), model.scale_table[:-1], out_int32=True)
 
 
-def _integers(tensor: Tensor) -> np.ndarray:
+def for_decoder(values: Tensor) -> Tensor:
+    """Return values with the precision of float32: some codecs collect them in such a tensor, in one direction only."""
+    return values.float().to(values.dtype)
+
+
+def integers(tensor: Tensor) -> np.ndarray:
+    """Return a tensor's values as an array of int32, shape (n,)."""
     return tensor.reshape(-1).int().cpu().numpy()

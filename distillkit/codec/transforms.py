@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .stopwatch import Stopwatch
+
 
 @final
 class Transform(nn.Module):
@@ -23,10 +25,12 @@ class Transform(nn.Module):
         network: the transform; it is changed, so pass a copy.
         dtype: of its computation, but for the last child of a sequence where that is lower than float32.
         out_dtype: of what it returns.
+        stopwatch: counts its time.
     """
 
-    def __init__(self, network: nn.Module, dtype: torch.dtype, out_dtype: torch.dtype) -> None:
+    def __init__(self, network: nn.Module, dtype: torch.dtype, out_dtype: torch.dtype, stopwatch: Stopwatch) -> None:
         super().__init__()
+        self._stopwatch = stopwatch
         replace_blocks(network)
         self._dtype, self._out_dtype = dtype, out_dtype
         self.network = network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -35,8 +39,9 @@ class Transform(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return what the network returns for `features`, shape (B, C, H, W)."""
-        out = self.network(features.to(self._dtype, memory_format=torch.channels_last))
-        return out.to(self._out_dtype)
+        with self._stopwatch.time("transform"):
+            out = self.network(features.to(self._dtype, memory_format=torch.channels_last))
+            return out.to(self._out_dtype)
 
 
 def replace_blocks(network: nn.Module) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .coder import Step
 from .context import MaskedContext, sees_only
-from .tables import EntropyHash, EntropyTables
+from .tables import EntropyHash, EntropyTables, for_decoder, integers
 
 
 @final
@@ -49,12 +49,11 @@ class Wavefront:
 
         def code(positions: Tensor, indexes: Tensor, means: Tensor) -> Tensor:
             symbols = self._tables.round(values[positions], means)
-            steps.append((symbols.flatten().cpu().numpy(), indexes.flatten().cpu().numpy()))
-            self._tables.note(*steps[-1])
+            steps.append((integers(symbols), integers(indexes)))
             return symbols
 
         y_hat = self._run(params, y.shape[1], code)
-        return self._tables.coder.encode(steps), y_hat
+        return self._tables.encode(steps), y_hat
 
     def decode(self, data: bytes, params: Tensor, channels: int) -> Tensor:
         """Return the latent, shape (1, C, H, W), as the encoder saw it.
@@ -62,17 +61,8 @@ class Wavefront:
         Raises:
             BitstreamError: the bytes are not what `encode` gives for these parameters.
         """
-        decoder = self._tables.coder.decoder(data)
-
-        def code(_: Tensor, indexes: Tensor, means: Tensor) -> Tensor:
-            tables = indexes.flatten().cpu().numpy()
-            symbols = decoder.decode(tables)
-            self._tables.note(symbols, tables)
-            return torch.from_numpy(symbols).to(means.device).reshape(means.shape)
-
-        y_hat = self._run(params, channels, code)
-        decoder.finish()
-        return y_hat
+        with self._tables.decode(data) as decode:
+            return self._run(params, channels, lambda _, indexes, means: decode(indexes))
 
     def _run(self, params: Tensor, channels: int, code: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
         context, (height, width) = self._context, params.shape[2:]
@@ -89,10 +79,12 @@ class Wavefront:
             inputs = torch.cat((hyper[positions], context(padded, windows[positions])), 1)
             outputs = self._parameters(inputs.t()[None, :, None])[0, :, 0].t()
             scales, means = outputs.chunk(2, 1)
-            symbols = code(positions, self._model.build_indexes(scales), means)
-            padded[places[positions]] = symbols + means
+            indexes = self._model.build_indexes(scales)
+            values = code(positions, indexes, means) + means
+            self._tables.note(indexes, values)
+            padded[places[positions]] = values
         inside = padded.reshape(height + 2 * margin, padded_width, channels)[margin:-margin, margin:-margin]
-        return inside.permute(2, 0, 1)[None].contiguous()
+        return for_decoder(inside.permute(2, 0, 1)[None].contiguous())
 
 
 def code_serial_contexts(module: nn.Module, entropy: EntropyHash) -> None:

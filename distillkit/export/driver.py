@@ -6,14 +6,13 @@ This file, with the few of distillkit that it uses, is copied into every export;
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
-from ..codec.bitstream import CompressedImage, read, write
+from ..codec.bitstream import CompressedImage, entropy_hash, read, step_checksum, write
 from ..codec.coder import TableCoder
 from ..errors import BitstreamError, DistillkitError
 
@@ -77,11 +76,7 @@ class ExportedCodec:
             BitstreamError: the file is damaged, another model wrote it, or the networks came out differently here.
         """
         image = read(data)
-        if image.fingerprint != self._fingerprint:
-            raise BitstreamError(
-                f"compressed file: expected one of model {self._fingerprint.hex()}, got one of model "
-                f"{image.fingerprint.hex()}; decode it with the model that wrote it."
-            )
+        image.check_model(self._fingerprint)
         expected = {"factorized": 1, "checkerboard": 3}.get(self.flow, 2)
         if len(image.substreams) != expected:
             raise BitstreamError(f"compressed file: expected {expected} substreams, got {len(image.substreams)}.")
@@ -94,11 +89,7 @@ class ExportedCodec:
             z_hat = coding.bottleneck("z", last, self._shape("z", rows, columns))
             coding.strings = list(y_strings)
             y_hat = self._latent(coding, self._run["h_s"](z_hat), None)
-        if image.entropy_hash not in (bytes(4), coding.digest()):
-            raise BitstreamError(
-                "compressed file: the entropy parameters came out differently here than where it was made; decode it "
-                "there, or compress the image again."
-            )
+        image.check_decoded(coding.digest())
         x_hat = self._run["g_s"](np.ascontiguousarray(y_hat, np.float32))[0, :, : image.height, : image.width]
         return np.rint(np.clip(x_hat, 0, 1) * np.float32(255)).astype(np.uint8).transpose(1, 2, 0).copy()
 
@@ -156,13 +147,15 @@ class _Coding:
 
     def digest(self) -> bytes:
         """Return the hash of all that was coded: the same as distillkit's."""
-        coded = sorted(self._checksums.items())
-        return max(zlib.crc32(repr(coded).encode()), 1).to_bytes(4, "little")
+        return entropy_hash(self._checksums)
 
-    def _note(self, latent: str, symbols: np.ndarray, indexes: np.ndarray) -> None:
+    def _seen(self, latent: str, indexes: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Take values, in float64, into the hash, and return them with the precision of float32, as distillkit does."""
         name = self.codec.about["entropy_models"][latent]
-        crc = zlib.crc32(indexes.astype("<i4").tobytes(), self._checksums.get(name, 0))
-        self._checksums[name] = zlib.crc32(symbols.astype("<i4").tobytes(), crc)
+        with np.errstate(all="ignore"):  # a forged file's values may be too large, or no numbers at all
+            fixed = np.rint(values * 256).astype(np.int32)
+        self._checksums[name] = step_checksum(indexes, fixed, self._checksums.get(name, 0))
+        return values.astype(np.float32).astype(np.float64)
 
     def _indexes(self, scales: np.ndarray) -> np.ndarray:
         edges, least = (self.tables[f"y.{key}"].astype(np.float64) for key in ("scale_table", "scale_bound"))
@@ -185,32 +178,27 @@ class _Encoding(_Coding):
     def _code(self, latent: str, values: np.ndarray, indexes: np.ndarray, means: Any) -> np.ndarray:
         symbols = np.rint(values.astype(np.float64) - means).astype(np.int32)
         step = symbols.reshape(-1), np.ascontiguousarray(indexes.reshape(-1))
-        self._note(latent, *step)
         self.strings.append(self.coders[latent].encode([step]))
-        return _float32(symbols + means)
+        return self._seen(latent, step[1], symbols + means)
 
 
 @final
 class _Decoding(_Coding):
     def bottleneck(self, latent: str, data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
         indexes = np.repeat(np.arange(shape[0], dtype=np.int32), shape[1] * shape[2])
-        return _float32(self._decode(latent, data, indexes).reshape(1, *shape) + self._medians(latent))
+        symbols = self._decode(latent, data, indexes).reshape(1, *shape)
+        return self._seen(latent, indexes, symbols + self._medians(latent))
 
     def gaussian(self, scales: np.ndarray, means: np.ndarray | None, _: Any) -> np.ndarray:
-        symbols = self._decode("y", self.strings.pop(0), self._indexes(scales)).reshape(scales.shape)
-        return _float32(symbols + (0.0 if means is None else means))
+        indexes = self._indexes(scales)
+        symbols = self._decode("y", self.strings.pop(0), indexes).reshape(scales.shape)
+        return self._seen("y", indexes, symbols + (0.0 if means is None else means))
 
     def _decode(self, latent: str, data: bytes, indexes: np.ndarray) -> np.ndarray:
         decoder = self.coders[latent].decoder(data)
         symbols = decoder.decode(indexes)
         decoder.finish()
-        self._note(latent, symbols, indexes)
         return symbols
-
-
-def _float32(latent: np.ndarray) -> np.ndarray:
-    """Return float64 with the precision of float32: what distillkit hands on."""
-    return latent.astype(np.float32).astype(np.float64)
 
 
 def _onnx(folder: Path, name: str, threads: int) -> Network:

@@ -1,0 +1,70 @@
+"""Codecs whose coding cannot be replaced: their own, with what safety can be had."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ..adapters import CodecAdapter, CompressedLatents
+from ..errors import BitstreamError
+from .bitstream import NO_HASH, CompressedImage
+from .stopwatch import Stopwatch
+
+
+@final
+class ForeignCodec:
+    """A codec that codes by its own means, in float32.
+
+    Its files have no entropy hash: the CRC finds damage, but a file that was forged with care reaches the codec's own
+    decoder, and a device that computes other entropy parameters gives a wrong picture.
+
+    Args:
+        adapter: the codec; its module is put into eval mode.
+        unsafe: whether it holds entropy models of CompressAI's kind, whose decoder reads past the end of forged bytes.
+        trusted: decode with it nevertheless.
+        stopwatch: counts its time.
+    """
+
+    def __init__(self, adapter: CodecAdapter, unsafe: bool, trusted: bool, stopwatch: Stopwatch) -> None:
+        self.adapter = adapter
+        self._refuse = unsafe and not trusted
+        self._stopwatch = stopwatch
+
+    # no_grad, not inference_mode: a module that caches a tensor in its forward pass must still train afterwards.
+    @torch.no_grad()
+    def compress(self, images: Tensor) -> tuple[CompressedLatents, bytes]:
+        """Return the latents of `images`, shape (B, 3, H, W), range [0, 1], and no hash."""
+        self.adapter.module.eval()
+        with torch.autocast(images.device.type, enabled=False), self._stopwatch.time("coder"):
+            return self.adapter.compress(images), NO_HASH
+
+    @torch.no_grad()
+    def decompress(self, latents: CompressedLatents, image: CompressedImage) -> Tensor:
+        """Return the reconstruction, shape (1, 3, H, W).
+
+        Args:
+            latents: of one image, as they stand in its file.
+            image: the file.
+
+        Raises:
+            BitstreamError: the codec cannot decode them, or must not.
+        """
+        name = type(self.adapter.module).__name__
+        if self._refuse:
+            raise BitstreamError(
+                f"codec {name}: expected one whose coding distillkit can replace, but it calls CompressAI's coder by "
+                "itself, which a forged file can crash; if you made the file yourself, pass ImageCodec(trusted=True)."
+            )
+        image.check_decoded(NO_HASH)
+        self.adapter.module.eval()
+        device = next((tensor.device for tensor in self.adapter.module.parameters()), torch.device("cpu"))
+        try:
+            with torch.autocast(device.type, enabled=False), self._stopwatch.time("coder"):
+                return self.adapter.decompress(latents)
+        except Exception as error:  # whatever the codec's decoder raises on bytes that it did not write
+            raise BitstreamError(
+                f"compressed file: codec {name} cannot decode it, got {type(error).__name__}: {error}; "
+                "it is damaged or forged, or the codec's decompress is at fault."
+            ) from error
