@@ -71,7 +71,7 @@ def _main(direction: str, model: str, image: str, file: str, precision: str) -> 
     from ..model_file import load_model
 
     trained = load_model(model)
-    codec = ImageCodec(trained.codec, trained.fingerprint, precision=precision)  # type: ignore[arg-type]
+    codec = ImageCodec(trained.codec, trained.fingerprint, precision=precision, trusted=True)  # type: ignore[arg-type]
     loaded = _kilobytes("VmRSS")
     if direction == "encode":
         Path(file).write_bytes(codec.encode(read_image(image)))

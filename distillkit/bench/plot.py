@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from .result import STUDENT, Bench
-from .timing import Direction, Latency
+from .timing import PARTS, Direction, Latency
 
 _COLOURS = {
     "analysis": "#4477aa",
@@ -42,15 +42,16 @@ def _draw_times(axis: Any, direction: Direction, latencies: dict[str, Latency]) 
     named: set[str] = set()
     for row, latency in enumerate(latencies.values()):
         left = 0.0
-        for part, spread in (latency.parts or {"all": latency.total}).items():
+        parts = {part: latency.parts[part] for part in PARTS if part in latency.parts}
+        for part, spread in (parts or {"all": latency.total}).items():
             label = None if part in named else part
             named.add(part)
-            axis.barh(row, spread.median, left=left, color=_COLOURS.get(part), label=label)
-            left += spread.median
+            axis.barh(row, 1000 * spread.median, left=left, color=_COLOURS.get(part), label=label)
+            left += 1000 * spread.median
         total = latency.total
-        errors = [[total.median - total.lower_quartile], [total.upper_quartile - total.median]]
-        axis.errorbar(total.median, row, xerr=errors, color="black", capsize=3)
-    axis.set(title=f"{direction}: median and quartiles", xlabel="seconds", yticks=range(len(latencies)))
+        errors = [[1000 * (total.median - total.lower_quartile)], [1000 * (total.upper_quartile - total.median)]]
+        axis.errorbar(1000 * total.median, row, xerr=errors, color="black", capsize=3)
+    axis.set(title=f"{direction}: median and quartiles", xlabel="ms", yticks=range(len(latencies)))
     axis.set_yticklabels(latencies)
     axis.invert_yaxis()
     axis.legend(fontsize=7)

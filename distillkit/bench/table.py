@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .result import STUDENT, TEACHER, Bench, BenchedModel
-from .timing import Spread
+from .timing import PARTS, Spread
 
 
 def as_text(bench: Bench) -> Group:
@@ -48,43 +48,55 @@ def notes(bench: Bench) -> Iterator[str]:
 def _models(bench: Bench) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
-    columns = [list(_rows(model)) for model in bench.models.values()]
     for name in bench.models:
         table.add_column(name, justify="right")
-    cuts = bench.cuts()
     if TEACHER in bench.models:
         table.add_column("cut", justify="right")
-    labels = list(dict.fromkeys(label for rows in columns for label, _, _ in rows))
-    for label in labels:
-        cells = [next((text for other, _, text in rows if other == label), "-") for rows in columns]
-        key = next(key for rows in columns for other, key, _ in rows if other == label)
+    cuts = bench.cuts()
+    columns = [_cells(model) for model in bench.models.values()]
+    for key, label in _labels(bench).items():
         cut = [f"{cuts[key]:.0%}" if key in cuts else ""] if TEACHER in bench.models else []
-        table.add_row(label, *cells, *cut)
+        table.add_row(label, *(cells.get(key, "-") for cells in columns), *cut)
     return table
 
 
-def _rows(model: BenchedModel) -> Iterator[tuple[str, str, str]]:
-    """Yield label, name of the measure among the cuts, and text of each figure."""
+def _labels(bench: Bench) -> dict[str, str]:
+    """Return for each figure, by its name among the cuts, what the table calls it."""
+    labels: dict[str, str] = {}
+    student = bench.models[STUDENT]
+    for direction in student.latency:
+        labels[f"{direction} seconds"] = f"{direction}, ms"
+        found = {part for model in bench.models.values() for part in model.latency[direction].parts}
+        labels |= {f"{direction} {part} seconds": f"  {part}" for part in PARTS if part in found}
+    for direction in student.memory or ():
+        labels[f"{direction} peak memory bytes"] = f"{direction} memory, MB (before)"
+    labels["parameters"] = "parameters"
+    labels |= {f"{part} parameters": f"  {part}" for part in student.parameters_by_part}
+    return labels | {"kmac per pixel": "kMAC/pixel", "precision": "precision", "bpp": "bpp", "psnr": "PSNR, dB"}
+
+
+def _cells(model: BenchedModel) -> dict[str, str]:
+    """Return the text of each figure by its name."""
+    cells: dict[str, str] = {}
     for direction, latency in model.latency.items():
-        yield f"{direction}, s", f"{direction} seconds", _seconds(latency.total)
-        for part, spread in latency.parts.items():
-            yield f"  {direction}: {part}", f"{direction} {part} seconds", _seconds(spread)
+        cells[f"{direction} seconds"] = _milliseconds(latency.total)
+        cells |= {f"{direction} {part} seconds": _milliseconds(spread) for part, spread in latency.parts.items()}
     for direction, memory in (model.memory or {}).items():
-        label, key = f"{direction} memory, MB (before)", f"{direction} peak memory bytes"
-        yield label, key, f"{memory.peak_bytes / 1e6:.0f} ({memory.loaded_bytes / 1e6:.0f})"
-    yield "precision", "", model.precision
-    yield "parameters", "parameters", f"{model.num_parameters / 1e6:.3f} M"
-    for part, count in model.parameters_by_part.items():
-        yield f"  {part}", f"{part} parameters", f"{count / 1e6:.3f} M"
-    yield "kMAC/pixel", "kmac per pixel", f"{model.kmac_per_pixel:.1f}"
-    yield "bpp", "", f"{fmean(image.rate_bpp for image in model.images):.4f}"
-    yield "PSNR, dB", "", f"{fmean(image.psnr_db for image in model.images):.2f}"
+        text = f"{memory.peak_bytes / 1e6:.0f} ({memory.loaded_bytes / 1e6:.0f})"
+        cells[f"{direction} peak memory bytes"] = text
+    cells["parameters"] = f"{model.num_parameters / 1e6:.3f} M"
+    cells |= {f"{part} parameters": f"{count / 1e6:.3f} M" for part, count in model.parameters_by_part.items()}
+    cells["kmac per pixel"] = f"{model.kmac_per_pixel:.1f}"
+    cells["precision"] = model.precision
+    cells["bpp"] = f"{fmean(image.rate_bpp for image in model.images):.4f}"
+    cells["psnr"] = f"{fmean(image.psnr_db for image in model.images):.2f}"
+    return cells
 
 
 def _classical(bench: Bench) -> Table:
     table = Table(title="Classical codecs at the student's PSNR on each picture", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
-    for heading in ("pictures", "bpp", "student's bpp", "student saves", "encode, s", "decode, s"):
+    for heading in ("pictures", "bpp", "student's bpp", "student saves", "encode, ms", "decode, ms"):
         table.add_column(heading, justify="right")
     total = len(bench.models[STUDENT].images)
     for name, codec in bench.classical.items():
@@ -93,10 +105,12 @@ def _classical(bench: Bench) -> Table:
             table.add_row(codec.title, count, *"-----")
             continue
         rate_bpp, student = fmean(image.rate_bpp for image in codec.images), bench.student_rate_bpp(name)
-        times = [_seconds(codec.latency[direction].total) for direction in ("encode", "decode")]
+        times = [_milliseconds(codec.latency[direction].total) for direction in ("encode", "decode")]
         table.add_row(codec.title, count, f"{rate_bpp:.4f}", f"{student:.4f}", f"{1 - student / rate_bpp:.0%}", *times)
     return table
 
 
-def _seconds(spread: Spread) -> str:
-    return f"{spread.median:.4f} ({spread.lower_quartile:.4f}-{spread.upper_quartile:.4f})"
+def _milliseconds(spread: Spread) -> str:
+    median, lower, upper = (1000 * s for s in (spread.median, spread.lower_quartile, spread.upper_quartile))
+    digits = 1 if median < 1000 else 0
+    return f"{median:.{digits}f} ({lower:.{digits}f}-{upper:.{digits}f})"

@@ -12,6 +12,10 @@ import numpy as np
 
 Direction = Literal["encode", "decode"]
 
+#: Where the time of a learned codec goes, in the order of tables. Analysis includes the hyper-prior's; entropy networks
+#: are those that choose the coder's tables; file is padding, pixels and the file's fields.
+PARTS = ("analysis", "entropy networks", "coder", "synthesis", "file")
+
 
 @final
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Coder:
 
     encode: Callable[[np.ndarray], bytes]
     decode: Callable[[bytes], np.ndarray]
-    seconds_by_part: Callable[[], Mapping[str, float]] = dict
+    seconds_by_part: Callable[[], Mapping[Any, float]] = dict
 
 
 @final
