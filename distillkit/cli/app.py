@@ -13,7 +13,7 @@ from ..errors import DistillkitError
 from ..preemption import TrainingStopped
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 app = typer.Typer(
     help="Distil large learned image codecs into small, fast ones.",
@@ -46,8 +46,8 @@ def goes_on_later() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def show(table: Table, as_text: str, as_json: bool) -> None:
-    """Print a table, or the JSON of the same."""
+def show(table: RenderableType, as_text: str, as_json: bool) -> None:
+    """Print a table or several, or the JSON of the same."""
     from rich.console import Console
 
     if as_json:

@@ -47,10 +47,10 @@ class ExportedCodec:
             self._run[name] = load(self.folder, name, threads)
         with np.load(self.folder / "tables.npz") as file:
             self._tables = {name: file[name] for name in file.files}
-        self._coders = {
-            latent: TableCoder(*(self._tables[f"{latent}.{key}"] for key in ("cdf", "cdf_length", "offset")), latent)
-            for latent in about["entropy_models"]
-        }
+        self._coders: dict[str, TableCoder] = {}
+        for latent in about["entropy_models"]:
+            cdf, lengths, offsets = (self._tables[f"{latent}.{key}"] for key in ("cdf", "cdf_length", "offset"))
+            self._coders[latent] = TableCoder(cdf, lengths, offsets, latent)
 
     def encode(self, image: np.ndarray) -> bytes:
         """Return the compressed file of `image`, uint8, shape (H, W, 3), RGB."""
@@ -206,7 +206,7 @@ def _onnx(folder: Path, name: str, threads: int) -> Network:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(folder / f"{name}.onnx", options, providers=["CPUExecutionProvider"])
-    return lambda x: session.run(None, {"x": x})[0]
+    return lambda x: np.asarray(session.run(None, {"x": x})[0])
 
 
 def _openvino(folder: Path, name: str, threads: int) -> Network:

@@ -80,6 +80,8 @@ class _Convolution(nn.Module):
 
 
 class _LeakyRelu(nn.Module):
+    slope: Tensor
+
     def __init__(self, slope: float) -> None:
         super().__init__()
         self.register_buffer("slope", torch.tensor(slope, dtype=torch.float64))  # a number would be float32 in ONNX

@@ -97,7 +97,7 @@ def _write_tables(model: TrainedModel, parts: CodecParts, to: Target, out: Path)
 
 
 def _write_driver(out: Path) -> list[Path]:
-    source = files(__package__.partition(".")[0])
+    source = files("distillkit")
     paths = []
     for name in _DRIVER:
         target = out / _PACKAGE / name

@@ -110,7 +110,7 @@ def _flow(module: nn.Module, networks: Mapping[str, nn.Module], gaussians: list[
     if not gaussians:
         return "factorized", ""
     if "context_prediction" in networks:
-        parities = [m.anchor_parity for m in module.modules() if hasattr(m, "anchor_parity")]
+        parities = [str(m.anchor_parity) for m in module.modules() if hasattr(m, "anchor_parity")]
         if len(parities) != 1:
             raise _unknown(type(module).__name__, "a serial context, which would take a network run for each position")
         return "checkerboard", parities[0]

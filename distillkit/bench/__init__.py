@@ -1,0 +1,1 @@
+"""What a codec costs on this machine: time by part, memory, size; against its teacher and classical codecs."""

@@ -1,0 +1,86 @@
+"""The command that measures a codec at work."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .app import AsJson, app, show
+
+
+class Classical(StrEnum):
+    """A codec to compare with."""
+
+    jpeg = "jpeg"
+    webp = "webp"
+    avif = "avif"
+    jpeg_xl = "jpeg-xl"
+    vvc = "vvc"
+
+
+class Precision(StrEnum):
+    """Arithmetic of analysis and synthesis."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
+_QUICK = [Classical.jpeg, Classical.webp, Classical.avif, Classical.jpeg_xl]
+
+
+@app.command()
+def bench(
+    model: Annotated[Path, typer.Argument(help="A run folder, or a model.safetensors: the student.")],
+    data: Annotated[Path, typer.Option(help="Folder of pictures to measure on.")],
+    teacher: Annotated[Path | None, typer.Option(help="Another model, to compare with.", show_default=False)] = None,
+    out: Annotated[Path, typer.Option(help="Folder for bench.json and bench.png.")] = Path("runs/bench"),
+    against: Annotated[
+        list[Classical] | None,
+        typer.Option(
+            help="A classical codec to compare with at the model's PSNR; may be given several times. "
+            "[default: all but vvc, which takes seconds a picture]",
+            show_default=False,
+        ),
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Timed runs on each picture.", min=1)] = 5,
+    threads: Annotated[int, typer.Option(help="Threads that each codec may use.", min=1)] = 1,
+    precision: Annotated[
+        Precision, typer.Option(help="Of analysis and synthesis; auto: bf16 where the processor computes in it.")
+    ] = Precision.auto,
+    as_json: AsJson = False,
+) -> None:
+    """Measure time by part, memory and size, against teacher and classical codecs."""
+    from rich.console import Console
+
+    from ..bench.measure import bench as measure
+    from ..bench.plot import save_plot
+    from ..bench.table import as_text
+    from ..errors import DistillkitError
+    from ..images import list_images
+
+    images = list_images(data)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DistillkitError(f"bench {out}: cannot be written: {error.strerror}.") from None
+    with Console(stderr=True).status("loading") as status:
+        result = measure(
+            model,
+            images,
+            teacher=teacher,
+            against=[codec.value for codec in against or _QUICK],
+            repeats=repeats,
+            threads=threads,
+            precision=precision.value,
+            on_step=status.update,
+        )
+    (out / "bench.json").write_text(result.to_json(), encoding="utf-8")
+    drawn = save_plot(result, out / "bench.png")
+    show(as_text(result), result.to_json(), as_json)
+    if not drawn:
+        print("No plot: matplotlib is not installed; `pip install 'distillkit-lic[plots]'`.", file=sys.stderr)
