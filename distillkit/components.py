@@ -19,7 +19,8 @@ class ComponentConfig(BaseModel):
 class Component:
     """A class that a plugin registers. It is built from an instance of its `Config`.
 
-    Its docstring names where the method comes from, in a paragraph that begins with `Source:`, by arXiv number or title.
+    Its docstring names where the method comes from, by arXiv number or title, in a paragraph that begins with
+    `Source:`.
 
     Attributes:
         Config: its options.

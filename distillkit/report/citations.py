@@ -90,21 +90,23 @@ def _source_paragraph(docstring: str) -> str:
 
 def _cited(text: str, entries: dict[str, str]) -> list[str]:
     """Return the keys of the entries that a text names, in the text's order; unknown arXiv numbers become entries."""
-    plain, places = text.lower(), {}
+    plain, places = text.lower(), dict[str, int]()
     for key, entry in entries.items():
         reference = Reference(key, entry, ())
         names = [reference.field("title").lower(), key.lower()]
         if number := reference.field("eprint"):
             names.append(f"arxiv {number}")
-        places |= {key: plain.index(name) for name in names if name and name in plain}
-    for found in re.finditer(r"arxiv[ :]+(\d{4}\.\d{4,5})", plain):
-        if all(found.group(1) not in entries[key] for key in places):
-            key = f"arxiv{found.group(1)}"
+        if found := [plain.index(name) for name in names if name and name in plain]:
+            places[key] = min(found)
+    for match in re.finditer(r"arxiv[ :]+(\d{4}\.\d{4,5})", plain):
+        number = match.group(1)
+        if all(number not in entries[key] for key in places):
+            key = f"arxiv{number}"
+            url = f"https://arxiv.org/abs/{number}"
             entries[key] = (
-                f"@misc{{{key},\n  eprint = {{{found.group(1)}}},\n  archiveprefix = {{arXiv}},\n"
-                f"  url = {{https://arxiv.org/abs/{found.group(1)}}}\n}}"
+                f"@misc{{{key},\n  eprint = {{{number}}},\n  archiveprefix = {{arXiv}},\n  url = {{{url}}}\n}}"
             )
-            places[key] = found.start()
+            places[key] = match.start()
     return sorted(places, key=lambda key: places[key])
 
 
@@ -121,5 +123,7 @@ def _entries(bibtex: str) -> dict[str, str]:
 
 def _itself() -> Reference:
     version = metadata.version("distillkit-lic")
-    entry = f"@software{{distillkit,\n  title = {{distillkit}},\n  version = {{{version}}},\n  license = {{Apache-2.0}}\n}}"
+    entry = (
+        f"@software{{distillkit,\n  title = {{distillkit}},\n  version = {{{version}}},\n  license = {{Apache-2.0}}\n}}"
+    )
     return Reference("distillkit", entry, ("distillkit",))

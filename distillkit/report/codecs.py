@@ -64,16 +64,14 @@ class Codecs:
         named = runs.main.recipe.teacher
         teacher = (runs.teacher.model if runs.teacher else None) or (named if named and named.is_file() else None)
         main = TEACHER if runs.main.variant == TEACHER else "student"
-        sides = [
-            _side(main, runs.main.variant, runs.main.model, plugins, notes),
-            _side(TEACHER, TEACHER, teacher, plugins, notes),
-            _side("control", "control", runs.control.model if runs.control else None, plugins, notes),
-        ]
+        student = _side(main, runs.main.variant, runs.main.model, plugins, notes)
+        taught_by = _side(TEACHER, TEACHER, teacher, plugins, notes)
+        control = _side("control", "control", runs.control.model if runs.control else None, plugins, notes)
         if runs.main.model is None:
             notes.append(f"{runs.main.name} is not done yet, so there is no trained model to look into.")
-        elif sides[1] is None and main != TEACHER:
+        elif taught_by is None and main != TEACHER:
             notes.append("There is no trained teacher beside this run.")
-        return Codecs(*sides, tuple(notes))
+        return Codecs(student, taught_by, control, tuple(notes))
 
 
 def _side(series: str, label: str, file: Path | None, plugins: Plugins, notes: list[str]) -> Side | None:

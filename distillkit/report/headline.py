@@ -51,7 +51,9 @@ def results(runs: Sequence[Run]) -> list[VariantResult]:
     return summarise(rows)
 
 
-def cost_difference(runs: Runs, other: str, variant: str | None = None, lmbda: float | None = None) -> Difference | None:
+def cost_difference(
+    runs: Runs, other: str, variant: str | None = None, lmbda: float | None = None
+) -> Difference | None:
     """Compare a variant with `teacher` or `control` on the pictures that both were measured on, at one lambda.
 
     Against the control, only seeds that both have count.

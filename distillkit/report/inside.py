@@ -83,7 +83,9 @@ def bits_by_position(codec: CodecAdapter, picture: np.ndarray) -> np.ndarray | N
     return (bits[: -(-height // side), : -(-width // side)] / side**2).numpy()
 
 
-def bind(teacher: TrainedModel, student: TrainedModel, recipe: Recipe, plugins: Plugins) -> tuple[TeachingPair, TapShapes]:
+def bind(
+    teacher: TrainedModel, student: TrainedModel, recipe: Recipe, plugins: Plugins
+) -> tuple[TeachingPair, TapShapes]:
     """Return teacher and student with the taps that both have, and the taps' shapes for the recipe's crops.
 
     Raises:
@@ -105,7 +107,7 @@ def bind(teacher: TrainedModel, student: TrainedModel, recipe: Recipe, plugins: 
 
 @torch.no_grad()
 def explained_variance(pair: TeachingPair, roles: Sequence[str], crops: Sequence[Tensor]) -> dict[str, float]:
-    """Return for each tap the share of the teacher's variance that a 1x1 convolution of the student's features explains.
+    """Return for each tap how much of the teacher's variance a 1x1 convolution of the student's features explains.
 
     The convolution is fitted by least squares on every other picture and judged on the rest: 1 is a student that holds
     all that the teacher's features say, 0 one that says no more than their mean.

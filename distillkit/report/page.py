@@ -52,7 +52,9 @@ def write_page(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(html, encoding="utf-8")
     except OSError as error:
-        raise TrainingError(f"report {out}: cannot be written: {error.strerror}; choose another file with -o.") from None
+        raise TrainingError(
+            f"report {out}: cannot be written: {error.strerror}; choose another file with -o."
+        ) from None
     return out
 
 
@@ -62,9 +64,9 @@ def render(runs: Runs, plugins: Plugins, on_part: Callable[[str], None] = lambda
     codecs = Codecs.load(runs, plugins)
     on_part("pictures")
     pictures = picture_section(runs)
-    folder = files(__package__)
+    folder = files("distillkit.report")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"signed": signed, "spaced": lambda text: text.replace(" and ", ", ")}
+    environment.filters["signed"] = signed
     template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
     return template.render(
         runs=runs,

@@ -85,10 +85,14 @@ def choose(runs: Runs) -> list[tuple[str, str]]:
     shared = [name for name in ours if name in theirs]
     marks = {name: ours[name] - theirs[name] for name in shared} if shared else ours
     order = sorted(marks, key=lambda name: marks[name])
-    places = {0: "lowest", len(order) // 2: "middle", len(order) - 1: "highest"}
-    what = "PSNR against the teacher's" if shared else "PSNR"
-    return [(order[place], f"{word} {what}: {marks[order[place]]:+.2f} dB" if shared else f"{word} {what}")
-            for place, word in places.items() if order]  # fmt: skip
+    words = {
+        0: "where it falls furthest behind the teacher" if shared else "lowest PSNR",
+        len(order) // 2: "in the middle",
+        len(order) - 1: "where it keeps up best" if shared else "highest PSNR",
+    }
+    sign = "+" if shared else ""
+    marked = {place: f"{marks[order[place]]:{sign}.2f} dB".replace("-", "\N{MINUS SIGN}") for place in words if order}
+    return [(order[place], f"{word}, {marked[place]}") for place, word in words.items() if order]
 
 
 def show(name: str, why: str, shown: Sequence[tuple[str, str, Run]]) -> Picture | None:
@@ -122,8 +126,8 @@ def show(name: str, why: str, shown: Sequence[tuple[str, str, Run]]) -> Picture 
                 series,
                 label,
                 _encoded(part),
-                result and result["rate_bpp"],
-                result and result["psnr_db"],
+                result["rate_bpp"] if result else None,
+                result["psnr_db"] if result else None,
                 tuple(_lossless(piece) for piece in cut),
                 tuple(psnr_db(a, b) for a, b in zip(truth, cut, strict=True)) if run else (),
             )

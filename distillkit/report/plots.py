@@ -39,9 +39,10 @@ def rate_distortion(lines: Sequence[VariantResult], names: Mapping[str, str]) ->
             series = names.get(variant, "other")
             plot.line([(line.rate_bpp, line.psnr_db) for line in own], series)
             for line in own:
-                tip = f"{variant}, \N{GREEK SMALL LETTER LAMDA} {line.lmbda:g}: {line.rate_bpp:.3f} bpp, {line.psnr_db:.2f} dB"
-                plot.mark((plot.x(line.rate_bpp), plot.y(line.psnr_db)), series, tip, small=series == "other")
-            if own and (series != "other" or len(own) > 1):
+                at = f"\N{GREEK SMALL LETTER LAMDA} {line.lmbda:g}"
+                tip = f"{variant}, {at}: {line.rate_bpp:.3f} bpp, {line.psnr_db:.2f} dB"
+                plot.mark((plot.x(line.rate_bpp), plot.y(line.psnr_db)), series, tip)
+            if own:
                 labels.append((plot.x(own[-1].rate_bpp) + 9, plot.y(own[-1].psnr_db), variant, series))
         plot.labels(labels)
         return plot.done("PSNR over rate of each variant")
@@ -62,7 +63,12 @@ def _same_cost(plot: Plot, teacher: VariantResult, lmbda: float) -> None:
                 points.append((rate, quality))
     plot.line(points, "teacher", "dotted")
     if points:
-        plot.text(plot.x(points[0][0]) + 4, min(plot.y(points[0][1]) + 16, plot.bottom - 4), "the teacher\N{RIGHT SINGLE QUOTATION MARK}s RD cost", "tick")
+        plot.text(
+            plot.x(points[0][0]) + 4,
+            min(plot.y(points[0][1]) + 16, plot.bottom - 4),
+            "the teacher\N{RIGHT SINGLE QUOTATION MARK}s RD cost",
+            "tick",
+        )
 
 
 def differences(rows: Sequence[tuple[str, Difference, list[float]]], names: Mapping[str, str], other: str) -> Markup:
@@ -85,7 +91,9 @@ def differences(rows: Sequence[tuple[str, Difference, list[float]]], names: Mapp
             series = names.get(name, "other")
             plot.text(plot.left - 10, y + 4, name, "label end", series)
             if difference.low is not None and difference.high is not None:
-                plot.path(f"M{plot.x(100 * difference.low):.1f} {y}H{plot.x(100 * difference.high):.1f}", "interval", series)
+                plot.path(
+                    f"M{plot.x(100 * difference.low):.1f} {y}H{plot.x(100 * difference.high):.1f}", "interval", series
+                )
             for value in seeds:
                 plot.mark((plot.x(100 * value), y), series, f"one seed: {_signed(100 * value)} %", small=True)
             tip = f"{name}: {_signed(100 * difference.value)} %"
@@ -108,13 +116,16 @@ def training(curves: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]]]) -> 
     low, high = values[0], values[min(len(values) - 1, int(0.97 * len(values)))]
 
     def draw(width: int) -> Markup:
-        plot = Plot(width, 320, right=82 if width > 500 else 62, top=34)
+        plot = Plot(width, 330, right=82 if width > 500 else 62)
         plot.scales((0, steps), (low * 0.92, max(high * 1.05, low * 1.5)), log_y=True)
+        phases = _phases(plot, curves[-1][2])
         plot.axes("step", "RD cost of the training batches, bits per pixel", 6 if width > 500 else 3)
-        _phases(plot, curves[-1][2])
+        for name, left, right in phases:
+            if right - left > 6.2 * len(name):
+                plot.text((left + right) / 2, plot.top + 14, name, "phase mid")
         labels = []
         for label, series, metrics in curves:
-            points = [(line["step"], min(line["rd_cost"], plot.y.high)) for line in metrics if line["rd_cost"]]
+            points = [(line["step"], min(line["rd_cost"], plot.y.high)) for line in _whole_windows(metrics)]
             plot.line(points, series, "line fine")
             labels.append((plot.x(points[-1][0]) + 7, plot.y(points[-1][1]), label, series))
         plot.labels(labels)
@@ -128,31 +139,38 @@ def losses(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
     names = sorted({key for line in metrics for key in line if key.startswith("loss/")})
     plots = []
     for key in names:
-        points = [(line["step"], line[key]) for line in metrics if line.get(key)]
+        points = [(line["step"], line[key]) for line in _whole_windows(metrics) if line.get(key)]
         if len(points) < 2:
             continue
         plot = Plot(340, 190)
         values = [value for _, value in points]
         plot.scales((0, metrics[-1]["step"]), (min(values) * 0.9, max(values) * 1.1), log_y=True)
-        plot.axes("step", "", 3, 4)
-        _phases(plot, metrics, named=False)
+        _phases(plot, metrics)
+        plot.axes("step", key.removeprefix("loss/"), 3, 4)
         plot.line(points, "student", "line fine")
         plots.append((key.removeprefix("loss/"), plot.done(f"{key.removeprefix('loss/')} over steps")))
     return plots
 
 
-def _phases(plot: Plot, metrics: Sequence[Mapping[str, Any]], named: bool = True) -> None:
-    start = 0
-    phases = [(name, list(lines)) for name, lines in groupby(metrics, key=lambda line: str(line["phase"]))]
+def _whole_windows(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Leave out lines that are means over few steps, such as the last of a phase: they are mostly noise."""
+    lengths = [line["step"] - before for line, before in zip(metrics, [0, *(m["step"] for m in metrics)], strict=False)]
+    usual = sorted(lengths)[len(lengths) // 2]
+    return [m for m, length in zip(metrics, lengths, strict=True) if 2 * length >= usual and m["rd_cost"]]
+
+
+def _phases(plot: Plot, metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
+    """Shade every other phase; return name and ends of each in pixels, or nothing if there is only one."""
+    start, phases = 0, []
+    for name, lines in groupby(metrics, key=lambda line: str(line["phase"])):
+        stop = list(lines)[-1]["step"]
+        phases.append((name, plot.x(start), plot.x(stop)))
+        start = stop
     if len(phases) < 2:
-        return
-    for index, (name, lines) in enumerate(phases):
-        left, right = plot.x(start), plot.x(lines[-1]["step"])
-        if index % 2 == 0:
-            plot.bar((left, right), (plot.top, plot.bottom), "band", style="band")
-        if named and right - left > 6.2 * len(name):
-            plot.text((left + right) / 2, plot.top + 14, name, "phase mid")
-        start = lines[-1]["step"]
+        return []
+    for _, left, right in phases[::2]:
+        plot.bar((left, right), (plot.top, plot.bottom), "band", style="band")
+    return phases
 
 
 def ranking(bits: Sequence[float], kept: Sequence[int] | None) -> Markup:
@@ -163,7 +181,12 @@ def ranking(bits: Sequence[float], kept: Sequence[int] | None) -> Markup:
     def draw(width: int) -> Markup:
         plot = Plot(width, 250, left=52)
         plot.scales((0, len(order)), (0, max(bits) * 1.05 or 1))
-        plot.axes("channels of the teacher\N{RIGHT SINGLE QUOTATION MARK}s latent, by rank", "bits per pixel", 7 if width > 500 else 4, 4)
+        plot.axes(
+            "channels of the teacher\N{RIGHT SINGLE QUOTATION MARK}s latent, by rank",
+            "bits per pixel",
+            7 if width > 500 else 4,
+            4,
+        )
         for place, channel in enumerate(order):
             tip = f"channel {channel}, rank {place + 1}: {bits[channel]:.4f} bits per pixel"
             x = (plot.x(place + 0.08), plot.x(place + 0.92))
@@ -184,7 +207,12 @@ def alignment(taps: Sequence[str], sides: Sequence[tuple[str, str, Mapping[str, 
         for value in plot.x.ticks(5):
             plot.path(f"M{plot.x(value):.1f} {plot.top}V{plot.bottom}", "grid")
             plot.text(plot.x(value), plot.bottom + 17, f"{value:.0f}", "tick mid")
-        plot.text((plot.left + plot.right) / 2, plot.height - 5, "variance of the teacher\N{RIGHT SINGLE QUOTATION MARK}s features explained, %", "name mid")
+        plot.text(
+            (plot.left + plot.right) / 2,
+            plot.height - 5,
+            "variance explained, %",
+            "name mid",
+        )
         for index, tap in enumerate(taps):
             y = plot.top + 14 + 26 * index
             plot.text(plot.left - 12, y + 4, tap, "tick end")
@@ -206,14 +234,15 @@ def channels(sides: Sequence[tuple[str, str, Sequence[float]]]) -> Markup:
     """Draw the bits of every latent channel of each codec, each in its own falling order, on a log scale."""
     ordered = [(label, series, sorted(bits, reverse=True)) for label, series, bits in sides]
     highest = max(bits[0] for _, _, bits in ordered)
+    lowest = max(highest / 1e4, 0.7 * min(bits[-1] for _, _, bits in ordered))
 
     def draw(width: int) -> Markup:
         plot = Plot(width, 260, left=58, right=74)
-        plot.scales((1, max(len(bits) for _, _, bits in ordered)), (highest / 1e4, highest * 1.4), log_y=True)
+        plot.scales((1, max(len(bits) for _, _, bits in ordered)), (lowest, highest * 1.4), log_y=True)
         plot.axes("channels of y, by rank", "bits per pixel", 6 if width > 500 else 3)
         labels = []
         for label, series, bits in ordered:
-            points = [(rank, value) for rank, value in enumerate(bits, 1) if value >= highest / 1e4]
+            points = [(rank, value) for rank, value in enumerate(bits, 1) if value >= lowest]
             plot.line(points, series)
             labels.append((plot.x(points[-1][0]) + 7, plot.y(points[-1][1]), label, series))
         plot.labels(labels)
@@ -226,20 +255,26 @@ def stacked(rows: Sequence[tuple[str, str, Sequence[tuple[str, float]]]], unit: 
     """Draw horizontal bars made of parts: a row for each of (label, series, parts)."""
     longest = max(sum(value for _, value in parts) for _, _, parts in rows) or 1.0
 
+    names = list(dict.fromkeys(name for _, _, parts in rows for name, _ in parts if name))
+
     def draw(width: int) -> Markup:
-        plot = Plot(width, 12 + 46 * len(rows), left=82, right=74, top=0, bottom=0)
+        head = 26 if names else 4
+        plot = Plot(width, head + 30 * len(rows), left=82, right=96, top=0, bottom=0)
         plot.scales((0, longest), (0, 1))
+        x = float(plot.left)
+        for name in names:
+            plot.bar((x, x + 10), (3, 13), "original", style=f"bar {name}")
+            plot.text(x + 15, 12, name, "tick")
+            x += 32 + 6.2 * len(name)
         for index, (label, series, parts) in enumerate(rows):
-            y, start = 22 + 46 * index, 0.0
-            plot.text(0, y + 6, label, "label", series)
+            y, start = head + 2 + 30 * index, 0.0
+            plot.text(0, y + 14, label, "label", series)
             for place, (name, value) in enumerate(parts):
-                x = (plot.x(start) + (1 if place else 0), plot.x(start + value))
-                plot.bar(x, (y - 8, y + 10), series, f"{name}: {value:.{digits}f} {unit}", f"bar part{place}")
-                if plot.x(start + value) - plot.x(start) > 6.4 * len(name):
-                    plot.text(plot.x(start + value / 2), y + 23, name, "tick mid")
+                ends = (plot.x(start) + (1 if place else 0), plot.x(start + value))
+                plot.bar(ends, (y, y + 19), series, f"{name} {value:.{digits}f} {unit}".strip(), f"bar {name}")
                 start += value
-            plot.text(plot.x(start) + 8, y + 6, f"{start:.{digits}f} {unit}", "label", series)
-        return plot.done(f"Bars of parts, in {unit}")
+            plot.text(plot.x(start) + 8, y + 14, f"{start:.{digits}f} {unit}", "label", series)
+        return plot.done(f"Bars of {', '.join(names) or 'totals'}, in {unit}")
 
     return both(draw)
 

@@ -98,7 +98,8 @@ def read_runs(path: Path) -> Runs:
     """Read a run with its teacher and control, or all runs in a folder.
 
     The teacher is the one that the run's recipe names, or a run beside it; the control is a run beside it called
-    `control`. The main run of a family is one of the variant with most measured runs, teacher and control aside.
+    `control`. The main run of a family is one of the variant with most measured runs, and among those with most losses,
+    teacher and control aside.
 
     Raises:
         TrainingError: there is no run in `path`, or a file of one cannot be read.
@@ -129,7 +130,8 @@ def _main(runs: list[Run]) -> Run:
     students = [run for run in runs if run.variant not in (TEACHER, CONTROL)] or runs
     students = [run for run in students if run.results] or [run for run in students if run.model] or students
     sizes = Counter(run.variant for run in students)
-    variant = max(sizes, key=lambda name: (sizes[name], name == "student"))
+    methods = {run.variant: len(run.recipe.losses) for run in students}
+    variant = max(sizes, key=lambda name: (sizes[name], methods[name]))
     own = [run for run in students if run.variant == variant]
     taught = {run.recipe.lmbda for run in runs if run.variant == TEACHER and run.model}
     seeds = Counter(run.recipe.lmbda for run in own)

@@ -57,7 +57,7 @@ class Plot:
     x: Scale
     y: Scale
 
-    def __init__(self, width: int, height: int, left: int = 46, right: int = 12, top: int = 14, bottom: int = 40):
+    def __init__(self, width: int, height: int, left: int = 46, right: int = 12, top: int = 28, bottom: int = 40):
         """Begin a plot of this size and these margins, in pixels."""
         self.width, self.height = width, height
         self.left, self.right, self.top, self.bottom = left, width - right, top, height - bottom
@@ -80,7 +80,7 @@ class Plot:
             self.text(x, self.bottom + 17, number(value), "tick mid")
         self._parts.append(f'<path class="axis" d="M{self.left} {self.bottom}H{self.right}"/>')
         self.text((self.left + self.right) / 2, self.height - 5, x_label, "name mid")
-        self.text(self.left - 34 if self.left > 40 else 2, self.top - 8 if self.top > 16 else 9, y_label, "name")
+        self.text(0, 11, y_label, "name")
 
     def line(self, points: Iterable[Point], series: str, style: str = "line") -> None:
         """Draw a polyline through points in values."""
