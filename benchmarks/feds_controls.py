@@ -45,9 +45,7 @@ def main() -> None:
             teacher = arguments.demo / "teacher" / "model.safetensors" if losses else None
             recipe = student.model_copy(update={"losses": losses, "teacher": teacher, "seed": seed})
             folder = arguments.out / f"{name}-{seed}"
-            model = distillkit.load_model(distillkit.train(recipe, folder))
-            codec = distillkit.ImageCodec(model.codec, model.fingerprint)
-            result = distillkit.evaluate(codec, held_out, folder / "evaluation", model.lmbda)
+            result = distillkit.evaluate_model(distillkit.train(recipe, folder), held_out, folder / "evaluation")
             rows.setdefault(name, []).append(result.averages)
             print(f"{name} seed {seed}: RD cost {result.averages['rd_cost']:.3f}", flush=True)
     print(f"{'':10s} {'bpp':>7s} {'PSNR dB':>8s} {'RD cost':>8s} {'spread':>7s}   over {len(arguments.seeds)} seeds")

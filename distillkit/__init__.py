@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from .errors import did_you_mean as did_you_mean
     from .evaluation.compare import Comparison as Comparison
     from .evaluation.compare import compare as compare
-    from .evaluation.evaluate import Evaluation as Evaluation
     from .evaluation.evaluate import evaluate as evaluate
+    from .evaluation.evaluate import evaluate_model as evaluate_model
+    from .evaluation.results import Evaluation as Evaluation
     from .experiment import distil as distil
     from .hookspecs import hookimpl as hookimpl
     from .images import read_image as read_image
@@ -57,7 +58,7 @@ _HOME = {
     "CompressAIAdapter": "adapters",
     "CompressedLatents": "adapters",
     "DistillkitError": "errors",
-    "Evaluation": "evaluation.evaluate",
+    "Evaluation": "evaluation.results",
     "ImageCodec": "codec.runtime",
     "LossConfig": "losses",
     "LossTerm": "losses",
@@ -81,6 +82,7 @@ _HOME = {
     "did_you_mean": "errors",
     "distil": "experiment",
     "evaluate": "evaluation.evaluate",
+    "evaluate_model": "evaluation.evaluate",
     "find_taps": "pair",
     "hookimpl": "hookspecs",
     "load_model": "model_file",

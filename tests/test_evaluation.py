@@ -1,5 +1,7 @@
+import csv
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,14 @@ from torch import nn
 
 from distillkit.adapters import CodecAdapter, CodecOutput, CompressAIAdapter, fingerprint
 from distillkit.codec.runtime import ImageCodec
-from distillkit.errors import DataError
+from distillkit.errors import BitstreamError, DataError
 from distillkit.evaluation.complexity import kmac_per_pixel, num_parameters
-from distillkit.evaluation.evaluate import evaluate
+from distillkit.evaluation.decode import fresh_decoder
+from distillkit.evaluation.estimate import estimated_bpp
+from distillkit.evaluation.evaluate import evaluate, evaluate_model
 from distillkit.evaluation.quality import decibel, ms_ssim, mse01, psnr_db
 from distillkit.images import read_image
+from distillkit.model_file import load_model
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +134,8 @@ def test_evaluates_real_files(codec, paths, tmp_path):
         assert image.rd_cost == pytest.approx(0.013 * 255**2 * mse + image.rate_bpp)
         assert image.encode_seconds > 0
         assert image.decode_seconds > 0
+        assert image.ms_ssim_db == (None if image.ms_ssim is None else decibel(image.ms_ssim))
+    assert evaluation.decoded_in == "same"
     assert [image.ms_ssim is None for image in evaluation.images] == [False, False, True]
 
 
@@ -139,6 +146,7 @@ def test_averages_are_per_image(codec, paths, tmp_path):
     assert evaluation.averages["ms_ssim"] is None
     large = evaluate(codec, paths[:2], tmp_path / "large", lmbda=None)
     assert large.averages["ms_ssim"] == pytest.approx(sum(i.ms_ssim for i in large.images) / 2)
+    assert large.averages["ms_ssim_db"] == decibel(large.averages["ms_ssim"])
     assert large.averages["rd_cost"] is None
 
 
@@ -152,6 +160,69 @@ def test_results_file(codec, paths, tmp_path):
     assert content["averages"] == evaluation.averages
     assert content["images"][1]["source"] == paths[1].as_posix()
     assert content["images"][1]["rate_bpp"] == evaluation.images[1].rate_bpp
+    # CompressAI's format: a list a measure; a measure that a picture lacks is left out
+    assert content["name"] == "out"
+    assert content["results"]["bpp"] == [evaluation.averages["rate_bpp"]]
+    assert content["results"]["psnr-rgb"] == [evaluation.averages["psnr_db"]]
+    assert "ms-ssim-rgb" not in content["results"]
+    assert content["environment"]["torch"] == torch.__version__
+    rows = list(csv.DictReader((tmp_path / "out/images.csv").read_text().splitlines()))
+    assert [row["name"] for row in rows] == ["kodak/1", "clic/1", "clic/1-2"]
+    assert [float(row["psnr_db"]) for row in rows] == [image.psnr_db for image in evaluation.images]
+    assert (rows[0]["ms_ssim"] != "", rows[2]["ms_ssim"]) == (True, "")
+
+
+def test_the_estimate_is_what_the_likelihoods_say(codec, paths):
+    picture = read_image(paths[0])  # 170x200: padded to 192x256
+    batch = torch.nn.functional.pad(
+        torch.from_numpy(picture / 255.0).permute(2, 0, 1)[None].float(), (0, 56, 0, 22), mode="replicate"
+    )
+    with torch.no_grad():
+        likelihoods = codec.adapter.module(batch.contiguous())["likelihoods"]
+    bits = sum(-float(values.log2().sum()) for values in likelihoods.values())
+    assert estimated_bpp(codec.adapter, picture) == pytest.approx(bits / (170 * 200), rel=1e-4)
+
+
+def test_the_estimate_is_near_the_file(codec, paths, tmp_path):
+    (image,) = evaluate(codec, paths[:1], tmp_path / "out", lmbda=None).images
+    header = 8 * 60 / (170 * 200)
+    assert image.estimated_bpp < image.rate_bpp < 1.05 * image.estimated_bpp + header
+
+
+def test_a_model_is_decoded_in_a_fresh_process(teacher_file, plugins, paths, tmp_path, monkeypatch):
+    seen = []
+    original = ImageCodec.decode
+    monkeypatch.setattr(ImageCodec, "decode", lambda *_: pytest.fail("decoded in the process that encoded"))
+    evaluation = evaluate_model(teacher_file, paths, tmp_path / "out", plugins=plugins, on_image=seen.append)
+    monkeypatch.setattr(ImageCodec, "decode", original)
+    model = load_model(teacher_file, plugins)
+    codec = ImageCodec(model.codec, model.fingerprint)
+    assert (evaluation.decoded_in, evaluation.lmbda) == ("fresh", 0.013)
+    assert tuple(seen) == evaluation.images
+    for image in evaluation.images:
+        decoded = read_image(tmp_path / "out" / f"{image.name}.png")
+        np.testing.assert_array_equal(decoded, codec.decode((tmp_path / "out" / f"{image.name}.dk").read_bytes()))
+        assert image.psnr_db == psnr_db(read_image(image.source), decoded)
+        assert 0 < image.decode_seconds < 60
+
+
+def test_what_goes_wrong_in_the_fresh_process_is_said(teacher_file, plugins, tmp_path, monkeypatch):
+    decode = fresh_decoder(teacher_file, load_model(teacher_file, plugins), plugins)
+    (tmp_path / "a.dk").write_bytes(b"junk")
+    with pytest.raises(BitstreamError, match="compressed file"):
+        list(decode([(tmp_path / "a.dk", tmp_path / "a.png")]))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(BitstreamError, match="expected it to end with code 0, got 1 .it said nothing"):
+        list(decode([(tmp_path / "a.dk", tmp_path / "a.png")]))
+
+
+def test_a_pair_that_no_module_holds_is_decoded_here(teacher_file, paths, tmp_path):
+    from distillkit import load_plugins
+
+    from . import small_pair
+
+    held = load_plugins(small=type("Small", (), {"register_pairs": staticmethod(small_pair.register_pairs)})())
+    assert evaluate_model(teacher_file, paths[2:], tmp_path / "out", plugins=held).decoded_in == "same"
 
 
 def test_originals_are_never_overwritten(codec, paths):

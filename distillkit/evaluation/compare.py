@@ -14,7 +14,9 @@ from ..model_file import load_model
 from ..plugins import Plugins, load_plugins
 from .complexity import kmac_per_pixel, num_parameters
 from .contact_sheet import save_contact_sheet
-from .evaluate import Evaluation, evaluate
+from .decode import fresh_decoder
+from .evaluate import evaluate
+from .results import Evaluation
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -108,7 +110,7 @@ def compare(
     plugins: Plugins | None = None,
     on_model: Callable[[str], None] | None = None,
 ) -> Comparison:
-    """Compress and decode `images` with each model, through real files in `folder`, and measure.
+    """Compress `images` with each model to real files in `folder`, decode those in a fresh process, and measure.
 
     Args:
         models: name -> model file or run folder.
@@ -127,7 +129,9 @@ def compare(
             on_model(name)
         model = load_model(path, plugins)
         codec: CodecAdapter = model.codec
-        evaluation = evaluate(ImageCodec(codec, model.fingerprint), images, folder / name, model.lmbda)
+        decoder = fresh_decoder(Path(path), model, plugins)
+        coder = ImageCodec(codec, model.fingerprint)
+        evaluation = evaluate(coder, images, folder / name, model.lmbda, decoder=decoder)
         rows.append(ComparedModel(name, Path(path), num_parameters(codec.module), kmac_per_pixel(codec), evaluation))
     comparison = Comparison(tuple(rows), folder)
     (folder / "comparison.json").write_text(comparison.to_json(), encoding="utf-8")

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..images import read_image
-from .evaluate import Evaluation
+from .results import Evaluation
 
 _WIDTH = 400  # of a picture on the sheet, in pixels
 _CAPTION = 44

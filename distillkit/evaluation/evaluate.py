@@ -2,86 +2,50 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
+import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
-from statistics import fmean
 from time import perf_counter
-from typing import Any
 
-from PIL import Image
+import torch
 
 from ..codec.runtime import ImageCodec
 from ..errors import DataError
 from ..images import read_image
-from .quality import ms_ssim, mse01, psnr_db
+from ..model_file import load_model
+from ..plugins import Plugins, load_plugins
+from .decode import Decoder, decoder_of, fresh_decoder
+from .estimate import estimated_bpp
+from .quality import decibel, ms_ssim, mse01, psnr_db
+from .results import Evaluation, ImageResult
 
-AVERAGED = ("rate_bpp", "psnr_db", "ms_ssim", "encode_seconds", "decode_seconds", "rd_cost")
 
+def evaluate_model(
+    model: str | Path,
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    plugins: Plugins | None = None,
+    on_image: Callable[[ImageResult], None] | None = None,
+) -> Evaluation:
+    """Measure a trained model: as `evaluate`, but what it compresses is decoded in a fresh process.
 
-@dataclass(frozen=True)
-class ImageResult:
-    """What was measured on one picture.
+    Args:
+        model: its file, or its run folder.
+        paths: pictures, 8-bit RGB.
+        out: folder for the files; made if it does not exist.
+        plugins: where the model's pair is registered; by default the installed plugins.
+        on_image: called with each result as soon as it is there.
 
-    Attributes:
-        name: of its files in the output folder, without suffix: `<name>.dk` and `<name>.png`.
-        source: path of the original.
-        width: of the original, in pixels.
-        height: of the original, in pixels.
-        file_bytes: size of the compressed file, header included.
-        rate_bpp: bits of that file for each pixel of the original.
-        psnr_db: of the decoded 8-bit picture against the original, in dB.
-        ms_ssim: multi-scale structural similarity (unitless), or None where a side is shorter than 161 pixels.
-        encode_seconds: wall clock from pixels to the written file.
-        decode_seconds: wall clock from that file to pixels.
-        rd_cost: lmbda * 255^2 * MSE + bpp, MSE on the scale [0, 1]; None where no lmbda was given.
+    Raises:
+        DistillkitError: the model or a picture cannot be used, or a file does not decode.
     """
-
-    name: str
-    source: Path
-    width: int
-    height: int
-    file_bytes: int
-    rate_bpp: float
-    psnr_db: float
-    ms_ssim: float | None
-    encode_seconds: float
-    decode_seconds: float
-    rd_cost: float | None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What was measured on a set of pictures.
-
-    Attributes:
-        fingerprint: of the codec's module.
-        lmbda: the trade-off in `rd_cost`, or None.
-        images: one result for each picture, in the order of evaluation.
-    """
-
-    fingerprint: str
-    lmbda: float | None
-    images: tuple[ImageResult, ...]
-
-    @property
-    def averages(self) -> dict[str, float | None]:
-        """The mean over the images of each measure; None where a picture has no value, for a part would mislead."""
-        columns = {name: [getattr(image, name) for image in self.images] for name in AVERAGED}
-        return {name: None if None in values else fmean(values) for name, values in columns.items()}
-
-    def to_json(self) -> str:
-        """Return the whole as JSON, averages included; an infinite PSNR becomes null."""
-        content = {
-            "fingerprint": self.fingerprint,
-            "lmbda": self.lmbda,
-            "averages": self.averages,
-            "images": [asdict(image) | {"source": image.source.as_posix()} for image in self.images],
-        }
-        return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+    plugins = plugins or load_plugins()
+    loaded = load_model(model, plugins)
+    codec = ImageCodec(loaded.codec, loaded.fingerprint)
+    return evaluate(codec, paths, out, loaded.lmbda, on_image, decoder=fresh_decoder(Path(model), loaded, plugins))
 
 
 def evaluate(
@@ -90,11 +54,14 @@ def evaluate(
     out: Path,
     lmbda: float | None,
     on_image: Callable[[ImageResult], None] | None = None,
+    *,
+    decoder: Decoder | None = None,
 ) -> Evaluation:
     """Compress and decode the pictures in `paths`, and measure.
 
     Writes for each picture `<name>.dk` (compressed) and `<name>.png` (decoded) into `out`, in subfolders like those of
-    the originals, and `results.json`. The first picture is coded once more beforehand, untimed, to warm up.
+    the originals; `results.json`, which CompressAI's tools read, too; and `images.csv`. The first picture is coded once
+    more beforehand, untimed, to warm up.
 
     Args:
         codec: what is measured.
@@ -102,9 +69,11 @@ def evaluate(
         out: folder for the files; made if it does not exist.
         lmbda: trade-off of the rate-distortion cost, or None to leave that out.
         on_image: called with each result as soon as it is there.
+        decoder: decodes the files; by default `codec`, in this process. `evaluate_model` has a better one.
 
     Raises:
         DataError: there are no pictures, one cannot be used, or an original would be overwritten.
+        BitstreamError: a file does not decode.
     """
     if not paths:
         raise DataError("evaluation: expected at least one picture, got none; check the folder of test images.")
@@ -115,32 +84,66 @@ def evaluate(
             raise DataError(
                 f"evaluation: {out / name}.png is an original and would be overwritten; choose another folder."
             )
-    codec.decode(codec.encode(read_image(paths[0])))
+    files = [(out / f"{name}.dk", out / f"{name}.png") for name in names]
+    codec.encode(read_image(paths[0]))
+    encoded = [_encode(codec, path, file) for path, (file, _) in zip(paths, files, strict=True)]
     results = []
-    for path, name in zip(paths, names, strict=True):
-        result = _evaluate_image(codec, path, name, out, lmbda)
+    decoding = (decoder or decoder_of(codec))(files)
+    for path, name, (estimate, encode_seconds) in zip(paths, names, encoded, strict=True):
+        decode_seconds = next(decoding)
+        result = _measure(path, name, out, lmbda, estimate, encode_seconds, decode_seconds)
         results.append(result)
         if on_image is not None:
             on_image(result)
-    evaluation = Evaluation(codec.fingerprint, lmbda, tuple(results))
+    next(decoding, None)  # lets the decoder end, and say what was wrong with its end
+    evaluation = Evaluation(
+        fingerprint=codec.fingerprint,
+        lmbda=lmbda,
+        images=tuple(results),
+        name=out.name,
+        decoded_in="same" if decoder is None else "fresh",
+        environment=environment(),
+    )
     (out / "results.json").write_text(evaluation.to_json(), encoding="utf-8")
+    (out / "images.csv").write_text(evaluation.to_csv(), encoding="utf-8")
     return evaluation
 
 
-def _evaluate_image(codec: ImageCodec, path: Path, name: str, out: Path, lmbda: float | None) -> ImageResult:
+def environment() -> dict[str, str | int]:
+    """Return on what is measured: versions, processor, threads."""
+    return {
+        "distillkit": f"distillkit {metadata.version('distillkit-lic')}",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "num_threads": torch.get_num_threads(),
+    }
+
+
+def _encode(codec: ImageCodec, path: Path, file: Path) -> tuple[float, float]:
+    """Write the compressed file; return the estimated rate in bpp and the seconds that encoding took."""
     original = read_image(path)
-    height, width, _ = original.shape
-    file = out / f"{name}.dk"
     file.parent.mkdir(parents=True, exist_ok=True)
     start = perf_counter()
     file.write_bytes(codec.encode(original))
-    encode_seconds = perf_counter() - start
-    start = perf_counter()
-    decoded = codec.decode(file.read_bytes())
-    decode_seconds = perf_counter() - start
-    Image.fromarray(decoded).save(out / f"{name}.png")
-    file_bytes = file.stat().st_size
+    seconds = perf_counter() - start
+    return estimated_bpp(codec.adapter, original), seconds
+
+
+def _measure(
+    path: Path,
+    name: str,
+    out: Path,
+    lmbda: float | None,
+    estimate: float,
+    encode_seconds: float,
+    decode_seconds: float,
+) -> ImageResult:
+    original, decoded = read_image(path), read_image(out / f"{name}.png")
+    height, width, _ = original.shape
+    file_bytes = (out / f"{name}.dk").stat().st_size
     rate_bpp = 8 * file_bytes / (width * height)
+    similarity = ms_ssim(original, decoded)
     return ImageResult(
         name=name,
         source=path,
@@ -148,8 +151,10 @@ def _evaluate_image(codec: ImageCodec, path: Path, name: str, out: Path, lmbda: 
         height=height,
         file_bytes=file_bytes,
         rate_bpp=rate_bpp,
+        estimated_bpp=estimate,
         psnr_db=psnr_db(original, decoded),
-        ms_ssim=ms_ssim(original, decoded),
+        ms_ssim=similarity,
+        ms_ssim_db=None if similarity is None else decibel(similarity),
         encode_seconds=encode_seconds,
         decode_seconds=decode_seconds,
         rd_cost=None if lmbda is None else lmbda * 255**2 * mse01(original, decoded) + rate_bpp,
@@ -171,11 +176,3 @@ def _output_names(paths: Sequence[Path]) -> list[str]:
         taken.add(name.casefold())
         names.append(name)
     return names
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,12 +10,10 @@ from time import monotonic
 from typing import Any, Literal, final
 
 from ..checkpoint import list_checkpoints
-from ..codec.runtime import ImageCodec
 from ..errors import RecipeError
-from ..evaluation.evaluate import evaluate
+from ..evaluation.evaluate import evaluate_model
 from ..hookspecs import hookimpl
 from ..images import check_images, list_images
-from ..model_file import load_model
 from ..observers import ProgressDisplay
 from ..plugins import Plugins, load_plugins
 from ..run_folder import RunFolder
@@ -112,8 +110,7 @@ def run_family(
             except _OutOfTimeError:
                 break
         if not _results(folder, job).exists():
-            model = load_model(run.model, plugins)
-            evaluate(ImageCodec(model.codec, model.fingerprint), images, _results(folder, job).parent, model.lmbda)
+            evaluate_model(run.model, images, _results(folder, job).parent, plugins=plugins)
         if monotonic() > deadline.moment:
             break
     return status(family, folder)

@@ -1,0 +1,32 @@
+"""What a picture would cost by the codec's own probabilities, to set beside what its file costs."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..adapters import CodecAdapter
+from ..losses import sum_of_bits
+
+
+@torch.no_grad()
+def estimated_bpp(adapter: CodecAdapter, image: np.ndarray) -> float:
+    """Return the information of the latents, in bits for each pixel of the original (padding costs bits, too).
+
+    From one forward pass in eval mode, with rounded latents. A file is larger by its header and by what the coder's
+    tables lose. With a serial context the two differ for another reason: the forward pass takes the context from
+    latents that are rounded otherwise than those the decoder sees: the estimate is of a picture that nobody decodes.
+
+    Args:
+        adapter: the codec; left in eval mode.
+        image: uint8, shape (H, W, 3), RGB.
+    """
+    height, width, _ = image.shape
+    margins = ((0, -height % adapter.stride), (0, -width % adapter.stride), (0, 0))
+    padded = np.pad(image, margins, mode="edge")  # as ImageCodec pads
+    batch = torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1))[None])
+    device = next((parameter.device for parameter in adapter.module.parameters()), torch.device("cpu"))
+    adapter.module.eval()
+    with torch.autocast(device.type, enabled=False):
+        output = adapter.forward(batch.to(device).to(torch.float32).div_(255))
+    return float(sum_of_bits(output.likelihoods.values())) / (height * width)
