@@ -53,7 +53,10 @@ class Run:
         """Loss term -> the record that it measured."""
         records = {}
         for file in sorted((self.folder / "calibration").glob("*.json")):
-            records[file.stem] = _json(file)["record"]
+            record = _json(file).get("record")
+            if not isinstance(record, dict):
+                raise TrainingError(f"report: {file} holds no record; remove it, and the run measures again.")
+            records[file.stem] = record
         return records
 
 
