@@ -17,9 +17,18 @@ class ComponentConfig(BaseModel):
 
 
 class Component:
-    """A class that a plugin registers. It is built from an instance of its `Config`."""
+    """A class that a plugin registers. It is built from an instance of its `Config`.
+
+    Its docstring names where the method comes from, by arXiv number or title, in a paragraph that begins with
+    `Source:`.
+
+    Attributes:
+        Config: its options.
+        bibtex: BibTeX entries of sources that are not on arXiv, for `distillkit cite`.
+    """
 
     Config: ClassVar[type[ComponentConfig]] = ComponentConfig
+    bibtex: ClassVar[str] = ""
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -79,6 +79,11 @@ class LossTerm(nn.Module, Component, ABC):
         """Whether `calibrate` must run, or a record be loaded, before `forward`."""
         return False
 
+    @property
+    def kept_channels(self) -> list[int] | None:
+        """The teacher's latent channels that a calibrated term keeps, for a report; None if it does not choose."""
+        return None
+
     def calibrate(self, calibration: Calibration) -> dict[str, Any]:
         """Measure what the term needs and return it as a record that JSON can hold."""
         return {}

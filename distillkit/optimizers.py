@@ -12,7 +12,10 @@ from .recipe import OptimizerSettings
 
 
 def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """Return the recipe's optimiser over `parameters`."""
+    """Return the recipe's optimiser over `parameters`.
+
+    Source: Vyas et al. (2024), arXiv 2409.11321, for SOAP.
+    """
     if settings.name == "adam":
         return Adam(parameters, lr=settings.learning_rate)
     from pytorch_optimizer import SOAP

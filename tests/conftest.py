@@ -8,6 +8,9 @@ import torch
 from PIL import Image
 
 import distillkit
+from distillkit.family.plan import Family
+from distillkit.family.run import run_family
+from distillkit.report.page import write_page
 
 from .small_pair import SmallPair
 
@@ -67,6 +70,37 @@ def teacher_file(tmp_path_factory, photographs):
         device="cpu",
     )
     return distillkit.train(teacher, tmp_path_factory.mktemp("teacher") / "run", plugins=plugins)
+
+
+@pytest.fixture(scope="session")
+def trained_plugins():
+    import tests.small_pair
+
+    return distillkit.load_plugins(small=tests.small_pair)
+
+
+@pytest.fixture(scope="session")
+def trained_family(photographs, tmp_path_factory, trained_plugins) -> Path:
+    """A family as it comes out of training: a teacher, control and feds with two seeds, a few steps each."""
+    recipe = {"pair": {"name": "small.pair"}, "num_steps": 5, "checkpoint_every": 5, "log_every": 1, "device": "cpu"}
+    recipe["data"] = {"train": photographs, "crop": 64, "batch_size": 2}
+    losses = {"feds.alignment": {}, "feds.channel_entropy": {"calibration_crops": 4}}
+    family = Family.create(
+        test=photographs,
+        seeds=[0, 1],
+        teacher=recipe,
+        student=recipe | {"schedule": {"name": "feds.staged"}},
+        variants={"control": {}, "feds": {"losses": losses}},
+    )
+    folder = tmp_path_factory.mktemp("family") / "small"
+    run_family(family, folder, plugins=trained_plugins, observers=list)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def family_page(trained_family, trained_plugins, tmp_path_factory) -> Path:
+    """The page of that family."""
+    return write_page(trained_family, tmp_path_factory.mktemp("page") / "sub" / "page.html", plugins=trained_plugins)
 
 
 __all__ = ["SmallPair"]

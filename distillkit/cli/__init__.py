@@ -3,7 +3,7 @@
 One file holds the commands of one kind; importing it registers them, in the order of `distillkit --help`.
 """
 
-from . import train, compress, export, bench, family, measure, compare, registry  # noqa: F401, I001 - order of --help
+from . import train, compress, export, bench, family, measure, compare, report, registry  # noqa: F401, I001 - --help
 from .app import main
 
 __all__ = ["main"]

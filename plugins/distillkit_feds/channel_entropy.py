@@ -93,6 +93,11 @@ class ChannelEntropy(distillkit.LossTerm):
         """True until the ranking is known."""
         return not self._calibrated
 
+    @property
+    def kept_channels(self) -> list[int] | None:
+        """S, the most informative first; None before the ranking is known."""
+        return self.teacher_channels.tolist() if self._calibrated else None
+
     def calibrate(self, calibration: distillkit.Calibration) -> dict[str, Any]:
         """Measure the bits per pixel of each of the teacher's latent channels."""
         bits = torch.zeros(self._num_teacher, dtype=torch.float64)

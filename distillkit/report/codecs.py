@@ -1,0 +1,86 @@
+"""The trained codecs of a page: the main run's, its teacher's and its control's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from ..errors import DistillkitError
+from ..evaluation.complexity import kmac_per_pixel, num_parameters, parameters_by_part
+from ..model_file import TrainedModel, load_model
+from ..plugins import Plugins
+from .runs import TEACHER, Runs
+
+
+@final
+@dataclass(frozen=True)
+class Side:
+    """One codec.
+
+    Attributes:
+        series: `teacher`, `control` or `student`: how it is drawn.
+        label: what it is called.
+        model: the codec.
+        num_parameters: of the whole codec.
+        parameters: by part.
+        kmac_per_pixel: thousands of multiply-accumulates a pixel.
+    """
+
+    series: str
+    label: str
+    model: TrainedModel
+    num_parameters: int
+    parameters: dict[str, int]
+    kmac_per_pixel: float
+
+
+@final
+@dataclass(frozen=True)
+class Codecs:
+    """What could be loaded, and why the rest could not.
+
+    Attributes:
+        student: the main run's codec, whatever part of a pair it is.
+        teacher: its teacher.
+        control: the same student without distillation.
+        notes: what is missing.
+    """
+
+    student: Side | None
+    teacher: Side | None
+    control: Side | None
+    notes: tuple[str, ...]
+
+    @property
+    def all(self) -> list[Side]:
+        """Those that are there: teacher, control, student."""
+        return [side for side in (self.teacher, self.control, self.student) if side]
+
+    @staticmethod
+    def load(runs: Runs, plugins: Plugins) -> Codecs:
+        """Load the models; one that cannot be loaded is left out."""
+        notes: list[str] = []
+        named = runs.main.recipe.teacher
+        teacher = (runs.teacher.model if runs.teacher else None) or (named if named and named.is_file() else None)
+        main = TEACHER if runs.main.variant == TEACHER else "student"
+        student = _side(main, runs.main.variant, runs.main.model, plugins, notes)
+        taught_by = _side(TEACHER, TEACHER, teacher, plugins, notes)
+        control = _side("control", "control", runs.control.model if runs.control else None, plugins, notes)
+        if runs.main.model is None:
+            notes.append(f"{runs.main.name} is not done yet, so there is no trained model to look into.")
+        elif taught_by is None and main != TEACHER:
+            notes.append("There is no trained teacher beside this run.")
+        return Codecs(student, taught_by, control, tuple(notes))
+
+
+def _side(series: str, label: str, file: Path | None, plugins: Plugins, notes: list[str]) -> Side | None:
+    if file is None:
+        return None
+    try:
+        model = load_model(file, plugins)
+    except DistillkitError as error:
+        notes.append(f"The model of {label} cannot be loaded: {error}")
+        return None
+    module = model.codec.module
+    return Side(series, label, model, num_parameters(module), parameters_by_part(module), kmac_per_pixel(model.codec))

@@ -1,0 +1,188 @@
+"""The first part of a page: what distillation is worth, in a sentence, in figures, and as curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, final
+
+from markupsafe import Markup
+
+from ..errors import DataError
+from ..evaluation.bd import MIN_POINTS, BDResult, bd_rate
+from ..evaluation.curve import RDCurve, curve_from_results
+from ..family.plan import CONTROL
+from ..family.report import VariantResult
+from . import plots
+from .codecs import Codecs
+from .headline import Difference, cost_difference, results, time_cut
+from .runs import TEACHER, Run, Runs
+
+
+@final
+@dataclass(frozen=True)
+class Against:
+    """The main variant against another one.
+
+    Attributes:
+        other: `teacher` or `control`.
+        bd: BD-rate, where both have enough lambdas.
+        cost: RD cost at the main run's lambda, where there is no BD-rate.
+        why: why there is no BD-rate.
+    """
+
+    other: str
+    bd: BDResult | None
+    cost: Difference | None
+    why: str
+
+    @property
+    def share(self) -> float:
+        """BD-rate or cost difference, as a share."""
+        if self.bd is not None:
+            return self.bd.rate_percent / 100
+        assert self.cost is not None
+        return self.cost.value
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Its 95 % interval over pictures, as shares."""
+        if self.bd is not None:
+            return (self.bd.interval[0] / 100, self.bd.interval[1] / 100) if self.bd.interval else None
+        assert self.cost is not None
+        return None if self.cost.low is None or self.cost.high is None else (self.cost.low, self.cost.high)
+
+    @property
+    def measure(self) -> str:
+        """What is compared."""
+        return "BD-rate" if self.bd is not None else "RD cost"
+
+
+@final
+@dataclass(frozen=True)
+class Comparison:
+    """What the first part of a page shows.
+
+    Attributes:
+        against: teacher and control, as far as there are any.
+        parameter_cut: 1 - student / teacher, or None.
+        compute_cut: the same of multiply-accumulates.
+        time_cut: the same of coding times.
+        lines: means of every variant and lambda.
+        num_images: pictures in them.
+        curve: rate-distortion plot.
+        variants: differences to the control at the main lambda, and to which: a plot, for a family.
+    """
+
+    against: tuple[Against, ...]
+    parameter_cut: float | None
+    compute_cut: float | None
+    time_cut: float | None
+    lines: tuple[VariantResult, ...]
+    num_images: int
+    curve: Markup | None
+    variants: Markup | None
+
+
+def series_names(runs: Runs) -> dict[str, str]:
+    """Return variant -> series for those that are drawn in colour."""
+    return {CONTROL: "control", runs.main.variant: "student", TEACHER: "teacher"}
+
+
+def compare_variants(runs: Runs, codecs: Codecs) -> Comparison:
+    """Compare the main variant with its teacher and its control."""
+    lines = tuple(results(runs.runs))
+    against = tuple(each for other in (CONTROL, TEACHER) if (each := _against(runs, other)))
+    student, teacher = codecs.student, codecs.teacher
+    cuts: list[float | None] = [None, None]
+    if student and teacher:
+        cuts = [
+            1 - student.num_parameters / teacher.num_parameters,
+            1 - student.kmac_per_pixel / teacher.kmac_per_pixel,
+        ]
+    measured = [len(run.results["images"]) for run in runs.runs if run.results]
+    return Comparison(
+        against=against,
+        parameter_cut=cuts[0],
+        compute_cut=cuts[1],
+        time_cut=time_cut(runs),
+        lines=lines,
+        num_images=max(measured, default=0),
+        curve=plots.rate_distortion(lines, series_names(runs)) if lines else None,
+        variants=_variants(runs),
+    )
+
+
+def _against(runs: Runs, other: str) -> Against | None:
+    variant = runs.main.variant
+    if variant == other or not any(run.variant == other and run.results for run in runs.runs):
+        return None
+    bd, why = None, ""
+    lmbdas = _shared_lmbdas(runs, variant, other)
+    if len(lmbdas) >= MIN_POINTS:
+        try:
+            bd = bd_rate(_curve(runs, other, lmbdas, variant), _curve(runs, variant, lmbdas, other))
+        except DataError as error:
+            why = str(error)
+    else:
+        found = ", ".join(f"{lmbda:g}" for lmbda in lmbdas) or "none"
+        why = (
+            f"A BD-rate needs {MIN_POINTS} lambdas that both have; there {'is' if len(lmbdas) == 1 else 'are'} {found}."
+        )
+    cost = cost_difference(runs, other)
+    return Against(other, bd, cost, why) if bd or cost else None
+
+
+def _variants(runs: Runs) -> Markup | None:
+    if not runs.is_family:
+        return None
+    rows: list[tuple[str, Difference, list[float]]] = []
+    for variant in dict.fromkeys(run.variant for run in runs.runs):
+        difference = cost_difference(runs, CONTROL, variant)
+        if difference is not None and variant != TEACHER:
+            rows.append((variant, difference, _by_seed(runs, variant)))
+    rows.sort(key=lambda row: row[1].value)
+    return plots.differences(rows, series_names(runs), CONTROL) if rows else None
+
+
+def _by_seed(runs: Runs, variant: str) -> list[float]:
+    """Return each seed's difference to the control of the same seed."""
+    lmbda = runs.main.recipe.lmbda
+    costs: dict[str, dict[int, float]] = {variant: {}, CONTROL: {}}
+    for run in runs.runs:
+        if run.variant in costs and run.results and run.recipe.lmbda == lmbda:
+            costs[run.variant][run.recipe.seed] = run.results["averages"]["rd_cost"]
+    shared = sorted(costs[variant].keys() & costs[CONTROL].keys())
+    return [costs[variant][seed] / costs[CONTROL][seed] - 1 for seed in shared] if len(shared) > 1 else []
+
+
+def _shared_lmbdas(runs: Runs, variant: str, other: str) -> list[float]:
+    return sorted(set.intersection(*({r.recipe.lmbda for r in _measured(runs, name)} for name in (variant, other))))
+
+
+def _measured(runs: Runs, variant: str) -> list[Run]:
+    return [run for run in runs.runs if run.variant == variant and run.results]
+
+
+def _curve(runs: Runs, variant: str, lmbdas: Sequence[float], other: str) -> RDCurve:
+    """Return the curve of a variant, means over seeds; against the control only over seeds that both have."""
+    rows = []
+    for lmbda in lmbdas:
+        own = {run.recipe.seed: run for run in _measured(runs, variant) if run.recipe.lmbda == lmbda}
+        if TEACHER not in (variant, other):
+            shared = {run.recipe.seed for run in _measured(runs, other) if run.recipe.lmbda == lmbda} & own.keys()
+            own = {seed: own[seed] for seed in shared or own}
+        rows.append(_mean_over_seeds([run.results for run in own.values() if run.results]))
+    return curve_from_results(variant, rows)
+
+
+def _mean_over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        numbers = [key for key, value in rows[0].items() if isinstance(value, float)]
+        return dict(rows[0]) | {
+            key: None if any(row[key] is None for row in rows) else fmean(row[key] for row in rows) for key in numbers
+        }
+
+    images = [means(rows) for rows in zip(*(result["images"] for result in results), strict=True)]
+    return {**results[0], "averages": means([result["averages"] for result in results]), "images": images}

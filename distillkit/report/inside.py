@@ -1,0 +1,167 @@
+"""What goes on inside teacher and student on held-out pictures: alignment of the taps, bits by channel and position."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..adapters import CodecAdapter
+from ..errors import DistillkitError
+from ..images import read_image
+from ..losses import LossTerm
+from ..model_file import TrainedModel
+from ..pair import CodecPair, TeachingPair, find_taps
+from ..plugins import Plugins
+from ..recipe import Recipe
+from ..taps import TapShapes
+
+MAX_PICTURES = 8
+MAX_SIDE = 512
+MAX_POSITIONS = 4096  # of a picture at one tap: more do not change a fit of some hundred coefficients
+
+
+@final
+@dataclass(frozen=True)
+class BitsMap:
+    """Where a codec spends its bits, as its entropy model charges them.
+
+    Attributes:
+        by_channel: bits per pixel of the image for each channel of the latent y, mean over pictures.
+        rate_bpp: of all latents together, hyper-latents included, mean over pictures.
+    """
+
+    by_channel: list[float]
+    rate_bpp: float
+
+
+def load_crops(paths: Sequence[Path], stride: int) -> list[Tensor]:
+    """Return the middle of up to eight pictures, each of shape (1, 3, H, W), at most 512 pixels a side."""
+    step = max(1, len(paths) // MAX_PICTURES)
+    crops = []
+    for path in paths[::step][:MAX_PICTURES]:
+        picture = read_image(path)
+        sides = [min(side, MAX_SIDE) // stride * stride for side in picture.shape[:2]]
+        if min(sides) == 0:
+            continue
+        top, left = ((full - side) // 2 for full, side in zip(picture.shape[:2], sides, strict=True))
+        crops.append(_batch(picture[top : top + sides[0], left : left + sides[1]]))
+    return crops
+
+
+@torch.no_grad()
+def bits_by_channel(codec: CodecAdapter, crops: Sequence[Tensor]) -> BitsMap | None:
+    """Return the bits of each channel of y, or None for a codec without a latent of that name."""
+    channels, rates = [], []
+    for images in crops:
+        likelihoods = codec.forward(images).likelihoods
+        if "y" not in likelihoods:
+            return None
+        pixels = images.shape[2] * images.shape[3]
+        channels.append(-likelihoods["y"].double().log2().sum(dim=(0, 2, 3)) / pixels)
+        rates.append(sum(float(-value.double().log2().sum()) for value in likelihoods.values()) / pixels)
+    if not channels:
+        return None
+    return BitsMap(torch.stack(channels).mean(dim=0).tolist(), float(np.mean(rates)))
+
+
+@torch.no_grad()
+def bits_by_position(codec: CodecAdapter, picture: np.ndarray) -> np.ndarray | None:
+    """Return the bits per pixel of the image at each position of y, shape (h, w), for a uint8 picture (H, W, 3)."""
+    height, width, _ = picture.shape
+    margins = ((0, -height % codec.stride), (0, -width % codec.stride), (0, 0))
+    likelihoods = codec.forward(_batch(np.pad(picture, margins, mode="edge"))).likelihoods
+    if "y" not in likelihoods:
+        return None
+    bits = -likelihoods["y"][0].double().log2().sum(dim=0)
+    side = (height + margins[0][1]) // bits.shape[0]
+    return (bits[: -(-height // side), : -(-width // side)] / side**2).numpy()
+
+
+def bind(
+    teacher: TrainedModel, student: TrainedModel, recipe: Recipe, plugins: Plugins
+) -> tuple[TeachingPair, TapShapes]:
+    """Return teacher and student with the taps that both have, and the taps' shapes for the recipe's crops.
+
+    Raises:
+        DistillkitError: the two do not fit.
+    """
+    size = (recipe.data.crop, recipe.data.crop)
+    provider_class, config = plugins.configure("taps", recipe.taps.name, recipe.taps.options, "recipe taps")
+    provider = provider_class(config)
+
+    def taps(model: TrainedModel) -> Mapping[str, str]:
+        pair_class, options = plugins.configure("pair", model.pair, model.options, "recipe pair")
+        pair: CodecPair = pair_class(options)
+        named = pair.teacher_taps() if model.part == "teacher" else pair.student_taps()
+        return named or find_taps(model.codec, provider, size)
+
+    pair = TeachingPair(teacher.codec, student.codec, (taps(teacher), taps(student)))
+    return pair, pair.probe(size).shapes
+
+
+@torch.no_grad()
+def explained_variance(pair: TeachingPair, roles: Sequence[str], crops: Sequence[Tensor]) -> dict[str, float]:
+    """Return for each tap how much of the teacher's variance a 1x1 convolution of the student's features explains.
+
+    The convolution is fitted by least squares on every other picture and judged on the rest: 1 is a student that holds
+    all that the teacher's features say, 0 one that says no more than their mean.
+
+    Args:
+        pair: teacher and student.
+        roles: taps that both have.
+        crops: at least two pictures, each of shape (1, 3, H, W).
+    """
+    generator = torch.Generator().manual_seed(0)
+    products: dict[str, list[Tensor]] = {}
+    judged: dict[str, list[tuple[Tensor, Tensor]]] = {role: [] for role in roles}
+    for index, images in enumerate(crops):
+        _, taps = pair.run_student(images, pair.run_teacher(images, roles))
+        for role, features in taps.items():
+            x, y = (side[0].flatten(1).double().T for side in features)
+            chosen = torch.randperm(len(x), generator=generator)[:MAX_POSITIONS]
+            x, y = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)[chosen], y[chosen]
+            if index % 2:
+                judged[role].append((x, y))
+            else:
+                before = products.get(role)
+                sums = [x.T @ x, x.T @ y]
+                products[role] = sums if before is None else [a + b for a, b in zip(before, sums, strict=True)]
+    shares = {}
+    for role, samples in judged.items():
+        square, cross = products[role]
+        ridge = 1e-6 * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype)
+        weights = torch.linalg.solve(square + ridge, cross)
+        x, y = (torch.cat(parts) for parts in zip(*samples, strict=True))
+        error = (y - x @ weights).square().sum()
+        total = (y - y.mean(dim=0)).square().sum().clamp_min(1e-12)
+        shares[role] = float(1 - error / total)
+    return shares
+
+
+def kept_channels(
+    recipe: Recipe, shapes: TapShapes, records: Mapping[str, Mapping[str, Any]], plugins: Plugins
+) -> dict[str, list[int]]:
+    """Return loss term -> the teacher's latent channels that it kept, for terms that say so."""
+    kept = {}
+    for name, record in records.items():
+        if name not in recipe.losses:
+            continue
+        try:
+            term_class, config = plugins.configure("loss", name, recipe.losses[name], f"recipe losses.{name}")
+            term: LossTerm = term_class(config, shapes)
+            term.load_calibration(record)
+        except (DistillkitError, ValueError, KeyError):  # of another version of the plugin: the ranking is shown alone
+            continue
+        if (channels := term.kept_channels) is not None:
+            kept[name] = channels
+    return kept
+
+
+def _batch(picture: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))[None]).to(torch.float32).div_(255)

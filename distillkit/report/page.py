@@ -1,0 +1,126 @@
+"""The page of a run or a family: gathers the parts and puts them into one HTML file."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib import metadata
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from ..errors import DistillkitError, TrainingError
+from ..plugins import Plugins, load_plugins
+from .citations import references
+from .codecs import Codecs
+from .comparison import compare_variants
+from .runs import Runs, read_runs
+from .sections import codec_sections, picture_section, training_section
+
+PAGE_NAME = "report.html"
+_LIBRARIES = ("distillkit-lic", "torch", "compressai", "timm", "constriction", "pillow", "numpy")
+
+
+def write_page(
+    path: str | Path,
+    out: Path | None = None,
+    *,
+    plugins: Plugins | None = None,
+    on_part: Callable[[str], None] = lambda part: None,
+) -> Path:
+    """Write the page of a run, or of a folder of runs, and return its file.
+
+    Whatever is not there (a teacher, a calibration, an evaluation) is left out, and the page says so.
+
+    Args:
+        path: a run folder, or a folder of run folders.
+        out: the file to write; by default `report.html` in `path`.
+        plugins: where the runs' components are registered; by default the installed plugins.
+        on_part: called with the name of each part before it is made, for the page takes a while.
+
+    Raises:
+        DistillkitError: there is no run in `path`, or something in its folder cannot be used.
+    """
+    plugins = plugins or load_plugins()
+    runs = read_runs(Path(path))
+    out = out or Path(path) / PAGE_NAME
+    html = render(runs, plugins, on_part)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise TrainingError(
+            f"report {out}: cannot be written: {error.strerror}; choose another file with -o."
+        ) from None
+    return out
+
+
+def render(runs: Runs, plugins: Plugins, on_part: Callable[[str], None] = lambda part: None) -> str:
+    """Return the page as HTML."""
+    on_part("models")
+    codecs = Codecs.load(runs, plugins)
+    on_part("pictures")
+    pictures = picture_section(runs)
+    folder = files("distillkit.report")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["signed"] = signed
+    template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
+    return template.render(
+        runs=runs,
+        style=Markup((folder / "page.css").read_text(encoding="utf-8")),
+        script=Markup((folder / "page.js").read_text(encoding="utf-8")),
+        comparison=compare_variants(runs, codecs),
+        pictures=pictures,
+        training=training_section(runs),
+        **codec_sections(runs, codecs, pictures, plugins, on_part),
+        recipe=runs.main.recipe.to_toml(),
+        references=_references(runs, plugins),
+        versions={"python": platform.python_version()} | _versions(),
+        machine=f"{platform.system()} {platform.machine()}",
+        made=datetime.now(UTC).date().isoformat(),
+    )
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """Return a share as per cent with its sign, a true minus and a thin space: `-12.3 %`."""
+    text = f"{100 * value:+.{digits}f}"
+    text = text.lstrip("+-") if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+    return f"{text}\N{NARROW NO-BREAK SPACE}%"
+
+
+def _references(runs: Runs, plugins: Plugins) -> list[dict[str, str]]:
+    recipes = [run.recipe for run in runs.runs] if runs.is_family else [runs.main.recipe]
+    if runs.teacher:
+        recipes.append(runs.teacher.recipe)
+    try:
+        found = references(plugins, recipes)
+    except DistillkitError:  # a plugin that the runs used is not installed here
+        return []
+    rows = []
+    for reference in found[1:]:
+        names = reference.field("author").split(" and ")
+        authors = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+        rows.append(
+            {
+                "authors": authors,
+                "title": reference.field("title") or reference.key,
+                "venue": reference.field("booktitle") or reference.field("journal"),
+                "year": reference.field("year"),
+                "arxiv": reference.field("eprint"),
+                "used_by": ", ".join(reference.used_by),
+            }
+        )
+    return rows
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

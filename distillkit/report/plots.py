@@ -1,0 +1,289 @@
+"""The plots of a page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from markupsafe import Markup
+
+from ..family.report import VariantResult
+from .headline import Difference
+from .svg import Plot, Scale, both
+
+_GAP = 14
+
+
+def rate_distortion(lines: Sequence[VariantResult], names: Mapping[str, str]) -> Markup:
+    """Draw PSNR over rate, a line a variant and a mark a lambda; with one lambda, the level of the teacher's cost too.
+
+    Args:
+        lines: what was measured.
+        names: variant -> series; the others are drawn in grey.
+    """
+    rates, qualities = [line.rate_bpp for line in lines], [line.psnr_db for line in lines]
+    x, y = _around(rates, 0.14), _around(qualities, 0.14)
+
+    def draw(width: int) -> Markup:
+        plot = Plot(width, 400 if width > 500 else 320, right=86 if width > 500 else 64)
+        plot.scales((max(0.0, x[0]), x[1]), y)
+        plot.axes("rate, bits per pixel", "PSNR, dB", 7 if width > 500 else 4)
+        teachers = [line for line in lines if line.variant == "teacher"]
+        if len({line.lmbda for line in lines}) == 1 and teachers:
+            _same_cost(plot, teachers[0], teachers[0].lmbda)
+        labels = []
+        for variant in sorted({line.variant for line in lines}, key=lambda v: v in names):
+            own = sorted((line for line in lines if line.variant == variant), key=lambda line: line.rate_bpp)
+            series = names.get(variant, "other")
+            plot.line([(line.rate_bpp, line.psnr_db) for line in own], series)
+            for line in own:
+                at = f"\N{GREEK SMALL LETTER LAMDA} {line.lmbda:g}"
+                tip = f"{variant}, {at}: {line.rate_bpp:.3f} bpp, {line.psnr_db:.2f} dB"
+                plot.mark((plot.x(line.rate_bpp), plot.y(line.psnr_db)), series, tip)
+            if own:
+                labels.append((plot.x(own[-1].rate_bpp) + 9, plot.y(own[-1].psnr_db), variant, series))
+        plot.labels(labels)
+        return plot.done("PSNR over rate of each variant")
+
+    return both(draw)
+
+
+def _same_cost(plot: Plot, teacher: VariantResult, lmbda: float) -> None:
+    points = []
+    for step in range(101):
+        rate = plot.x.low + (plot.x.high - plot.x.low) * step / 100
+        distortion = teacher.rd_cost - rate
+        if distortion > 0:
+            # Of means: the cost of the mean PSNR is not the mean cost, so the curve is put through the teacher's mark.
+            shift = teacher.psnr_db + 10 * math.log10(max(teacher.rd_cost - teacher.rate_bpp, 1e-9))
+            quality = shift - 10 * math.log10(distortion)
+            if plot.y.low <= quality <= plot.y.high:
+                points.append((rate, quality))
+    plot.line(points, "teacher", "dotted")
+    if points:
+        plot.text(
+            plot.x(points[0][0]) + 4,
+            min(plot.y(points[0][1]) + 16, plot.bottom - 4),
+            "the teacher\N{RIGHT SINGLE QUOTATION MARK}s RD cost",
+            "tick",
+        )
+
+
+def differences(rows: Sequence[tuple[str, Difference, list[float]]], names: Mapping[str, str], other: str) -> Markup:
+    """Draw each variant's RD cost against another's: the mean, its interval, and every seed."""
+    values = [value for _, difference, seeds in rows for value in
+              (*seeds, difference.value, difference.low or 0, difference.high or 0)]  # fmt: skip
+    x = _around([*values, 0.0], 0.08)
+
+    def draw(width: int) -> Markup:
+        plot = Plot(width, 54 + 30 * len(rows), left=120 if width > 500 else 92, right=64, top=8)
+        plot.scales((100 * x[0], 100 * x[1]), (0, 1))
+        plot.y = Scale(0, 1, plot.top, plot.top)
+        for value in plot.x.ticks(6 if width > 500 else 3):
+            plot.path(f"M{plot.x(value):.1f} {plot.top}V{plot.bottom}", "grid")
+            plot.text(plot.x(value), plot.bottom + 17, _signed(value), "tick mid")
+        plot.path(f"M{plot.x(0):.1f} {plot.top}V{plot.bottom}", "axis")
+        plot.text((plot.left + plot.right) / 2, plot.height - 5, f"RD cost against the {other}, %", "name mid")
+        for index, (name, difference, seeds) in enumerate(rows):
+            y = plot.top + 16 + 30 * index
+            series = names.get(name, "other")
+            plot.text(plot.left - 10, y + 4, name, "label end", series)
+            if difference.low is not None and difference.high is not None:
+                plot.path(
+                    f"M{plot.x(100 * difference.low):.1f} {y}H{plot.x(100 * difference.high):.1f}", "interval", series
+                )
+            for value in seeds:
+                plot.mark((plot.x(100 * value), y), series, f"one seed: {_signed(100 * value)} %", small=True)
+            tip = f"{name}: {_signed(100 * difference.value)} %"
+            plot.mark((plot.x(100 * difference.value), y), series, tip)
+            plot.text(plot.right + 8, y + 4, f"{_signed(100 * difference.value)} %", "label", series)
+        return plot.done(f"Rate-distortion cost of each variant against the {other}")
+
+    return both(draw)
+
+
+def training(curves: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]]]) -> Markup:
+    """Draw the RD cost of a training batch over steps; the phases are those of the last curve.
+
+    Args:
+        curves: label, series and metrics of each run.
+    """
+    curves = [(label, series, metrics) for label, series, metrics in curves if metrics]
+    values = sorted(line["rd_cost"] for _, _, metrics in curves for line in metrics if line["rd_cost"])
+    steps = max(line["step"] for _, _, metrics in curves for line in metrics)
+    low, high = values[0], values[min(len(values) - 1, int(0.97 * len(values)))]
+
+    def draw(width: int) -> Markup:
+        plot = Plot(width, 330, right=82 if width > 500 else 62)
+        plot.scales((0, steps), (low * 0.92, max(high * 1.05, low * 1.5)), log_y=True)
+        phases = _phases(plot, curves[-1][2])
+        plot.axes("step", "RD cost of the training batches, bits per pixel", 6 if width > 500 else 3)
+        for name, left, right in phases:
+            if right - left > 6.2 * len(name):
+                plot.text((left + right) / 2, plot.top + 14, name, "phase mid")
+        labels = []
+        for label, series, metrics in curves:
+            points = [(line["step"], min(line["rd_cost"], plot.y.high)) for line in _whole_windows(metrics)]
+            plot.line(points, series, "line fine")
+            labels.append((plot.x(points[-1][0]) + 7, plot.y(points[-1][1]), label, series))
+        plot.labels(labels)
+        return plot.done("Rate-distortion cost of the training batches over steps, by phase")
+
+    return both(draw)
+
+
+def losses(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
+    """Draw each distillation loss, unweighted, over steps: one small plot a loss."""
+    names = sorted({key for line in metrics for key in line if key.startswith("loss/")})
+    plots = []
+    for key in names:
+        points = [(line["step"], line[key]) for line in _whole_windows(metrics) if line.get(key)]
+        if len(points) < 2:
+            continue
+        plot = Plot(340, 190)
+        values = [value for _, value in points]
+        plot.scales((0, metrics[-1]["step"]), (min(values) * 0.9, max(values) * 1.1), log_y=True)
+        _phases(plot, metrics)
+        plot.axes("step", key.removeprefix("loss/"), 3, 4)
+        plot.line(points, "student", "line fine")
+        plots.append((key.removeprefix("loss/"), plot.done(f"{key.removeprefix('loss/')} over steps")))
+    return plots
+
+
+def _whole_windows(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Leave out lines that are means over few steps, such as the last of a phase: they are mostly noise."""
+    lengths = [line["step"] - before for line, before in zip(metrics, [0, *(m["step"] for m in metrics)], strict=False)]
+    usual = sorted(lengths)[len(lengths) // 2]
+    return [m for m, length in zip(metrics, lengths, strict=True) if 2 * length >= usual and m["rd_cost"]]
+
+
+def _phases(plot: Plot, metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
+    """Shade every other phase; return name and ends of each in pixels, or nothing if there is only one."""
+    start, phases = 0, []
+    for name, lines in groupby(metrics, key=lambda line: str(line["phase"])):
+        stop = list(lines)[-1]["step"]
+        phases.append((name, plot.x(start), plot.x(stop)))
+        start = stop
+    if len(phases) < 2:
+        return []
+    for _, left, right in phases[::2]:
+        plot.bar((left, right), (plot.top, plot.bottom), "band", style="band")
+    return phases
+
+
+def ranking(bits: Sequence[float], kept: Sequence[int] | None) -> Markup:
+    """Draw the bits of the teacher's latent channels in falling order, those that were kept in colour."""
+    order = sorted(range(len(bits)), key=lambda channel: -bits[channel])
+    chosen = set(kept if kept is not None else order)
+
+    def draw(width: int) -> Markup:
+        plot = Plot(width, 250, left=52)
+        plot.scales((0, len(order)), (0, max(bits) * 1.05 or 1))
+        plot.axes(
+            "channels of the teacher\N{RIGHT SINGLE QUOTATION MARK}s latent, by rank",
+            "bits per pixel",
+            7 if width > 500 else 4,
+            4,
+        )
+        for place, channel in enumerate(order):
+            tip = f"channel {channel}, rank {place + 1}: {bits[channel]:.4f} bits per pixel"
+            x = (plot.x(place + 0.08), plot.x(place + 0.92))
+            series = "student" if channel in chosen else "other"
+            plot.bar(x, (plot.bottom, plot.y(bits[channel])), series, tip)
+        return plot.done("Bits per pixel of the teacher's latent channels in falling order")
+
+    return both(draw)
+
+
+def alignment(taps: Sequence[str], sides: Sequence[tuple[str, str, Mapping[str, float]]]) -> Markup:
+    """Draw how much of the teacher's variance is explained at each tap: a row a tap, a mark a run."""
+
+    def draw(width: int) -> Markup:
+        plot = Plot(width, 70 + 26 * len(taps), left=112, right=26, top=26)
+        low = min([0.0, *(shares[tap] for _, _, shares in sides for tap in taps)])
+        plot.scales((100 * max(low, -0.5), 100), (0, 1))
+        for value in plot.x.ticks(5):
+            plot.path(f"M{plot.x(value):.1f} {plot.top}V{plot.bottom}", "grid")
+            plot.text(plot.x(value), plot.bottom + 17, f"{value:.0f}", "tick mid")
+        plot.text(
+            (plot.left + plot.right) / 2,
+            plot.height - 5,
+            "variance explained, %",
+            "name mid",
+        )
+        for index, tap in enumerate(taps):
+            y = plot.top + 14 + 26 * index
+            plot.text(plot.left - 12, y + 4, tap, "tick end")
+            places = [plot.x(100 * max(shares[tap], -0.5)) for _, _, shares in sides]
+            plot.path(f"M{min(places):.1f} {y}H{max(places):.1f}", "link")
+            for (label, series, shares), x in zip(sides, places, strict=True):
+                plot.mark((x, y), series, f"{tap}, {label}: {100 * shares[tap]:.1f} %")
+        x = float(plot.left)
+        for label, series, _ in sides:
+            plot.mark((x + 5, 12), series)
+            plot.text(x + 16, 16, label, "label", series)
+            x += 34 + 7.2 * len(label)
+        return plot.done("Share of the variance of the teacher's features that the student's explain, by tap")
+
+    return both(draw)
+
+
+def channels(sides: Sequence[tuple[str, str, Sequence[float]]]) -> Markup:
+    """Draw the bits of every latent channel of each codec, each in its own falling order, on a log scale."""
+    ordered = [(label, series, sorted(bits, reverse=True)) for label, series, bits in sides]
+    highest = max(bits[0] for _, _, bits in ordered)
+    lowest = max(highest / 1e4, 0.7 * min(bits[-1] for _, _, bits in ordered))
+
+    def draw(width: int) -> Markup:
+        plot = Plot(width, 260, left=58, right=74)
+        plot.scales((1, max(len(bits) for _, _, bits in ordered)), (lowest, highest * 1.4), log_y=True)
+        plot.axes("channels of y, by rank", "bits per pixel", 6 if width > 500 else 3)
+        labels = []
+        for label, series, bits in ordered:
+            points = [(rank, value) for rank, value in enumerate(bits, 1) if value >= lowest]
+            plot.line(points, series)
+            labels.append((plot.x(points[-1][0]) + 7, plot.y(points[-1][1]), label, series))
+        plot.labels(labels)
+        return plot.done("Bits per pixel of every latent channel, in falling order")
+
+    return both(draw)
+
+
+def stacked(rows: Sequence[tuple[str, str, Sequence[tuple[str, float]]]], unit: str, digits: int) -> Markup:
+    """Draw horizontal bars made of parts: a row for each of (label, series, parts)."""
+    longest = max(sum(value for _, value in parts) for _, _, parts in rows) or 1.0
+
+    names = list(dict.fromkeys(name for _, _, parts in rows for name, _ in parts if name))
+
+    def draw(width: int) -> Markup:
+        head = 26 if names else 4
+        plot = Plot(width, head + 30 * len(rows), left=82, right=96, top=0, bottom=0)
+        plot.scales((0, longest), (0, 1))
+        x = float(plot.left)
+        for name in names:
+            plot.bar((x, x + 10), (3, 13), "original", style=f"bar {name}")
+            plot.text(x + 15, 12, name, "tick")
+            x += 32 + 6.2 * len(name)
+        for index, (label, series, parts) in enumerate(rows):
+            y, start = head + 2 + 30 * index, 0.0
+            plot.text(0, y + 14, label, "label", series)
+            for place, (name, value) in enumerate(parts):
+                ends = (plot.x(start) + (1 if place else 0), plot.x(start + value))
+                plot.bar(ends, (y, y + 19), series, f"{name} {value:.{digits}f} {unit}".strip(), f"bar {name}")
+                start += value
+            plot.text(plot.x(start) + 8, y + 14, f"{start:.{digits}f} {unit}", "label", series)
+        return plot.done(f"Bars of {', '.join(names) or 'totals'}, in {unit}")
+
+    return both(draw)
+
+
+def _around(values: Sequence[float], share: float) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    margin = (high - low) * share or abs(high) * 0.1 or 1.0
+    return low - margin, high + margin
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3g}".replace("-", "\N{MINUS SIGN}") if abs(value) > 1e-9 else "0"

@@ -1,0 +1,199 @@
+"""The runs that a page is about, read from their folders and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from ..errors import DistillkitError, TrainingError
+from ..family.plan import CONTROL
+from ..recipe import Recipe
+from ..run_folder import RunFolder
+
+TEACHER = "teacher"
+
+
+@final
+@dataclass(frozen=True)
+class Run:
+    """One run as it lies on disk.
+
+    Attributes:
+        folder: its run folder.
+        variant: `teacher`, or the name of the folder without lambda and seed.
+        recipe: what it does.
+        metrics: the lines of `metrics.jsonl`.
+        results: what was measured on held-out pictures, as `Evaluation.to_json` writes it, or None.
+        decoded: folder of the decoded pictures, or None.
+    """
+
+    folder: Path
+    variant: str
+    recipe: Recipe
+    metrics: tuple[dict[str, Any], ...]
+    results: dict[str, Any] | None
+    decoded: Path | None
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def model(self) -> Path | None:
+        """The trained model, or None while the run is not done."""
+        file = RunFolder(self.folder).model
+        return file if file.is_file() else None
+
+    @property
+    def calibration(self) -> dict[str, dict[str, Any]]:
+        """Loss term -> the record that it measured."""
+        records = {}
+        for file in sorted((self.folder / "calibration").glob("*.json")):
+            record = _json(file).get("record")
+            if not isinstance(record, dict):
+                raise TrainingError(f"report: {file} holds no record; remove it, and the run measures again.")
+            records[file.stem] = record
+        return records
+
+
+@final
+@dataclass(frozen=True)
+class Runs:
+    """What a page is about.
+
+    Attributes:
+        title: of the page.
+        runs: all of them.
+        main: the run that pictures, curves and rankings show.
+        is_family: whether there is more than the main run, its teacher and its control.
+    """
+
+    title: str
+    runs: tuple[Run, ...]
+    main: Run
+    is_family: bool
+
+    @property
+    def teacher(self) -> Run | None:
+        """The teacher at the main run's lambda."""
+        return self._beside(TEACHER, seed=None)
+
+    @property
+    def control(self) -> Run | None:
+        """The student without distillation, at the main run's lambda and seed."""
+        return self._beside(CONTROL, seed=self.main.recipe.seed)
+
+    def _beside(self, variant: str, seed: int | None) -> Run | None:
+        if self.main.variant == variant:
+            return None
+        for run in self.runs:
+            same_seed = seed is None or run.recipe.seed == seed
+            if run.variant == variant and run.recipe.lmbda == self.main.recipe.lmbda and same_seed:
+                return run
+        return None
+
+
+def read_runs(path: Path) -> Runs:
+    """Read a run with its teacher and control, or all runs in a folder.
+
+    The teacher is the one that the run's recipe names, or a run beside it; the control is a run beside it called
+    `control`. The main run of a family is one of the variant with most measured runs, and among those with most losses,
+    teacher and control aside.
+
+    Raises:
+        TrainingError: there is no run in `path`, or a file of one cannot be read.
+    """
+    path = path.resolve()
+    if not path.is_dir():
+        got = "a file" if path.exists() else "nothing there"
+        raise TrainingError(f"report {path}: expected a run folder, or a folder of run folders, got {got}.")
+    if _is_run(path):
+        main = _read(path)
+        beside = _read_all(path.parent)
+        named = main.recipe.teacher.parent if main.recipe.teacher else None
+        if named is not None and _is_run(named) and named.parent != path.parent:
+            beside.insert(0, _read(named))
+        whole = Runs(main.name, tuple(beside), main, False)
+        companions = [run for run in (whole.teacher, whole.control) if run]
+        return Runs(main.name, (*companions, main), main, False)
+    runs = _read_all(path)
+    if not runs:
+        raise TrainingError(
+            f"report {path}: expected a run folder (with recipe.toml), or a folder of run folders, got neither; "
+            "`distillkit train` and `distillkit family` make them."
+        )
+    return Runs(path.name, tuple(runs), _main(runs), len(runs) > 3)
+
+
+def _main(runs: list[Run]) -> Run:
+    students = [run for run in runs if run.variant not in (TEACHER, CONTROL)] or runs
+    students = [run for run in students if run.results] or [run for run in students if run.model] or students
+    sizes = Counter(run.variant for run in students)
+    methods = {run.variant: len(run.recipe.losses) for run in students}
+    variant = max(sizes, key=lambda name: (sizes[name], methods[name]))
+    own = [run for run in students if run.variant == variant]
+    taught = {run.recipe.lmbda for run in runs if run.variant == TEACHER and run.model}
+    seeds = Counter(run.recipe.lmbda for run in own)
+    return min(own, key=lambda run: (run.recipe.lmbda not in taught, -seeds[run.recipe.lmbda], run.recipe.seed))
+
+
+def _is_run(folder: Path) -> bool:
+    return RunFolder(folder).recipe_file.is_file()
+
+
+def _read_all(folder: Path) -> list[Run]:
+    runs = [_read(child) for child in sorted(folder.iterdir()) if child.is_dir() and _is_run(child)]
+    return sorted(runs, key=lambda run: (run.variant != TEACHER, run.variant != CONTROL, run.variant))
+
+
+def _read(folder: Path) -> Run:
+    try:
+        recipe = Recipe.load(RunFolder(folder).recipe_file)
+    except DistillkitError as error:
+        raise TrainingError(f"report, run {folder.name}: {error}") from None
+    end = f"-{recipe.lmbda:g}"
+    variant = folder.name.removesuffix(f"-seed{recipe.seed}").removesuffix(end)
+    if recipe.trains == "teacher":
+        variant = TEACHER
+    decoded, results = _results(folder)
+    return Run(folder, variant, recipe, _metrics(folder / "metrics.jsonl"), results, decoded)
+
+
+def _results(folder: Path) -> tuple[Path | None, dict[str, Any] | None]:
+    """Find what `distillkit family`, `evaluate` or `demo` measured beside this run: `*/NAME/results.json`."""
+    found = sorted(folder.parent.glob(f"*/{_escaped(folder.name)}/results.json"))
+    if not found:
+        return None, None
+    newest = max(found, key=lambda file: file.stat().st_mtime)
+    results = _json(newest)
+    if not {"averages", "images"} <= results.keys():
+        raise TrainingError(f"report: {newest} is not what `distillkit evaluate` writes; measure again.")
+    return newest.parent, results
+
+
+def _metrics(file: Path) -> tuple[dict[str, Any], ...]:
+    if not file.is_file():
+        return ()
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    try:
+        return tuple(json.loads(line) for line in lines)
+    except ValueError as error:
+        raise TrainingError(f"report: {file} cannot be read: {error}.") from None
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"report: {file} cannot be read: {error}.") from None
+    if not isinstance(content, dict):
+        raise TrainingError(f"report: {file}: expected an object, got {type(content).__name__}.")
+    return content
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
