@@ -11,25 +11,6 @@ from .app import AsJson, app, show
 
 
 @app.command()
-def plugins(as_json: AsJson = False) -> None:
-    """List the installed plugins and everything that they register."""
-    from rich.table import Table
-
-    from ..plugins import load_plugins
-
-    loaded = load_plugins()
-    table = Table("component", "kind", "what it is", title="Registered components")
-    rows = []
-    for kind, components in loaded.components.items():
-        for name, component in sorted(components.items()):
-            summary = (component.__doc__ or "").strip().partition("\n")[0]
-            rows.append({"name": name, "kind": kind, "summary": summary})
-            table.add_row(name, kind, summary)
-    origins = [{"name": p.name, "module": p.module, "distribution": p.distribution} for p in loaded.plugins]
-    show(table, json.dumps({"plugins": origins, "components": rows}, indent=2), as_json)
-
-
-@app.command()
 def pairs(
     time: Annotated[
         bool, typer.Option("--time", help="Also code a picture of 768x512 pixels with random weights; takes minutes.")
