@@ -119,7 +119,7 @@ def check_pair(pair: type[CodecPair], *, size: int = 64, plugins: Plugins | None
         same = first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
         assert same, f"{name}: the {part}'s initial weights do not follow from torch's seed"
         codecs.append(twice[0])
-        _check_codec(*twice, size)
+        _check_codec(twice[0], twice[1], size)
     teacher, student = codecs
     with _said_by(name):
         provider_class, config = (plugins or load_plugins()).configure("taps", "models.by_resolution", {}, name)

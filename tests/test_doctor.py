@@ -79,9 +79,8 @@ def test_the_trace_shows_each_hook_call(recipe, monkeypatch, capsys, tmp_path):
     import tests.small_pair
 
     plugins = distillkit.load_plugins(small=tests.small_pair)
-    distillkit.train(
-        recipe(trains="teacher", schedule={"name": "core.constant"}, num_steps=1), tmp_path / "run", plugins=plugins
-    )
+    short = recipe(trains="teacher", schedule={"name": "core.constant"}, num_steps=1)
+    distillkit.train(short, tmp_path / "run", plugins=plugins)
     lines = capsys.readouterr().err.splitlines()
     assert "distillkit: hook register_loss_terms of feds: feds.alignment, feds.channel_entropy" in lines
     assert "distillkit: hook register_pairs of small: small.pair" in lines

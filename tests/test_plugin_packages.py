@@ -106,7 +106,7 @@ def test_the_example_is_installed_discovered_and_trains(environment, source):
         (
             "register_loss_terms",
             "register_loss_term",
-            "no hook 'register_loss_term'. Did you mean 'register_loss_terms'?",
+            "Did you mean 'register_loss_terms'?",
         ),
         ('gram = "', 'feds = "', "plugin of that name is loaded already"),
         ("import distillkit\n", "import distilkit\n", "importing it failed: ModuleNotFoundError"),
