@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import venv
 from pathlib import Path
 
 import pytest
@@ -16,43 +12,10 @@ from distillkit.cli.app import app
 from distillkit.errors import PluginError
 from distillkit.scaffold import new_plugin
 
+from .environment import Environment
+
 ROOT = Path(__file__).parents[1]
 GRAM = ROOT / "examples" / "distillkit-gram"
-
-
-class Environment:
-    """A virtual environment that sees the libraries of this one, and has distillkit from a wheel of this source."""
-
-    def __init__(self, folder: Path) -> None:
-        venv.create(folder / "venv")
-        self.python = folder / "venv" / "bin" / "python"
-        (self.site,) = (folder / "venv").glob("lib/python*/site-packages")
-        libraries = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-        (self.site / "libraries.pth").write_text("".join(path + "\n" for path in libraries))
-        source = folder / "source"  # pip builds in the source folder
-        source.mkdir()
-        for name in ("pyproject.toml", "README.md", "LICENSE"):
-            shutil.copy(ROOT / name, source)
-        for name in ("distillkit", "plugins"):
-            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-        self.install(source)
-
-    def install(self, source: Path) -> None:
-        offline = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet")
-        self.run("-m", "pip", "install", *offline, source)
-
-    def run(self, *arguments: str | Path, code: int = 0, cwd: Path | None = None) -> str:
-        clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        done = subprocess.run(
-            [str(self.python), *map(str, arguments)],
-            cwd=cwd or self.site,
-            env=clean | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "100"},
-            capture_output=True,
-            text=True,
-            timeout=250,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout if code == 0 else done.stderr
 
 
 @pytest.fixture(scope="module")
