@@ -45,7 +45,9 @@ def gather_images(folder: Path, data: Path | None = None) -> tuple[Path, list[Pa
         data = data.expanduser()
         paths = list_images(data)
         if len(paths) < 2:
-            raise DataError(f"images {data}: expected at least two (one is held out for the test), got {len(paths)}.")
+            raise DataError(
+                f"images {data}: expected at least two (one is held out for the test), got {len(paths)}; add some."
+            )
         check_images(paths)  # all of them at once, by the names that the user knows
         held_out = paths[:: max(10, -(-len(paths) // 24))]
         groups = {"train": [path for path in paths if path not in held_out], "held_out": held_out}

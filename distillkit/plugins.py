@@ -128,7 +128,7 @@ def _add(
 ) -> None:
     origin = f"plugin '{name}'" + (f" (from {distribution})" if distribution else "")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise PluginError(f"{origin}: expected a name of lower-case letters, digits and underscores.")
+        raise PluginError(f"{origin}: expected a name of lower-case letters, digits and underscores; rename it.")
     for other in loaded.plugins:
         if other.name == name:
             raise PluginError(
@@ -174,19 +174,26 @@ def _registrar(loaded: Plugins, kind: str, plugin: str, origin: str) -> Callable
     def register(name: str, component: type[Component]) -> None:
         full = f"{plugin}.{name}"
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise PluginError(f"{origin}: {kind} name {name!r}: expected lower-case letters, digits and underscores.")
+            raise PluginError(
+                f"{origin}: {kind} name {name!r}: expected lower-case letters, digits and underscores; rename it."
+            )
         if full in loaded.components[kind]:
             raise PluginError(f"{origin}: {kind} '{full}' is registered twice; rename one.")
         base = _base_class(kind)
         if not (isinstance(component, type) and issubclass(component, base)):
             raise PluginError(
-                f"{origin}: {kind} '{full}': expected a subclass of distillkit.{base.__name__}, got {component!r}."
+                f"{origin}: {kind} '{full}': expected a subclass of distillkit.{base.__name__}, got {component!r}; "
+                "register the class."
             )
         if inspect.isabstract(component):
             missing = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
-            raise PluginError(f"{origin}: {kind} '{full}': {component.__name__} does not implement {missing}.")
+            raise PluginError(
+                f"{origin}: {kind} '{full}': {component.__name__} does not implement {missing}; write them."
+            )
         if not (isinstance(component.Config, type) and issubclass(component.Config, ComponentConfig)):
-            raise PluginError(f"{origin}: {kind} '{full}': its Config is not a distillkit.ComponentConfig.")
+            raise PluginError(
+                f"{origin}: {kind} '{full}': its Config is not a distillkit.ComponentConfig; subclass that."
+            )
         if kind != "loss" and "name" in component.Config.model_fields:
             raise PluginError(
                 f"{origin}: {kind} '{full}': its Config has an option 'name', which in a recipe is the component's own "

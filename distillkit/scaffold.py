@@ -48,5 +48,7 @@ def new_plugin(name: str, folder: Path) -> list[Path]:
             path.write_text(Template(text).substitute(words), encoding="utf-8")
             written.append(path)
     except OSError as error:
-        raise PluginError(f"new plugin {name}: {folder} cannot be written: {error.strerror}.") from None
+        raise PluginError(
+            f"new plugin {name}: {folder} cannot be written: {error.strerror}; choose another place."
+        ) from None
     return written

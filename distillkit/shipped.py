@@ -45,7 +45,9 @@ def write_shipped(name: str, folder: Path) -> list[Path]:
         for path, text in files.items():
             path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise RecipeError(f"recipes {name}: {folder} cannot be written: {error.strerror}.") from None
+        raise RecipeError(
+            f"recipes {name}: {folder} cannot be written: {error.strerror}; choose another place."
+        ) from None
     return list(files)
 
 

@@ -198,7 +198,7 @@ class TapBank:
             if tensor.ndim != 4:
                 raise TapError(
                     f"tap '{role}': expected features of shape (B, C, H, W) from module '{self.paths[role]}' of "
-                    f"{self.name}, got {tuple(tensor.shape)}."
+                    f"{self.name}, got {tuple(tensor.shape)}; tap another."
                 )
             shapes[role] = TapShape(*tensor.shape[1:])
         return output, shapes
@@ -223,7 +223,8 @@ class TapBank:
         for role in roles:
             if role not in self.paths:
                 hint = did_you_mean(role, self.paths)
-                raise TapError(f"no tap '{role}' in {self.name}; it has {', '.join(sorted(self.paths))}.{hint}")
+                known = ", ".join(sorted(self.paths))
+                raise TapError(f"tap '{role}': no tap '{role}' in {self.name}; it has {known}.{hint}")
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """The documentation is true: its examples run as they stand, its links lead somewhere, its generated pages are fresh.
 
 A page's blocks run in order in one folder, in a virtual environment with distillkit installed. `sh` goes to bash;
-`python` and `toml` blocks whose first line is `# FILE` are written to that file, other `python` blocks run. A block after
-`<!-- not run: why -->` does not. Recipes are cut to a few steps before a command sees them.
+`python` and `toml` blocks whose first line is `# FILE` are written to that file, other `python` blocks run. A block
+after `<!-- not run: why -->` does not. Recipes are cut to a few steps before a command sees them.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def job(tmp_path_factory, environment, pictures) -> Path:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/how-to.md", "docs/recipes.md"])
-def test_pages_that_start_from_trained_runs(page, environment, job, tmp_path):
-    run(ROOT / page, Path(shutil.copytree(job, tmp_path / "work")), environment)
+def test_pages_that_start_from_trained_runs(page, environment, job):
+    run(ROOT / page, job, environment)
 
 
 @pytest.mark.parametrize("page", ["docs/tutorial-codec.md", "docs/tutorial-loss.md"])

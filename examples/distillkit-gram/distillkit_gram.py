@@ -14,8 +14,8 @@ class GramAlignment(distillkit.LossTerm):
 
     L = mean((G(P(f_S)) - G(f_T))^2),  G(f)_cd = mean over positions of f_c f_d
 
-    f_S, f_T: features, shape (B, C_S, H, W) and (B, C_T, H, W). P: a 1x1 convolution to C_T channels where C_S differs, trained with the student and never
-    exported.
+    f_S, f_T: features, shape (B, C_S, H, W) and (B, C_T, H, W). P: a 1x1 convolution to C_T channels where C_S differs,
+    trained with the student and never exported.
 
     Source: Gatys et al. (2016), Image Style Transfer Using Convolutional Neural Networks, equation 3.
     Departure: the mean over positions in place of their sum, so that the loss does not depend on the crop.

@@ -155,7 +155,7 @@ def build(codec: Architecture) -> nn.Module:
         sizes = (codec.N or sizes[0], codec.M or sizes[1])
     if None in sizes:
         raise distillkit.PairError(
-            f"models.compressai: {codec.architecture}: expected a quality or its sizes, got N = {codec.N}, M = {codec.M}; "
-            "add what is missing."
+            f"models.compressai: {codec.architecture}: expected a quality or its sizes, got N = {codec.N}, "
+            f"M = {codec.M}; add what is missing."
         )
     return model(*sizes, groups=list(codec.groups)) if codec.groups else model(*sizes)
