@@ -1,11 +1,11 @@
-# The two commands of the README. Both make their own virtual environment; GNU make, Python 3.11+ and pip are enough.
+# The commands of the README and CONTRIBUTING. They make their own virtual environment; GNU make, Python 3.11+ and pip are enough.
 PYTHON ?= python3
 VENV ?= .venv
 SIZE ?= tiny
 DATA ?=
 ARGS = --size $(SIZE) $(if $(DATA),--data "$(DATA)")
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint coverage docs docs-generate clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python examples/feds_cheng2020.py $(ARGS)
@@ -18,6 +18,18 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
+coverage: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet 'coverage[toml]>=7.4'
+	$(VENV)/bin/coverage run -m pytest && $(VENV)/bin/coverage report
+
+docs: $(VENV)/.installed docs-generate
+	$(VENV)/bin/pip install --quiet 'mkdocs-material>=9.5' 'mkdocstrings[python]>=0.26'
+	$(VENV)/bin/mkdocs build --strict
+	@echo "Open site/index.html"
+
+docs-generate: $(VENV)/.installed
+	$(VENV)/bin/python docs/generate.py
+
 # One pip call for everything, so that the resolver sees all pins together (compressai needs numpy < 2).
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -25,4 +37,4 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

@@ -23,8 +23,8 @@ class CodecOutput:
 
     Attributes:
         x_hat: reconstruction, shape (B, 3, H, W), nominal range [0, 1], not clamped.
-        likelihoods: probability of every latent element by latent (`"y"`, `"z"`), each of shape (B, C, h, w), in (0,
-        1].
+        likelihoods: probability of every latent element by latent (`"y"`, `"z"`), each of shape (B, C, h, w), in
+            (0, 1].
     """
 
     x_hat: Tensor

@@ -55,10 +55,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             metadata = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}.") from None
+        raise CheckpointError(f"{path}: cannot be read: {error}; is it whole, and a safetensors file?") from None
     expected = metadata.pop("sha256", None)
     if expected != _checksum(tensors, metadata):
-        raise CheckpointError(f"{path}: damaged: its checksum does not match its content.")
+        raise CheckpointError(f"{path}: damaged: its checksum does not match its content; copy it again.")
     return tensors, metadata
 
 
@@ -85,7 +85,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     tensors, metadata = read_tensors(path)
     if metadata.get("format") != "distillkit-checkpoint-1":
-        raise CheckpointError(f"{path}: expected a checkpoint, got format {metadata.get('format')!r}.")
+        raise CheckpointError(
+            f"{path}: expected a checkpoint, got format {metadata.get('format')!r}; name another file."
+        )
     return _unpack(json.loads(metadata["state"]), tensors)
 
 

@@ -57,7 +57,7 @@ def _explain(model: type[BaseModel], item: Any, where: str) -> str:
         return f"{place}: missing; add it to the recipe."
     if item["type"] == "value_error":
         return f"{place}: {item['ctx']['error']}"
-    message = item["msg"][0].lower() + item["msg"][1:]
+    message = (item["msg"][0].lower() + item["msg"][1:]).replace("input should be ", "expected ")
     return f"{place}: {message}, got {item['input']!r}."
 
 

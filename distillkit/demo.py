@@ -7,11 +7,12 @@ import importlib.util
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from .errors import DataError
 from .images import check_images, list_images
 from .recipe import Recipe
+from .shipped import load_shipped
 
 Size = Literal["tiny", "lite", "paper"]
 
@@ -25,32 +26,6 @@ _TRAIN = [
     ("sklearn", "datasets/images/china.jpg"),
 ]
 _HELD_OUT = [("skimage", "data/astronaut.png"), ("sklearn", "datasets/images/flower.jpg")]
-
-#: What differs between the sizes: steps and learning rates are (teacher, student). `tiny` is minutes on two cores,
-#: `lite` hours, `paper` days on a GPU.
-SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "num_steps": (1500, 900),
-        "optimizer": "soap",
-        "learning_rate": (6e-3, 6e-3),
-        "warmup_steps": 100,
-        "batch_size": 4,
-    },
-    "lite": {
-        "num_steps": (12_000, 12_000),
-        "optimizer": "soap",
-        "learning_rate": (3e-3, 6e-3),
-        "warmup_steps": 200,
-        "batch_size": 8,
-    },
-    "paper": {
-        "num_steps": (2_000_000, 2_000_000),
-        "optimizer": "adam",
-        "learning_rate": (1e-4, 1e-4),
-        "warmup_steps": 0,
-        "batch_size": 8,
-    },
-}
 
 
 def gather_images(folder: Path, data: Path | None = None) -> tuple[Path, list[Path]]:
@@ -70,7 +45,9 @@ def gather_images(folder: Path, data: Path | None = None) -> tuple[Path, list[Pa
         data = data.expanduser()
         paths = list_images(data)
         if len(paths) < 2:
-            raise DataError(f"images {data}: expected at least two (one is held out for the test), got {len(paths)}.")
+            raise DataError(
+                f"images {data}: expected at least two (one is held out for the test), got {len(paths)}; add some."
+            )
         check_images(paths)  # all of them at once, by the names that the user knows
         held_out = paths[:: max(10, -(-len(paths) // 24))]
         groups = {"train": [path for path in paths if path not in held_out], "held_out": held_out}
@@ -95,28 +72,8 @@ def gather_images(folder: Path, data: Path | None = None) -> tuple[Path, list[Pa
 
 def recipes(size: Size, train: Path) -> tuple[Recipe, Recipe]:
     """Return the demo's recipes, the teacher's and the student's: those of `examples/feds_cheng2020.py`."""
-    settings, paper = SIZES[size], size == "paper"
-    teacher, student = (
-        {
-            "trains": part,
-            "pair": {"name": "models.cheng2020", "size": size},
-            "lmbda": 0.013,
-            "num_steps": settings["num_steps"][index],
-            "data": {"train": train, "crop": 256 if paper else 128, "batch_size": settings["batch_size"]},
-            "optimizer": {
-                "name": settings["optimizer"],
-                "learning_rate": settings["learning_rate"][index],
-                "rate_schedule": "constant" if paper else "cosine",
-                "warmup_steps": settings["warmup_steps"],
-            },
-            "log_every": 100 if paper else 20,
-            "checkpoint_every": 5000 if paper else 200,
-        }
-        for index, part in enumerate(("teacher", "student"))
-    )
-    losses = {"feds.alignment": {}, "feds.channel_entropy": {}}
-    schedule = {"name": "feds.staged", "finetune_learning_rate": 0.1 if paper else 1.0}
-    return Recipe.create(**teacher), Recipe.create(**student, losses=losses, schedule=schedule)
+    name = f"cheng2020-{size}"
+    return load_shipped(name, "teacher", train), load_shipped(name, "student", train)
 
 
 def _packaged(package: str, path: str) -> Path:

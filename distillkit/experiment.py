@@ -43,7 +43,7 @@ def distil(
     if not student.losses:
         raise RecipeError("student recipe: expected losses to distil with, got none; see `distillkit plugins`.")
     if not images:
-        raise DataError("held-out pictures: expected at least one to measure on, got none.")
+        raise DataError("held-out pictures: expected at least one to measure on, got none; name some.")
     folder = Path(folder)
     plugins = plugins or load_plugins()
     # What would end the job after hours of training is said before.

@@ -97,7 +97,9 @@ def load_model(path: str | Path, plugins: Plugins | None = None) -> TrainedModel
         raise CheckpointError(f"model {path}: no such file. A finished run has a model.safetensors in its folder.")
     tensors, metadata = read_tensors(path)
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"model {path}: expected format {FORMAT}, got {metadata.get('format')!r}.")
+        raise CheckpointError(
+            f"model {path}: expected format {FORMAT}, got {metadata.get('format')!r}; name a run's model.safetensors."
+        )
     about = json.loads(metadata["model"])
     plugins = plugins or load_plugins()
     pair_class, config = plugins.configure("pair", about["pair"], about["options"], f"model {path}: pair")

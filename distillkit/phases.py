@@ -81,7 +81,7 @@ class Timeline:
         lengths = [phase.num_steps for phase in self.phases]
         if sum(lengths) != num_steps or min(lengths, default=0) < 0:
             got = ", ".join(f"{phase.name} {phase.num_steps}" for phase in self.phases) or "none"
-            raise RecipeError(f"schedule: expected phases of {num_steps} steps together, got {got}.")
+            raise RecipeError(f"schedule: expected phases of {num_steps} steps together, got {got}; mend its lengths.")
         named = {name for phase in self.phases for name in phase.weights}
         for name in sorted(named - set(terms)):
             hint = did_you_mean(name, terms)

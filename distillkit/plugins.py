@@ -15,6 +15,7 @@ import pluggy
 from . import hookspecs
 from .components import Component, ComponentConfig, validate
 from .errors import PluginError, RecipeError, did_you_mean
+from .trace import trace, trace_hooks
 
 ENTRY_POINT_GROUP = "distillkit"
 
@@ -29,11 +30,12 @@ KINDS = {
 
 @dataclass(frozen=True)
 class PluginInfo:
-    """Where a plugin came from: its name, the object, and its distribution (`None` for one handed over in a script)."""
+    """Where a plugin came from: name, object, distribution and version (`None` for one handed over in a script)."""
 
     name: str
     module: str
     distribution: str | None
+    version: str | None
 
 
 @dataclass
@@ -104,9 +106,10 @@ def load_plugins(**extra: object) -> Plugins:
     """
     manager = pluggy.PluginManager("distillkit")
     manager.add_hookspecs(hookspecs)
+    trace_hooks(manager)
     loaded = Plugins(manager)
     for entry_point in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
-        distribution = entry_point.dist.name if entry_point.dist else None
+        distribution, version = (entry_point.dist.name, entry_point.dist.version) if entry_point.dist else (None, None)
         origin = f"plugin '{entry_point.name}' ({entry_point.value}, from {distribution})"
         try:
             module = entry_point.load()
@@ -114,16 +117,18 @@ def load_plugins(**extra: object) -> Plugins:
             raise PluginError(
                 f"{origin}: importing it failed: {type(error).__name__}: {error}. Fix it, or uninstall {distribution}."
             ) from error
-        _add(loaded, entry_point.name, module, distribution)
+        _add(loaded, entry_point.name, module, distribution, version)
     for name, plugin in extra.items():
-        _add(loaded, name, plugin, None)
+        _add(loaded, name, plugin)
     return loaded
 
 
-def _add(loaded: Plugins, name: str, plugin: object, distribution: str | None) -> None:
+def _add(
+    loaded: Plugins, name: str, plugin: object, distribution: str | None = None, version: str | None = None
+) -> None:
     origin = f"plugin '{name}'" + (f" (from {distribution})" if distribution else "")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise PluginError(f"{origin}: expected a name of lower-case letters, digits and underscores.")
+        raise PluginError(f"{origin}: expected a name of lower-case letters, digits and underscores; rename it.")
     for other in loaded.plugins:
         if other.name == name:
             raise PluginError(
@@ -136,11 +141,13 @@ def _add(loaded: Plugins, name: str, plugin: object, distribution: str | None) -
     except (pluggy.PluginValidationError, ValueError) as error:
         raise PluginError(f"{origin}: {error}") from error
     module = plugin.__name__ if inspect.ismodule(plugin) else type(plugin).__name__
-    loaded.plugins.append(PluginInfo(name, module, distribution))
+    loaded.plugins.append(PluginInfo(name, module, distribution, version))
     for kind, hook in KINDS.items():
         for implementation in getattr(loaded.manager.hook, hook).get_hookimpls():
             if implementation.plugin_name == name:
+                before = set(loaded.components[kind])
                 _call(implementation.function, _registrar(loaded, kind, name, origin), f"{origin}: {hook}")
+                trace(hook, f"of {name}: {', '.join(sorted(loaded.components[kind].keys() - before)) or 'nothing'}")
 
 
 def _check_hooks(manager: pluggy.PluginManager, plugin: object, origin: str) -> None:
@@ -167,19 +174,26 @@ def _registrar(loaded: Plugins, kind: str, plugin: str, origin: str) -> Callable
     def register(name: str, component: type[Component]) -> None:
         full = f"{plugin}.{name}"
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise PluginError(f"{origin}: {kind} name {name!r}: expected lower-case letters, digits and underscores.")
+            raise PluginError(
+                f"{origin}: {kind} name {name!r}: expected lower-case letters, digits and underscores; rename it."
+            )
         if full in loaded.components[kind]:
             raise PluginError(f"{origin}: {kind} '{full}' is registered twice; rename one.")
         base = _base_class(kind)
         if not (isinstance(component, type) and issubclass(component, base)):
             raise PluginError(
-                f"{origin}: {kind} '{full}': expected a subclass of distillkit.{base.__name__}, got {component!r}."
+                f"{origin}: {kind} '{full}': expected a subclass of distillkit.{base.__name__}, got {component!r}; "
+                "register the class."
             )
         if inspect.isabstract(component):
             missing = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
-            raise PluginError(f"{origin}: {kind} '{full}': {component.__name__} does not implement {missing}.")
+            raise PluginError(
+                f"{origin}: {kind} '{full}': {component.__name__} does not implement {missing}; write them."
+            )
         if not (isinstance(component.Config, type) and issubclass(component.Config, ComponentConfig)):
-            raise PluginError(f"{origin}: {kind} '{full}': its Config is not a distillkit.ComponentConfig.")
+            raise PluginError(
+                f"{origin}: {kind} '{full}': its Config is not a distillkit.ComponentConfig; subclass that."
+            )
         if kind != "loss" and "name" in component.Config.model_fields:
             raise PluginError(
                 f"{origin}: {kind} '{full}': its Config has an option 'name', which in a recipe is the component's own "

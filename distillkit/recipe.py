@@ -126,7 +126,7 @@ class Recipe(_Settings):
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise RecipeError(f"recipe {path}: cannot be read: {error.strerror}.") from None
+            raise RecipeError(f"recipe {path}: cannot be read: {error.strerror}; check the path.") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise RecipeError(f"recipe {path}: not valid TOML: {error}.") from None
         recipe = validate(cls, values, f"recipe {path.name}")

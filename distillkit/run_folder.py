@@ -58,12 +58,16 @@ class RunFolder:
         if self.recipe_file.exists() and begun:
             self.check_same(recipe)
         elif self.path.exists() and not self.recipe_file.exists() and (self.path.is_file() or any(self.path.iterdir())):
-            raise TrainingError(f"run folder {self.path}: expected a new, empty or run folder; it holds other files.")
+            raise TrainingError(
+                f"run folder {self.path}: expected a new, empty or run folder; it holds other files. Choose another."
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             recipe.save(self.recipe_file)
         except OSError as error:
-            raise TrainingError(f"run folder {self.path}: cannot be written: {error.strerror}.") from None
+            raise TrainingError(
+                f"run folder {self.path}: cannot be written: {error.strerror}; choose another place."
+            ) from None
 
     def check_same(self, recipe: Recipe, *, paths_too: bool = True) -> None:
         """Check that the folder holds a run of this resolved recipe.

@@ -73,7 +73,9 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     seed_everything(recipe.seed)
     codec = as_codec(pair.build_student() if recipe.trains == "student" else pair.build_teacher())
     if recipe.data.crop % codec.stride:
-        raise RecipeError(f"recipe data.crop: expected a multiple of {codec.stride}, got {recipe.data.crop}.")
+        raise RecipeError(
+            f"recipe data.crop: expected a multiple of {codec.stride}, got {recipe.data.crop}; change it."
+        )
     source: CodecAdapter | None = None
     if isinstance(recipe.initial_weights, Path):
         source = load_model(recipe.initial_weights, plugins).codec

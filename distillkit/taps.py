@@ -241,7 +241,8 @@ class TapBank:
         for role in roles:
             if role not in self.taps:
                 hint = did_you_mean(role, self.taps)
-                raise TapError(f"no tap '{role}' in {self.name}; it has {', '.join(sorted(self.taps))}.{hint}")
+                known = ", ".join(sorted(self.taps))
+                raise TapError(f"tap '{role}': no tap '{role}' in {self.name}; it has {known}.{hint}")
 
 
 @contextmanager

@@ -2,15 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import distillkit
 from distillkit.family.plan import Family
 from distillkit.family.run import run_family
 from distillkit.report.page import write_page
+from distillkit.pytest_plugin import draw_photographs
 
 from .small_pair import SmallPair
 
@@ -30,13 +29,7 @@ def plugins():
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory) -> Path:
     """Three smooth colourful pictures with edges, 96x128."""
-    folder = tmp_path_factory.mktemp("photographs")
-    y, x = np.mgrid[0:96, 0:128]
-    for number in range(3):
-        waves = [np.sin((number + 2) * x / (11 + c) + c) + np.cos(y / (7 + number + c)) for c in range(3)]
-        picture = np.stack(waves, axis=2) * 50 + 128 + 40 * ((x + y * (number + 1)) % 61 < 20)[..., None]
-        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
-    return folder
+    return draw_photographs(tmp_path_factory.mktemp("photographs"))
 
 
 @pytest.fixture

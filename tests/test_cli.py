@@ -170,9 +170,8 @@ class TestBadInput:
         assert fail("train", "no-images.toml", cwd=work).startswith(f"images {work / 'empty'}: expected files that end")
 
     def test_missing_recipe(self, work):
-        assert (
-            fail("train", "nowhere.toml", cwd=work) == "recipe nowhere.toml: cannot be read: No such file or directory."
-        )
+        told = fail("train", "nowhere.toml", cwd=work)
+        assert told == "recipe nowhere.toml: cannot be read: No such file or directory; check the path."
 
     def test_misspelt_key(self, work):
         (work / "misspelt.toml").write_text(TEACHER.replace("num_steps", "num_stepz"))

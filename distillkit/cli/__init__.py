@@ -3,7 +3,8 @@
 One file holds the commands of one kind; importing it registers them, in the order of `distillkit --help`.
 """
 
-from . import train, compress, export, bench, family, measure, compare, report, registry  # noqa: F401, I001 - --help
+from . import train, compress, export, bench, family, measure, compare, report  # noqa: F401, I001 - the order of --help
+from . import registry, plugins, doctor  # noqa: F401, I001
 from .app import main
 
 __all__ = ["main"]

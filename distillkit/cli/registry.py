@@ -1,8 +1,9 @@
-"""Commands that list what is registered."""
+"""Commands that show what is there to start from."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,22 +12,27 @@ from .app import AsJson, app, show
 
 
 @app.command()
-def plugins(as_json: AsJson = False) -> None:
-    """List the installed plugins and everything that they register."""
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="The recipes to write.  [default: list them]")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write them to.")] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """List the recipes that ship, or write a teacher's and a student's to start from."""
+    from rich import box
     from rich.table import Table
 
-    from ..plugins import load_plugins
+    from ..shipped import shipped_recipes, write_shipped
 
-    loaded = load_plugins()
-    table = Table("component", "kind", "what it is", title="Registered components")
-    rows = []
-    for kind, components in loaded.components.items():
-        for name, component in sorted(components.items()):
-            summary = (component.__doc__ or "").strip().partition("\n")[0]
-            rows.append({"name": name, "kind": kind, "summary": summary})
-            table.add_row(name, kind, summary)
-    origins = [{"name": p.name, "module": p.module, "distribution": p.distribution} for p in loaded.plugins]
-    show(table, json.dumps({"plugins": origins, "components": rows}, indent=2), as_json)
+    if name is not None:
+        for path in write_shipped(name, out):
+            print(path)
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("recipes", no_wrap=True)
+    table.add_column("what they are")
+    for each, about in shipped_recipes().items():
+        table.add_row(each, about)
+    show(table, json.dumps(shipped_recipes(), indent=2), as_json)
 
 
 @app.command()

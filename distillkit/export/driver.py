@@ -80,7 +80,9 @@ class ExportedCodec:
         image.check_model(self._fingerprint)
         expected = {"factorized": 1, "checkerboard": 3}.get(self.flow, 2)
         if len(image.substreams) != expected:
-            raise BitstreamError(f"compressed file: expected {expected} substreams, got {len(image.substreams)}.")
+            raise BitstreamError(
+                f"compressed file: expected {expected} substreams, got {len(image.substreams)}; is it this model's?"
+            )
         rows, columns = -(-image.height // self.stride), -(-image.width // self.stride)
         coding = _Decoding(self)
         *y_strings, last = image.substreams

@@ -50,7 +50,7 @@ def export_model(model: TrainedModel, to: Target, out: str | Path) -> list[Path]
         paths = [*export(parts, out), *_write_tables(model, parts, to, out)]
         return paths if to == "torch" else [*paths, *_write_driver(out)]
     except OSError as error:
-        raise DistillkitError(f"export {out}: cannot be written: {error.strerror}.") from None
+        raise DistillkitError(f"export {out}: cannot be written: {error.strerror}; choose another place.") from None
 
 
 def _write_file(model: TrainedModel, to: Target, out: Path) -> Path:

@@ -90,7 +90,7 @@ def _trace(name: str, network: nn.Module, given: tuple[int, int]) -> torch.expor
         first = str(error).strip().partition("\n")[0]
         raise PairError(
             f"network {name}: expected one that torch.export can trace for pictures of any size, got "
-            f"{type(error).__name__}: {first} Deploy the codec as one safetensors file with `--to model`."
+            f"{type(error).__name__}: {first}. Deploy the codec as one safetensors file with `--to model`."
         ) from error
 
 

@@ -93,7 +93,7 @@ class Family(BaseModel):
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise RecipeError(f"family {path}: cannot be read: {error.strerror}.") from None
+            raise RecipeError(f"family {path}: cannot be read: {error.strerror}; check the path.") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise RecipeError(f"family {path}: not valid TOML: {error}.") from None
         family = validate(cls, values, f"family {path.name}")

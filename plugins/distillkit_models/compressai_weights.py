@@ -68,7 +68,7 @@ def _read(path: Path, where: str) -> dict[str, Tensor]:
             return load_file(path)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise distillkit.PairError(f"{where}: no such file.") from None
+        raise distillkit.PairError(f"{where}: no such file; check the path.") from None
     except pickle.UnpicklingError:
         raise distillkit.PairError(
             f"{where}: it holds more than weights, and reading that could run code. Load it where you trust it, and "
@@ -80,7 +80,9 @@ def _read(path: Path, where: str) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise distillkit.PairError(f"{where}: expected a state dict, or a checkpoint with one under 'state_dict'.")
+        raise distillkit.PairError(
+            f"{where}: expected a state dict, or a checkpoint with one under 'state_dict', got neither; save it so."
+        )
     return dict(content)
 
 

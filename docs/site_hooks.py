@@ -1,0 +1,90 @@
+"""How the Markdown of this repository becomes a site: the navigation, and links to files outside `docs/`.
+
+The pages link to sources and examples as a reader of the raw files needs it (`../examples/x.py`). For the site those
+files are copied to `source/`, and the links turned there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[1]
+
+#: Section -> its pages in order; those that are not there are left out, and others are added to the last section.
+NAVIGATION = {
+    "Start here": ["index.md"],
+    "Tutorials": ["tutorial-codec.md", "tutorial-loss.md"],
+    "How to": [
+        "how-to.md",
+        "recipes.md",
+        "losses.md",
+        "pairs.md",
+        "families.md",
+        "scale.md",
+        "evaluation.md",
+        "report.md",
+        "deploy.md",
+    ],
+    "Explanation": ["feds.md", "results.md", "design.md", "security.md"],
+    "Reference": [
+        "reference/cli.md",
+        "reference/recipe.md",
+        "reference/components.md",
+        "reference/hooks.md",
+        "reference/api.md",
+        "file-format.md",
+    ],
+}
+_LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)\s]*)?\))")
+
+
+def on_config(config: Any) -> Any:
+    """Set the navigation from the pages that exist."""
+    pages = sorted(path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md"))
+    listed = [page for section in NAVIGATION.values() for page in section]
+    others = [page for page in pages if page not in listed]
+    navigation = {title: [page for page in names if page in pages] for title, names in NAVIGATION.items()}
+    navigation["Explanation"] += others
+    config.nav = [{title: names if len(names) > 1 else names[0]} for title, names in navigation.items() if names]
+    return config
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Copy what the pages link to outside `docs/`."""
+    for page in list(files.documentation_pages()):
+        for _, link, _ in _LINK.findall(page.content_string):
+            if (outside := _outside(page.src_uri, link)) and f"source/{_site_name(outside)}" not in files.src_uris:
+                text = (ROOT / outside).read_text(encoding="utf-8")
+                files.append(File.generated(config, f"source/{_site_name(outside)}", content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Turn links to files outside `docs/` to their copies."""
+
+    def turn(found: re.Match[str]) -> str:
+        outside = _outside(page.file.src_uri, found[2])
+        if outside is None:
+            return found[0]
+        return f"{found[1]}{os.path.relpath(f'source/{_site_name(outside)}', Path(page.file.src_uri).parent)})"
+
+    return _LINK.sub(turn, markdown)
+
+
+def _outside(page: str, link: str) -> str | None:
+    """Return the path of a linked file, from the root, if it lies outside `docs/`; for a folder, of its README."""
+    target = (ROOT / "docs" / page).parent / link
+    if "://" in link or not target.exists() or target.resolve().is_relative_to(ROOT / "docs"):
+        return None
+    target = target.resolve()
+    target = target / "README.md" if target.is_dir() else target
+    return target.relative_to(ROOT).as_posix() if target.is_file() else None
+
+
+def _site_name(path: str) -> str:
+    return f"{path}.txt"  # shown as it is, by any browser

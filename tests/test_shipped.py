@@ -1,0 +1,80 @@
+"""The recipes that ship are recipes, one set for each pair and size; the largest take a step, save it and go on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import distillkit
+from distillkit.errors import RecipeError
+from distillkit.shipped import load_shipped, shipped_recipes, write_shipped
+
+PLUGINS = distillkit.load_plugins()
+NAMES = list(shipped_recipes())
+
+
+def test_every_pair_has_every_size():
+    pairs = {name.removeprefix("models.") for name in PLUGINS.components["pair"] if name.startswith("models.")}
+    assert set(NAMES) == {f"{pair}-{size}" for pair in pairs for size in ("tiny", "lite", "paper")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_they_are_valid_as_written(name, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for path in write_shipped(name, tmp_path):
+        recipe = distillkit.Recipe.load(path).resolve(PLUGINS)
+        assert recipe.trains == path.stem
+        assert recipe.pair.name == f"models.{name.rpartition('-')[0]}"
+        assert recipe.lmbda == 0.013
+        if recipe.trains == "student" and name != "compressai-paper":
+            assert recipe.teacher == tmp_path / "runs" / "teacher" / "model.safetensors"
+    with pytest.raises(RecipeError, match="expected a folder without teacher.toml|without student.toml"):
+        write_shipped(name, tmp_path)
+
+
+def test_unknown_name(tmp_path):
+    with pytest.raises(RecipeError, match="no 'cheng2020-tinny' ships. Did you mean 'cheng2020-tiny'?"):
+        write_shipped("cheng2020-tinny", tmp_path)
+    with pytest.raises(RecipeError, match="There are cheng2020-lite, "):
+        write_shipped("x", tmp_path)
+
+
+class Interrupted(Exception):
+    pass
+
+
+class InterruptAfterOneStep:
+    @distillkit.hookimpl
+    def checkpoint_saved(self, step):
+        if step == 1:
+            raise Interrupted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("-paper")])
+def test_paper_scale_dry_run(name, photographs, tmp_path):
+    """Build, probe, one step at a small crop, checkpoint, and resume for another; minutes each."""
+    shipped = load_shipped(name, "student", photographs)
+    losses = {**shipped.losses, "feds.channel_entropy": {"calibration_crops": 1}}
+    options = {**shipped.pair.options}
+    if "teacher" in options:  # would be downloaded
+        options["teacher"] = {**options["teacher"], "pretrained": False}
+    common = {
+        "pair": {"name": shipped.pair.name, **options},
+        "data": {"train": photographs, "crop": 64, "batch_size": 1},
+        "optimizer": shipped.optimizer.model_dump(),
+        "checkpoint_every": 1,
+        "device": "cpu",
+        "precision": "fp32",
+    }
+    teacher = distillkit.Recipe.create(**common, trains="teacher", num_steps=1)
+    model = distillkit.train(teacher, tmp_path / "teacher", plugins=PLUGINS)
+    schedule = {"name": shipped.schedule.name, **shipped.schedule.options}
+    student = distillkit.Recipe.create(**common, num_steps=2, teacher=model, losses=losses, schedule=schedule)
+    with pytest.raises(Interrupted):
+        distillkit.train(student, tmp_path / "student", plugins=PLUGINS, observers=[InterruptAfterOneStep()])
+    model = distillkit.train(student, tmp_path / "student", plugins=PLUGINS)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "student" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2]
+    assert distillkit.load_model(model).pair == shipped.pair.name
