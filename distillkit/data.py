@@ -92,31 +92,38 @@ class CropDataset(Dataset[Tensor]):
 
 
 def batches(
-    dataset: CropDataset, batch_size: int, start_step: int, num_steps: int, num_workers: int = 0
+    dataset: CropDataset,
+    batch_size: int,
+    start_step: int,
+    num_steps: int,
+    num_workers: int = 0,
+    rank: int = 0,
+    num_ranks: int = 1,
 ) -> Iterator[Tensor]:
-    """Yield the batches of steps `start_step` to `start_step + num_steps - 1`.
+    """Yield the batches of steps `start_step` to `start_step + num_steps - 1`, or one rank's share of them.
 
-    Step k is made of the samples from `k * batch_size` on, whatever `start_step` and `num_workers` are, so that a
-    resumed run sees the batches of an uninterrupted one. No global random state is read or changed.
+    Step k is made of the samples from `k * batch_size` on, whatever `start_step`, `num_workers` and `num_ranks` are, so
+    that a resumed run sees the batches of an uninterrupted one. No global random state is read or changed.
 
     Args:
         dataset: where the crops come from.
-        batch_size: crops in a batch.
+        batch_size: crops in a batch, over all ranks; a multiple of `num_ranks`.
         start_step: first step, counted from the start of the run.
         num_steps: number of batches.
         num_workers: processes that read and cut; 0 does it in this one.
+        rank: of the R processes that share each batch, the one that takes every R-th sample from its `rank`-th on.
+        num_ranks: R.
 
     Yields:
-        float32, shape (batch_size, 3, crop, crop), contiguous, range [0, 1].
+        float32, shape (batch_size / num_ranks, 3, crop, crop), contiguous, range [0, 1].
 
     Raises:
         DataError: an image cannot be decoded.
     """
-    # With several ranks, rank r of R would take every R-th sample of this range, starting at its r-th.
-    samples = range(start_step * batch_size, (start_step + num_steps) * batch_size)
+    samples = range(start_step * batch_size + rank, (start_step + num_steps) * batch_size, num_ranks)
     loader = DataLoader(
         dataset,
-        batch_size=batch_size,
+        batch_size=batch_size // num_ranks,
         sampler=samples,
         num_workers=num_workers,
         generator=torch.Generator(),  # otherwise the loader draws its workers' seeds from torch's global generator

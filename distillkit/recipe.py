@@ -39,7 +39,7 @@ class DataSettings(_Settings):
     Attributes:
         train: folder of images, searched recursively; in a file, relative to the recipe's folder.
         crop: side of the square training crops in pixels.
-        batch_size: crops a step.
+        batch_size: crops a step, over all processes.
         num_workers: processes that decode images; 0 decodes in the training process.
         cache_mib: decoded images are kept in memory up to this many MiB.
         bad_images: whether an image that cannot be used ends the run before it starts, or is left out.
@@ -57,7 +57,7 @@ class OptimizerSettings(_Settings):
     """How the weights move.
 
     Attributes:
-        name: `adam`, or `soap` (Vyas et al., 2024, arXiv 2409.11321), which needs far fewer steps.
+        name: `adam`, `soap` (Vyas et al., 2024, arXiv 2409.11321), which needs far fewer steps, or plain `sgd`.
         learning_rate: for the student and the loss terms' adapters, at its highest.
         aux_learning_rate: for the entropy bottlenecks' quantiles (Adam).
         clip_norm: largest norm of the gradient.
@@ -65,7 +65,7 @@ class OptimizerSettings(_Settings):
         warmup_steps: steps over which the learning rate rises linearly.
     """
 
-    name: Literal["adam", "soap"] = "adam"
+    name: Literal["adam", "soap", "sgd"] = "adam"
     learning_rate: PositiveFloat = 1e-4
     aux_learning_rate: PositiveFloat = 1e-3
     clip_norm: PositiveFloat = 1.0
@@ -93,6 +93,9 @@ class Recipe(_Settings):
         precision: `bf16` runs convolutions and products in bfloat16 where that is safe; `auto` does so where the device
             computes in bfloat16 itself, for one that emulates it is many times slower.
         device: `auto` takes an accelerator where there is one.
+        accumulate: parts into which each process cuts its share of a batch, one after the other, to save memory.
+        on_divergence: what is done when a loss or a weight is not finite: `stop`, or `rollback` to the newest
+            checkpoint and go on from there at half the learning rate, five times at most.
         seed: of initial weights, crops and quantisation noise.
         log_every: steps between two lines of metrics.
         checkpoint_every: steps between two checkpoints.
@@ -111,6 +114,8 @@ class Recipe(_Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu"] = "auto"
+    accumulate: PositiveInt = 1
+    on_divergence: Literal["stop", "rollback"] = "stop"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     log_every: PositiveInt = 50
     checkpoint_every: PositiveInt = 500

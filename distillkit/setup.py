@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 import torch
 
 from .adapters import CodecAdapter, as_codec, fingerprint
@@ -21,6 +19,7 @@ from .model_file import load_model
 from .pair import CodecPair, TapReport, TeachingPair, find_taps
 from .phases import Timeline
 from .plugins import Plugins
+from .random_state import seed_everything
 from .recipe import Recipe
 from .task import DistillationTask
 
@@ -101,13 +100,6 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     terms = {name: _term(name, options, report, plugins) for name, options in recipe.losses.items()}
     task = DistillationTask(codec, recipe.lmbda, terms, teaching)
     return Setup(codec, task, teaching, teacher_fingerprint, timeline, dataset, report, notes)
-
-
-def seed_everything(seed: int) -> None:
-    """Seed every generator that a codec or plugin may draw from."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def _timeline(recipe: Recipe, plugins: Plugins) -> Timeline:
