@@ -53,6 +53,19 @@ class DataSettings(_Settings):
     bad_images: Literal["refuse", "skip"] = "refuse"
 
 
+class TeacherCacheSettings(_Settings):
+    """The teacher's features on disk, for runs that see the same crops again.
+
+    Attributes:
+        folder: where they lie; in a file, relative to the recipe's folder.
+        taps: role -> `cache` (the default); `live`, run the teacher for it each time; or `skip`, do without this tap, as
+            if the codecs did not have it.
+    """
+
+    folder: Path
+    taps: dict[str, Literal["cache", "live", "skip"]] = Field(default_factory=dict)
+
+
 class OptimizerSettings(_Settings):
     """How the weights move.
 
@@ -90,6 +103,7 @@ class Recipe(_Settings):
         taps: how feature taps are found, by name, with options.
         data: the training images.
         optimizer: how the weights move.
+        teacher_cache: where the teacher's features are kept for the next run on the same crops; none keeps nothing.
         precision: `bf16` runs convolutions and products in bfloat16 where that is safe; `auto` does so where the device
             computes in bfloat16 itself, for one that emulates it is many times slower.
         device: `auto` takes an accelerator where there is one.
@@ -112,6 +126,7 @@ class Recipe(_Settings):
     taps: ComponentChoice = ComponentChoice(name="models.by_resolution")
     data: DataSettings
     optimizer: OptimizerSettings = OptimizerSettings()
+    teacher_cache: TeacherCacheSettings | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu"] = "auto"
     accumulate: PositiveInt = 1
@@ -140,7 +155,18 @@ class Recipe(_Settings):
         teacher = folder / recipe.teacher if recipe.teacher else None
         initial = recipe.initial_weights
         initial = folder / initial if isinstance(initial, Path) else initial
-        return recipe.model_copy(update={"data": data, "teacher": teacher, "initial_weights": initial})
+        return recipe.model_copy(
+            update={
+                "data": data,
+                "teacher": teacher,
+                "initial_weights": initial,
+                "teacher_cache": recipe._cache_in(folder),
+            }
+        )
+
+    def _cache_in(self, folder: Path) -> TeacherCacheSettings | None:
+        cache = self.teacher_cache
+        return cache.model_copy(update={"folder": folder / cache.folder}) if cache else None
 
     @classmethod
     def create(cls, **values: Any) -> Recipe:
@@ -196,6 +222,7 @@ class Recipe(_Settings):
                 "teacher": self.teacher.resolve() if self.teacher else None,
                 "initial_weights": initial.resolve() if isinstance(initial, Path) else initial,
                 "data": self.data.model_copy(update={"train": self.data.train.resolve()}),
+                "teacher_cache": self._cache_in(Path.cwd()),
             }
         )
 

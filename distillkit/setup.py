@@ -12,7 +12,7 @@ import torch
 from .adapters import CodecAdapter, as_codec, fingerprint
 from .data import CALIBRATION_SEED, CropDataset, batches
 from .errors import DistillkitError, PairError, RecipeError, TapError, did_you_mean
-from .images import find_problems, list_images
+from .images import find_problems
 from .initialise import inherit_weights
 from .losses import LossTerm
 from .model_file import load_model
@@ -21,6 +21,7 @@ from .phases import Timeline
 from .plugins import Plugins
 from .random_state import seed_everything
 from .recipe import Recipe
+from .shards import list_training_images
 from .task import DistillationTask
 
 
@@ -60,12 +61,15 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
         DistillkitError: anything that would go wrong later, said now.
     """
     timeline = _timeline(recipe, plugins)
-    paths, notes = list_images(recipe.data.train), []
-    if recipe.data.bad_images == "skip":
+    paths, notes = list_training_images(recipe.data.train), []
+    skip_bad = recipe.data.bad_images == "skip"
+    if skip_bad:
         problems = find_problems(paths, recipe.data.crop)
         notes = [f"left out: {problem}" for problem in problems]
-        paths = sorted(set(paths) - {problem.path for problem in problems})
-    dataset = CropDataset(paths, recipe.data.crop, recipe.seed, recipe.data.cache_mib)
+        bad = {problem.path for problem in problems}
+        paths = sorted(path for path in paths if path not in bad)
+    dataset = CropDataset(paths, recipe.data.crop, recipe.seed, recipe.data.cache_mib, skip_bad)
+    notes += [f"left out: {problem}" for problem in dataset.problems.values()]
     pair_class, config = plugins.configure("pair", recipe.pair.name, recipe.pair.options, "recipe pair")
     pair: CodecPair = pair_class(config)
     seed_everything(recipe.seed)
@@ -87,12 +91,21 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     size = (recipe.data.crop, recipe.data.crop)
     provider_class, provider_config = plugins.configure("taps", recipe.taps.name, recipe.taps.options, "recipe taps")
     provider = provider_class(provider_config)
+    skipped = _skipped_taps(recipe)
     taps = (
         teacher_taps or find_taps(teacher, provider, size),
         pair.student_taps() or find_taps(codec, provider, size),
     )
-    teaching = TeachingPair(teacher, codec, taps)
+    found = sorted(taps[0])
+    taps = tuple({role: path for role, path in side.items() if role not in skipped} for side in taps)
+    teaching = TeachingPair(teacher, codec, (taps[0], taps[1]))
     report = teaching.probe(size)
+    for role in recipe.teacher_cache.taps if recipe.teacher_cache else {}:
+        if role not in found:
+            hint = did_you_mean(role, found)
+            raise TapError(
+                f"recipe teacher_cache.taps: no tap '{role}' in the teacher; it has {', '.join(found)}.{hint}"
+            )
     if report.copied:
         notes.append(
             f"taps copied at each step, since an in-place activation overwrites them: {', '.join(report.copied)}"
@@ -127,6 +140,11 @@ def _teacher(recipe: Recipe, pair: CodecPair, plugins: Plugins) -> tuple[CodecAd
     own_class, config = plugins.configure("pair", model.pair, model.options, "recipe teacher")
     own: CodecPair = own_class(config)
     return model.codec, model.fingerprint, own.teacher_taps() if model.part == "teacher" else own.student_taps()
+
+
+def _skipped_taps(recipe: Recipe) -> set[str]:
+    modes = recipe.teacher_cache.taps if recipe.teacher_cache else {}
+    return {role for role, mode in modes.items() if mode == "skip"}
 
 
 def _other_lmbda(where: str, lmbda: float | None, recipe: Recipe) -> PairError:

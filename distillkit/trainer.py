@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -33,6 +33,7 @@ from .recipe import Recipe
 from .run_folder import RunFolder
 from .setup import Setup, prepare
 from .task import StepLosses
+from .teacher import Teacher
 
 _LOWEST_RATE = 2.0**-5  #: how far going back lowers the learning rate
 
@@ -67,17 +68,18 @@ def train(
     ranks.first(lambda: run.open(recipe))
     if ranks.first(run.model.exists):
         return run.model
-    state, notes = ranks.all(run.newest_state)
-    trainer = ranks.all(lambda: Trainer(recipe, run, plugins, prepare(recipe, plugins), ranks))
-    start_step = ranks.all(lambda: trainer.restore(state)) if state else 0
-    if len(set(ranks.gather(start_step))) > 1:
-        raise TrainingError(f"run folder {run.path}: its processes see different checkpoints. Put it on a shared disk.")
-    if start_step:
-        notes.append(f"going on after step {start_step}")
-    notes += trainer.setup.notes
-    info = RunInfo(run.path.name, run.path, recipe, start_step, recipe.num_steps, tuple(notes))
     try:
-        with plugins.observing([MetricsFile(), *observers]), stop_on_sigterm() as stop:
+        state, notes = ranks.all(run.newest_state)
+        trainer = ranks.all(lambda: Trainer(recipe, run, plugins, prepare(recipe, plugins), ranks))
+        start_step = ranks.all(lambda: trainer.restore(state)) if state else 0
+        if len(set(ranks.gather(start_step))) > 1:
+            raise TrainingError(f"run folder {run.path}: not all processes see it alike. Put it on a shared disk.")
+        if start_step:
+            notes.append(f"going on after step {start_step}")
+        notes += trainer.setup.notes
+        info = RunInfo(run.path.name, run.path, recipe, start_step, recipe.num_steps, tuple(notes))
+        observing = plugins.observing([MetricsFile(), *observers])
+        with observing, stop_on_sigterm() as stop, closing(trainer.teacher):
             while True:
                 try:
                     trainer.run(info, stop)
@@ -99,8 +101,7 @@ class Trainer:
         self.ranks = ranks
         bf16 = computes_in_bf16(recipe.precision, ranks.device, setup.notes)
         self.accelerator = Accelerator(cpu=recipe.device == "cpu", mixed_precision="bf16" if bf16 else "no")
-        if setup.pair is not None:
-            setup.pair.teacher.module.to(self.accelerator.device)
+        self.teacher = Teacher(setup, recipe, ranks, bf16, self.accelerator.autocast)
         self.parameters = setup.task.main_parameters()
         quantiles = setup.codec.quantile_parameters()
         self.aux_optimizer = torch.optim.Adam(quantiles, recipe.optimizer.aux_learning_rate) if quantiles else None
@@ -218,7 +219,7 @@ class Trainer:
         images = images.to(self.accelerator.device, non_blocking=True).contiguous(memory_format=torch.contiguous_format)
         weights = phase.weights_at(step_in_phase)
         parts: Iterator[tuple[Tensor, dict[str, Tensor]]] = (
-            (part, self._teach(part, weights)) for part in images.chunk(recipe.accumulate)
+            (part, self.teacher.features(part, weights)) for part in images.chunk(recipe.accumulate)
         )
         if step_in_phase == 0:
             self.balanced = []
@@ -252,14 +253,6 @@ class Trainer:
             self.aux_optimizer.zero_grad()
             aux_loss.backward()
             self.aux_optimizer.step()
-
-    def _teach(self, images: Tensor, weights: Mapping[str, float]) -> dict[str, Tensor]:
-        """Return the teacher's features that the terms with these weights need."""
-        if not weights or self.setup.pair is None:
-            return {}
-        roles = set().union(*(self.setup.task.term(name).required_taps() for name in weights))
-        with self.accelerator.autocast():
-            return self.setup.pair.run_teacher(images, sorted(roles))
 
     def _balance(
         self, parts: Sequence[tuple[Tensor, dict[str, Tensor]]], active: Iterable[str], ratio: float, new: list[str]
