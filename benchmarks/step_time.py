@@ -26,6 +26,7 @@ from torch import nn
 
 import distillkit
 from distillkit.adapters import as_codec
+from distillkit.distributed import Ranks
 from distillkit.metrics import MetricsWindow
 from distillkit.optimizers import build_optimizer
 from distillkit.phases import Timeline
@@ -162,7 +163,7 @@ def measure(arguments, folder: Path) -> list[dict]:
     run = RunFolder(folder / "student")
     run.open(recipe)
     ours = prepare(recipe, plugins)
-    trainer = Trainer(recipe, run, plugins, ours)
+    trainer = Trainer(recipe, run, plugins, ours, Ranks(cpu=True))
     copy = prepare(recipe, plugins)
     roles = set(ours.report.shapes.student)
     taps = [
@@ -184,7 +185,7 @@ def measure(arguments, folder: Path) -> list[dict]:
     for phase in timeline.phases:
         trainer._enter(phase)
         student.load_state_dict(ours.codec.module.state_dict())  # rounding drifts apart within a phase
-        window = MetricsWindow(list(phase.weights), step)
+        window = MetricsWindow(list(phase.weights), step, trainer.ranks)
         times: tuple[list[float], list[float]] = ([], [])
         for place in range(phase.num_steps):
             images = next(stream)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .adapters import CompressedLatents as CompressedLatents
     from .codec.runtime import ImageCodec as ImageCodec
     from .components import ComponentConfig as ComponentConfig
+    from .distributed import batch_variance as batch_variance
     from .errors import DistillkitError as DistillkitError
     from .errors import PairError as PairError
     from .errors import did_you_mean as did_you_mean
@@ -80,6 +81,7 @@ _HOME = {
     "TeachingPair": "pair",
     "TracedModule": "taps",
     "TrainedModel": "model_file",
+    "batch_variance": "distributed",
     "compare": "evaluation.compare",
     "did_you_mean": "errors",
     "distil": "experiment",

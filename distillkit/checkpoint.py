@@ -38,10 +38,21 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+        _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise CheckpointError(f"{path}: cannot be written: {error.strerror}. What was there before is kept.") from None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renamed file outlast a power cut; where folders cannot be opened (Windows), the system sees to it."""
+    with contextlib.suppress(PermissionError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

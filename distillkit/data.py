@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import cast, final
+from typing import final
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from .errors import DataError
-from .images import check_images, read_image
+from .images import ImageFile, check_images, read_image
 
-_CROP_STREAM, _ORDER_STREAM = 0, 1
+_CROP_STREAM, _ORDER_STREAM, _SHARD_STREAM = 0, 1, 2
+_NUM_MIXED = 8  #: shards of which the images of an epoch are mixed at a time
+_LOG = logging.getLogger("distillkit")
 _MIB = 1 << 20
 
 #: Added to a run's seed for crops on which something is measured before or between training.
@@ -31,32 +33,47 @@ class CropDataset(Dataset[Tensor]):
     generator (Philox), so that nothing has to be replayed to reach sample n. Its raw 64-bit words are used, for numpy
     promises to keep those across versions, unlike `permutation` and `integers`.
 
+    Images in shards are visited a few shards at a time, which are read from then on out of the system's own cache.
+
     Args:
-        paths: images, 8-bit RGB of at least `crop` pixels a side.
+        paths: images, 8-bit RGB of at least `crop` pixels a side; paths, or images in shards.
         crop: side of the crops in pixels.
         seed: in [0, 2^64).
         cache_mib: decoded images are held in memory, in the order of `paths`, while they fit in this many MiB; the
             others are decoded for every crop. Worker processes that are forked share that memory.
+        skip_bad: an image that turns out to be damaged when it is decoded is left out, and the next one of the epoch
+            stands in for it; `problems` says so.
 
     Raises:
         DataError: there are no images, or some cannot be used.
     """
 
-    def __init__(self, paths: Sequence[Path], crop: int, seed: int, cache_mib: float = 1024) -> None:
+    def __init__(
+        self,
+        paths: Sequence[ImageFile],
+        crop: int,
+        seed: int,
+        cache_mib: float = 1024,
+        skip_bad: bool = False,
+    ) -> None:
         if not paths:
             raise DataError("training images: expected at least one, got none; check the data folder of the recipe.")
         check_images(paths, min_side=crop)
         self.paths = list(paths)
         self.crop = crop
         self.seed = seed
-        self._cached: list[np.ndarray] = []
+        self.skip_bad = skip_bad
+        self.problems: dict[int, str] = {}  # of images left out by this process, by their place in `paths`
+        self._cached: list[np.ndarray | None] = []
         num_bytes = 0
-        for path in self.paths:
-            picture = np.ascontiguousarray(_read_chw(path, crop))
-            num_bytes += picture.nbytes
+        for index in range(len(self.paths)):
+            picture = self._decoded(index)
+            num_bytes += 0 if picture is None else picture.nbytes
             if num_bytes > cache_mib * _MIB:
                 break
-            self._cached.append(picture)
+            self._cached.append(None if picture is None else np.ascontiguousarray(picture))
+        shards = [str(getattr(path, "shard", "")) for path in self.paths]
+        self._shards = np.unique(shards, return_inverse=True)[1]
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)
 
@@ -68,10 +85,14 @@ class CropDataset(Dataset[Tensor]):
         """Return crop number `sample` of the run: uint8, shape (3, crop, crop), contiguous, range [0, 255]."""
         epoch, place = divmod(sample, len(self))
         if epoch != self._epoch:
-            words = self._random_words(_ORDER_STREAM, epoch, len(self))
-            self._epoch, self._order = epoch, np.argsort(words, kind="stable")
-        index = int(self._order[place])
-        picture = self._cached[index] if index < len(self._cached) else _read_chw(self.paths[index], self.crop)
+            self._epoch, self._order = epoch, self._shuffled(epoch)
+        for shift in range(len(self)):
+            index = int(self._order[(place + shift) % len(self)])
+            picture = self._cached[index] if index < len(self._cached) else self._decoded(index)
+            if picture is not None:
+                break
+        else:
+            raise DataError(f"training images: every one is damaged. The first: {next(iter(self.problems.values()))}")
         _, height, width = picture.shape
         top, left, mirror = (int(word) for word in self._random_words(_CROP_STREAM, sample, 3))
         top %= height - self.crop + 1
@@ -86,48 +107,87 @@ class CropDataset(Dataset[Tensor]):
         other.seed, other._epoch = seed, -1
         return other
 
+    def _decoded(self, index: int) -> np.ndarray | None:
+        """Return an image, shape (3, H, W), or None if it is damaged and shall be left out."""
+        try:
+            return read_image(self.paths[index], min_side=self.crop).transpose(2, 0, 1)
+        except DataError as error:
+            if not self.skip_bad:
+                raise
+            self.problems[index] = str(error)
+            return None
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        """Return the order of an epoch: shards in groups of a few, and within a group every image anywhere."""
+        words = self._random_words(_ORDER_STREAM, epoch, len(self))
+        num_shards = int(self._shards.max()) + 1
+        if num_shards <= _NUM_MIXED:
+            return np.argsort(words, kind="stable")
+        place = np.argsort(np.argsort(self._random_words(_SHARD_STREAM, epoch, num_shards)))
+        return np.lexsort((words, place[self._shards] // _NUM_MIXED))
+
     def _random_words(self, stream: int, number: int, num_words: int) -> np.ndarray:
         key = np.array([self.seed, number], dtype=np.uint64)
         return np.random.Philox(key=key, counter=[0, 0, 0, stream]).random_raw(num_words)
 
 
 def batches(
-    dataset: CropDataset, batch_size: int, start_step: int, num_steps: int, num_workers: int = 0
+    dataset: CropDataset,
+    batch_size: int,
+    start_step: int,
+    num_steps: int,
+    num_workers: int = 0,
+    rank: int = 0,
+    num_ranks: int = 1,
 ) -> Iterator[Tensor]:
-    """Yield the batches of steps `start_step` to `start_step + num_steps - 1`.
+    """Yield the batches of steps `start_step` to `start_step + num_steps - 1`, or one rank's share of them.
 
-    Step k is made of the samples from `k * batch_size` on, whatever `start_step` and `num_workers` are, so that a
-    resumed run sees the batches of an uninterrupted one. No global random state is read or changed.
+    Step k is made of the samples from `k * batch_size` on, whatever `start_step`, `num_workers` and `num_ranks` are, so
+    that a resumed run sees the batches of an uninterrupted one. No global random state is read or changed.
 
     Args:
         dataset: where the crops come from.
-        batch_size: crops in a batch.
+        batch_size: crops in a batch, over all ranks; a multiple of `num_ranks`.
         start_step: first step, counted from the start of the run.
         num_steps: number of batches.
         num_workers: processes that read and cut; 0 does it in this one.
+        rank: of the R processes that share each batch, the one that takes every R-th sample from its `rank`-th on.
+        num_ranks: R.
 
     Yields:
-        float32, shape (batch_size, 3, crop, crop), contiguous, range [0, 1].
+        float32, shape (batch_size / num_ranks, 3, crop, crop), contiguous, range [0, 1].
 
     Raises:
         DataError: an image cannot be decoded.
     """
-    # With several ranks, rank r of R would take every R-th sample of this range, starting at its r-th.
-    samples = range(start_step * batch_size, (start_step + num_steps) * batch_size)
+    samples = range(start_step * batch_size + rank, (start_step + num_steps) * batch_size, num_ranks)
     loader = DataLoader(
         dataset,
-        batch_size=batch_size,
+        batch_size=batch_size // num_ranks,
         sampler=samples,
         num_workers=num_workers,
+        collate_fn=_Collate(dataset),
+        pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # otherwise the loader draws its workers' seeds from torch's global generator
     )
+    said = set(dataset.problems)
     try:
-        for batch in loader:
-            yield cast(Tensor, batch).to(torch.float32).div_(255)
+        for batch, problems in loader:
+            for index in problems.keys() - said:
+                _LOG.warning("left out: %s", problems[index])
+            said |= problems.keys()
+            dataset.problems.update(problems)
+            yield batch.to(torch.float32).div_(255)
     except DataError as error:
         # A worker's error arrives as the text of its traceback, which ends with the name of the error and its message.
         raise DataError(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from error
 
 
-def _read_chw(path: Path, crop: int) -> np.ndarray:
-    return read_image(path, min_side=crop).transpose(2, 0, 1)
+class _Collate:
+    """Makes a batch, and tells of the images that its process has left out so far."""
+
+    def __init__(self, dataset: CropDataset) -> None:
+        self.dataset = dataset
+
+    def __call__(self, crops: list[Tensor]) -> tuple[Tensor, dict[int, str]]:
+        return default_collate(crops), dict(self.dataset.problems)

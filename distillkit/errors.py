@@ -38,6 +38,10 @@ class TrainingError(DistillkitError):
     """A run cannot go on: a loss is not finite, or its folder cannot be used."""
 
 
+class DivergedError(TrainingError):
+    """A loss or a weight is not finite."""
+
+
 class CheckpointError(DistillkitError):
     """A checkpoint or model file is damaged, or does not belong to this run."""
 

@@ -5,7 +5,8 @@ through an entry point in the group `distillkit`; the entry point's name is the 
 registers as `gram` is called `<plugin>.gram` in recipes and logs.
 
 A hook implementation may take fewer parameters than its specification, in any order, but none of its own, none with a
-default value and none that is keyword-only. None of these hooks is called inside a training step.
+default value and none that is keyword-only. None of these hooks is called inside a training step; where several
+processes train, observers are called in the first one alone.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def register_phase_schedules(register: Callable[[str, type[PhaseSchedule]], None
 
 @hookspec
 def run_started(run: RunInfo) -> None:
-    """Observe that a run is about to take its first step, or its first step after a resume. Called once a process.
+    """Observe that a run is about to take its first step, or its first step after a resume.
+
+    Called once in the first process of a run, and again where a run that diverged goes back to a checkpoint.
 
     Args:
         run: the run's name, folder, effective recipe, and the steps from which and to which it goes.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, Literal, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -26,6 +27,14 @@ _MODES = {
 _NUM_NAMED = 5
 
 
+class ImageFile(Protocol):
+    """A file that holds one image: a path, or a `PackedImage` in a shard."""
+
+    def open(self, mode: Literal["rb"]) -> BinaryIO:
+        """Return the file."""
+        ...
+
+
 @dataclass(frozen=True)
 class ImageProblem:
     """Why one file cannot be used.
@@ -35,7 +44,7 @@ class ImageProblem:
         message: what was expected, what was got and what to do, as one sentence.
     """
 
-    path: Path
+    path: ImageFile
     message: str
 
     def __str__(self) -> str:
@@ -60,25 +69,27 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def read_image(path: str | Path, min_side: int = 1) -> np.ndarray:
+def read_image(path: str | ImageFile, min_side: int = 1) -> np.ndarray:
     """Return the picture in `path`, upright by its EXIF orientation: uint8, shape (H, W, 3), RGB.
 
     Args:
-        path: an image file.
+        path: an image file, or an image in a shard.
         min_side: the least height and width in pixels.
 
     Raises:
         DataError: the file is unreadable or truncated, not 8-bit RGB, or too small.
     """
-    path = Path(path)
+    path = Path(path) if isinstance(path, str) else path
     with _opened(path) as image:
         _refuse(path, image, min_side)
         ImageOps.exif_transpose(image, in_place=True)
         return np.array(image)
 
 
-def check_image(path: Path, min_side: int = 1) -> ImageProblem | None:
+def check_image(path: ImageFile, min_side: int = 1) -> ImageProblem | None:
     """Return what is wrong with `path` by its header alone, or None; only `read_image` notices damaged pixels."""
+    if (size := getattr(path, "verified_size", None)) is not None:  # by `pack`
+        return _too_small(path, size, min_side)
     try:
         with _opened(path) as image:
             _refuse(path, image, min_side)
@@ -87,12 +98,12 @@ def check_image(path: Path, min_side: int = 1) -> ImageProblem | None:
     return None
 
 
-def find_problems(paths: Sequence[Path], min_side: int = 1) -> list[ImageProblem]:
+def find_problems(paths: Sequence[ImageFile], min_side: int = 1) -> list[ImageProblem]:
     """Return the problems that `check_image` finds in `paths`; leave those files out to skip them."""
     return [problem for path in paths if (problem := check_image(path, min_side)) is not None]
 
 
-def check_images(paths: Sequence[Path], min_side: int = 1) -> None:
+def check_images(paths: Sequence[ImageFile], min_side: int = 1) -> None:
     """Check the headers of all `paths`.
 
     Raises:
@@ -121,13 +132,13 @@ class _BadImageError(DataError):
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: ImageFile) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             # Pillow warns, and goes on, about decompression bombs (RuntimeWarning) and damaged metadata (UserWarning).
             warnings.simplefilter("error", RuntimeWarning)
             warnings.simplefilter("error", UserWarning)
-            with Image.open(path) as image:
+            with Image.open(path if isinstance(path, Path) else path.open("rb")) as image:
                 yield image
     except DataError:
         raise
@@ -139,8 +150,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise _BadImageError(ImageProblem(path, problem)) from error
 
 
-def _refuse(path: Path, image: Image.Image, min_side: int) -> None:
-    width, height = image.size
+def _refuse(path: ImageFile, image: Image.Image, min_side: int) -> None:
     problem = None
     if image.mode != "RGB":
         got = _MODES.get(image.mode, "another kind of picture")
@@ -149,16 +159,22 @@ def _refuse(path: Path, image: Image.Image, min_side: int) -> None:
         problem = f"expected 8-bit RGB, got {hidden}; {_CONVERT}."
     elif getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a preview beside it
         problem = "expected one picture, got several frames; save the frame you want or remove the file."
-    elif min(width, height) < min_side:
-        least = f"{min_side}x{min_side}"
-        problem = (
-            f"expected at least {least} pixels (the crop), got {width}x{height}; remove it or take a smaller crop."
-        )
+    elif small := _too_small(path, image.size, min_side):
+        raise _BadImageError(small)
     if problem is not None:
         raise _BadImageError(ImageProblem(path, problem))
 
 
-def _hidden_kind(path: Path, image: Image.Image) -> str | None:
+def _too_small(path: ImageFile, size: tuple[int, int], min_side: int) -> ImageProblem | None:
+    if min(size) >= min_side:
+        return None
+    least, got = f"{min_side}x{min_side}", f"{size[0]}x{size[1]}"
+    return ImageProblem(
+        path, f"expected at least {least} pixels (the crop), got {got}; remove it or take a smaller crop."
+    )
+
+
+def _hidden_kind(path: ImageFile, image: Image.Image) -> str | None:
     """Return what the file holds if it is not 8-bit RGB although Pillow opens it as such."""
     if "transparency" in image.info:
         return "RGB with a transparent colour"
@@ -180,6 +196,6 @@ def _hidden_kind(path: Path, image: Image.Image) -> str | None:
     return None if bits == 8 else f"{bits} bits a channel"
 
 
-def _head(path: Path, num_bytes: int) -> bytes:
+def _head(path: ImageFile, num_bytes: int) -> bytes:
     with path.open("rb") as file:
         return file.read(num_bytes)

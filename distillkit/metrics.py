@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import final
 
 import torch
 from torch import Tensor
 
+from .distributed import Ranks
+from .losses import psnr_from_mse
+from .phases import Phase
 from .task import StepLosses
 
 
@@ -17,9 +20,9 @@ from .task import StepLosses
 class MetricsWindow:
     """Sums since the last line of metrics, on the device: read at log time, so that no step waits for them."""
 
-    def __init__(self, terms: Sequence[str], start: int) -> None:
-        """Begin at step `start`, with the loss terms (full names) of its phase."""
-        self.terms, self.start = list(terms), start
+    def __init__(self, terms: Sequence[str], start: int, ranks: Ranks) -> None:
+        """Begin at step `start`, with the loss terms (full names) of its phase; figures are of all `ranks` together."""
+        self.terms, self.start, self._ranks = list(terms), start, ranks
         self._names = ["rate", "mse", "rate-distortion", "gradient", *self.terms]
         self._sums: Tensor | None = None
         self._bad: Tensor | None = None
@@ -43,7 +46,7 @@ class MetricsWindow:
         assert self._sums is not None
         return {
             name: value / max(1, self._counts[name])
-            for name, value in zip(self._names, self._sums.tolist(), strict=True)
+            for name, value in zip(self._names, self._ranks.mean(self._sums).tolist(), strict=True)
         }
 
     def first_not_finite(self) -> tuple[int, str] | None:
@@ -52,9 +55,29 @@ class MetricsWindow:
             return None
         # The losses come first in blame: a gradient that is not finite follows from a loss that is not.
         order = [*self.terms, "rate", "mse", "rate-distortion", "gradient"]
-        steps = dict(zip(self._names, self._bad.tolist(), strict=True))
+        steps = dict(zip(self._names, self._ranks.least(self._bad).tolist(), strict=True))
         step, _, name = min((steps[name], order.index(name), name) for name in self._names)
         return None if math.isinf(step) else (int(step), f"loss '{name}'" if name in self.terms else f"the {name}")
+
+    def metrics(
+        self, step: int, phase: Phase, step_in_phase: int, learning_rate: float, scales: Mapping[str, float]
+    ) -> dict[str, float | int | str]:
+        """Return what observers are told once `step` steps are done, see `hookspecs.metrics_logged`."""
+        means = self.means()
+        metrics: dict[str, float | int | str] = {
+            "step": step,
+            "phase": phase.name,
+            "rate_bpp": means["rate"],
+            "psnr_db": psnr_from_mse(means["mse"]),
+            "rd_cost": means["rate-distortion"],
+            "learning_rate": learning_rate,
+            "gradient_norm": means["gradient"],
+            "seconds_per_step": self.seconds_per_step(step),
+        }
+        for name, weight in phase.weights_at(step_in_phase).items():
+            metrics[f"loss/{name}"] = means[name]
+            metrics[f"weight/{name}"] = weight * scales.get(name, 1.0)
+        return metrics
 
     def seconds_per_step(self, step: int) -> float:
         """Return the mean wall-clock time of a step, `step` steps being done."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -12,6 +13,7 @@ from typing import final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from .errors import TrainingError
 from .hookspecs import hookimpl
 from .phases import Phase
 from .recipe import Recipe
@@ -47,15 +49,20 @@ class MetricsFile:
     def run_started(self, run: RunInfo) -> None:
         """Drop lines that a killed process wrote after the checkpoint from which the run goes on."""
         path = run.folder / "metrics.jsonl"
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= run.start_step]
-            path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        if not path.exists():
+            return
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= run.start_step]
+        partial = path.with_suffix(".partial")
+        with _written(path):
+            partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            partial.replace(path)
 
     @hookimpl
     def metrics_logged(self, run: RunInfo, metrics: Mapping[str, float | int | str]) -> None:
         """Append one line."""
-        with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        path = run.folder / "metrics.jsonl"
+        with _written(path), path.open("a", encoding="utf-8") as file:
             finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
             file.write(json.dumps(finite) + "\n")
 
@@ -73,6 +80,7 @@ class ProgressDisplay:
     @hookimpl
     def run_started(self, run: RunInfo) -> None:
         """Open the display."""
+        self.close()  # a run that went back starts anew
         for note in run.notes:
             self.console.print(f"{run.name}: {note}", highlight=False)
         self._progress = Progress(
@@ -123,3 +131,13 @@ class ProgressDisplay:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{path}: cannot be written: {error.strerror}. The checkpoints are kept: make room, and go on."
+        ) from None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from torch import nn
-from torch.optim import Adam, Optimizer
+from torch.optim import SGD, Adam, Optimizer
 
 from .recipe import OptimizerSettings
 
@@ -18,6 +18,8 @@ def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Paramet
     """
     if settings.name == "adam":
         return Adam(parameters, lr=settings.learning_rate)
+    if settings.name == "sgd":
+        return SGD(parameters, lr=settings.learning_rate)
     from pytorch_optimizer import SOAP
 
     # Wider dimensions (the 512 units of Swin V2's position-bias networks) cost more than they give.

@@ -148,6 +148,11 @@ class TeachingPair:
             self._student_bank.copied | self._teacher_bank.copied,
         )
 
+    @property
+    def teacher_paths(self) -> Mapping[str, str]:
+        """The teacher's taps, role -> module path."""
+        return self._teacher_bank.paths
+
     def run_teacher(self, images: Tensor, roles: Collection[str]) -> dict[str, Tensor]:
         """Return the teacher's features; its forward pass ends at the last tap asked for."""
         self.teacher.module.eval()  # a parent's .train() reaches it

@@ -39,7 +39,7 @@ class DataSettings(_Settings):
     Attributes:
         train: folder of images, searched recursively; in a file, relative to the recipe's folder.
         crop: side of the square training crops in pixels.
-        batch_size: crops a step.
+        batch_size: crops a step, over all processes.
         num_workers: processes that decode images; 0 decodes in the training process.
         cache_mib: decoded images are kept in memory up to this many MiB.
         bad_images: whether an image that cannot be used ends the run before it starts, or is left out.
@@ -53,11 +53,24 @@ class DataSettings(_Settings):
     bad_images: Literal["refuse", "skip"] = "refuse"
 
 
+class TeacherCacheSettings(_Settings):
+    """The teacher's features on disk, for runs that see the same crops again.
+
+    Attributes:
+        folder: where they lie; in a file, relative to the recipe's folder.
+        taps: role -> `cache` (the default); `live`, run the teacher for it each time; or `skip`, do without this tap,
+            as if the codecs did not have it.
+    """
+
+    folder: Path
+    taps: dict[str, Literal["cache", "live", "skip"]] = Field(default_factory=dict)
+
+
 class OptimizerSettings(_Settings):
     """How the weights move.
 
     Attributes:
-        name: `adam`, or `soap` (Vyas et al., 2024, arXiv 2409.11321), which needs far fewer steps.
+        name: `adam`, `soap` (Vyas et al., 2024, arXiv 2409.11321), which needs far fewer steps, or plain `sgd`.
         learning_rate: for the student and the loss terms' adapters, at its highest.
         aux_learning_rate: for the entropy bottlenecks' quantiles (Adam).
         clip_norm: largest norm of the gradient.
@@ -65,7 +78,7 @@ class OptimizerSettings(_Settings):
         warmup_steps: steps over which the learning rate rises linearly.
     """
 
-    name: Literal["adam", "soap"] = "adam"
+    name: Literal["adam", "soap", "sgd"] = "adam"
     learning_rate: PositiveFloat = 1e-4
     aux_learning_rate: PositiveFloat = 1e-3
     clip_norm: PositiveFloat = 1.0
@@ -90,9 +103,13 @@ class Recipe(_Settings):
         taps: how feature taps are found, by name, with options.
         data: the training images.
         optimizer: how the weights move.
+        teacher_cache: where the teacher's features are kept for the next run on the same crops; none keeps nothing.
         precision: `bf16` runs convolutions and products in bfloat16 where that is safe; `auto` does so where the device
             computes in bfloat16 itself, for one that emulates it is many times slower.
         device: `auto` takes an accelerator where there is one.
+        accumulate: parts into which each process cuts its share of a batch, one after the other, to save memory.
+        on_divergence: what is done when a loss or a weight is not finite: `stop`, or `rollback` to the newest
+            checkpoint and go on from there at half the learning rate, five times at most.
         seed: of initial weights, crops and quantisation noise.
         log_every: steps between two lines of metrics.
         checkpoint_every: steps between two checkpoints.
@@ -109,8 +126,11 @@ class Recipe(_Settings):
     taps: ComponentChoice = ComponentChoice(name="models.by_resolution")
     data: DataSettings
     optimizer: OptimizerSettings = OptimizerSettings()
+    teacher_cache: TeacherCacheSettings | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu"] = "auto"
+    accumulate: PositiveInt = 1
+    on_divergence: Literal["stop", "rollback"] = "stop"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     log_every: PositiveInt = 50
     checkpoint_every: PositiveInt = 500
@@ -135,7 +155,18 @@ class Recipe(_Settings):
         teacher = folder / recipe.teacher if recipe.teacher else None
         initial = recipe.initial_weights
         initial = folder / initial if isinstance(initial, Path) else initial
-        return recipe.model_copy(update={"data": data, "teacher": teacher, "initial_weights": initial})
+        return recipe.model_copy(
+            update={
+                "data": data,
+                "teacher": teacher,
+                "initial_weights": initial,
+                "teacher_cache": recipe._cache_in(folder),
+            }
+        )
+
+    def _cache_in(self, folder: Path) -> TeacherCacheSettings | None:
+        cache = self.teacher_cache
+        return cache.model_copy(update={"folder": folder / cache.folder}) if cache else None
 
     @classmethod
     def create(cls, **values: Any) -> Recipe:
@@ -191,6 +222,7 @@ class Recipe(_Settings):
                 "teacher": self.teacher.resolve() if self.teacher else None,
                 "initial_weights": initial.resolve() if isinstance(initial, Path) else initial,
                 "data": self.data.model_copy(update={"train": self.data.train.resolve()}),
+                "teacher_cache": self._cache_in(Path.cwd()),
             }
         )
 

@@ -12,7 +12,17 @@ from .errors import CheckpointError, TrainingError
 from .recipe import Recipe
 
 #: Keys that do not change what a run computes, and so may differ when it goes on.
-_FREE_KEYS = ("log_every", "checkpoint_every", "device", "data.num_workers", "data.cache_mib")
+_FREE_KEYS = (
+    "log_every",
+    "checkpoint_every",
+    "accumulate",
+    "on_divergence",
+    "device",
+    "data.num_workers",
+    "data.cache_mib",
+    "teacher_cache.folder",
+    "teacher_cache.taps",  # an empty table; one with entries has keys of its own
+)
 _PATHS = ("data.train", "teacher", "initial_weights")
 
 

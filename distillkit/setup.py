@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 import torch
 
 from .adapters import CodecAdapter, as_codec, fingerprint
 from .data import CALIBRATION_SEED, CropDataset, batches
 from .errors import DistillkitError, PairError, RecipeError, TapError, did_you_mean
-from .images import find_problems, list_images
+from .images import find_problems
 from .initialise import inherit_weights
 from .losses import LossTerm
 from .model_file import load_model
 from .pair import CodecPair, TapReport, TeachingPair, find_taps
 from .phases import Timeline
 from .plugins import Plugins
+from .random_state import seed_everything
 from .recipe import Recipe
+from .shards import list_training_images
 from .tap_points import Tap
 from .task import DistillationTask
 
@@ -62,12 +62,15 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
         DistillkitError: anything that would go wrong later, said now.
     """
     timeline = _timeline(recipe, plugins)
-    paths, notes = list_images(recipe.data.train), []
-    if recipe.data.bad_images == "skip":
+    paths, notes = list_training_images(recipe.data.train), []
+    skip_bad = recipe.data.bad_images == "skip"
+    if skip_bad:
         problems = find_problems(paths, recipe.data.crop)
         notes = [f"left out: {problem}" for problem in problems]
-        paths = sorted(set(paths) - {problem.path for problem in problems})
-    dataset = CropDataset(paths, recipe.data.crop, recipe.seed, recipe.data.cache_mib)
+        bad = {problem.path for problem in problems}
+        paths = sorted(path for path in paths if path not in bad)
+    dataset = CropDataset(paths, recipe.data.crop, recipe.seed, recipe.data.cache_mib, skip_bad)
+    notes += [f"left out: {problem}" for problem in dataset.problems.values()]
     pair_class, config = plugins.configure("pair", recipe.pair.name, recipe.pair.options, "recipe pair")
     pair: CodecPair = pair_class(config)
     seed_everything(recipe.seed)
@@ -91,12 +94,21 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     size = (recipe.data.crop, recipe.data.crop)
     provider_class, provider_config = plugins.configure("taps", recipe.taps.name, recipe.taps.options, "recipe taps")
     provider = provider_class(provider_config)
+    skipped = _skipped_taps(recipe)
     taps = (
         teacher_taps or find_taps(teacher, provider, size),
         pair.student_taps() or find_taps(codec, provider, size),
     )
-    teaching = TeachingPair(teacher, codec, taps)
+    found = sorted(taps[0])
+    taps = tuple({role: path for role, path in side.items() if role not in skipped} for side in taps)
+    teaching = TeachingPair(teacher, codec, (taps[0], taps[1]))
     report = teaching.probe(size)
+    for role in recipe.teacher_cache.taps if recipe.teacher_cache else {}:
+        if role not in found:
+            hint = did_you_mean(role, found)
+            raise TapError(
+                f"recipe teacher_cache.taps: no tap '{role}' in the teacher; it has {', '.join(found)}.{hint}"
+            )
     if report.copied:
         notes.append(
             f"taps copied at each step, since an in-place activation overwrites them: {', '.join(report.copied)}"
@@ -104,13 +116,6 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     terms = {name: _term(name, options, report, plugins) for name, options in recipe.losses.items()}
     task = DistillationTask(codec, recipe.lmbda, terms, teaching)
     return Setup(codec, task, teaching, teacher_fingerprint, timeline, dataset, report, notes)
-
-
-def seed_everything(seed: int) -> None:
-    """Seed every generator that a codec or plugin may draw from."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def _timeline(recipe: Recipe, plugins: Plugins) -> Timeline:
@@ -140,6 +145,11 @@ def _teacher(
     own_class, config = plugins.configure("pair", model.pair, model.options, "recipe teacher")
     own: CodecPair = own_class(config)
     return model.codec, model.fingerprint, own.teacher_taps() if model.part == "teacher" else own.student_taps()
+
+
+def _skipped_taps(recipe: Recipe) -> set[str]:
+    modes = recipe.teacher_cache.taps if recipe.teacher_cache else {}
+    return {role for role, mode in modes.items() if mode == "skip"}
 
 
 def _other_lmbda(where: str, lmbda: float | None, recipe: Recipe) -> PairError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, final
 
 import torch
@@ -18,6 +18,18 @@ class StepLosses(NamedTuple):
 
     rd: RateDistortion
     terms: dict[str, Tensor]
+
+    @classmethod
+    def mean(cls, parts: Sequence[StepLosses]) -> StepLosses:
+        """Return the losses of a batch, without gradient, from those of its equal parts."""
+
+        def mean(values: Iterable[Tensor]) -> Tensor:
+            return torch.stack([value.detach() for value in values]).mean(dim=0)
+
+        if len(parts) == 1:
+            return parts[0]
+        rd = RateDistortion(*(mean(values) for values in zip(*(part.rd for part in parts), strict=True)))
+        return cls(rd, {name: mean(part.terms[name] for part in parts) for name in parts[0].terms})
 
 
 @final
@@ -61,29 +73,6 @@ class DistillationTask(nn.Module):
         """Return all parameters but those that only the auxiliary loss trains."""
         quantiles = {id(parameter) for parameter in self.codec.quantile_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in quantiles]
-
-    def balanced_scales(self, losses: StepLosses, ratio: float, terms: Iterable[str]) -> dict[str, float]:
-        """Return for each of these terms the factor that makes its gradient's norm `ratio` times rate-distortion's.
-
-        Norms are over the student's parameters that both losses reach.
-        """
-        parameters = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
-
-        def gradient(loss: Tensor) -> tuple[Tensor | None, ...]:
-            return torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-
-        reference = gradient(losses.rd.cost)
-        scales: dict[str, float] = {}
-        for name in terms:
-            own = gradient(losses.terms[name])
-            pairs = [(r, g) for r, g in zip(reference, own, strict=True) if r is not None and g is not None]
-            if not pairs:
-                scales[name] = 1.0
-                continue
-            rd_norm = torch.stack([r.float().norm() for r, _ in pairs]).norm()
-            term_norm = torch.stack([g.float().norm() for _, g in pairs]).norm()
-            scales[name] = float(ratio * rd_norm / term_norm) if float(term_norm) > 0 else 1.0
-        return scales
 
 
 def _key(name: str) -> str:

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NoReturn, final
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
+from .balance import balanced_scales
+from .calibration import calibrate
 from .checkpoint import save_checkpoint
-from .data import CALIBRATION_SEED, CropDataset, batches
-from .errors import CheckpointError, TrainingError
-from .losses import Calibration, psnr_from_mse
+from .data import batches
+from .distributed import Ranks
+from .errors import CheckpointError, DivergedError, RecipeError, TrainingError
 from .metrics import MetricsWindow
 from .model_file import save_model
 from .observers import MetricsFile, RunInfo
 from .optimizers import build_optimizer, learning_rate_factor
 from .phases import Phase
 from .plugins import Plugins, load_plugins
-from .precision import bf16_is_fast
+from .precision import computes_in_bf16
 from .preemption import StopRequest, TrainingStopped, stop_on_sigterm
+from .random_state import random_state, restore_random_state, seed_rank
 from .recipe import Recipe
 from .run_folder import RunFolder
-from .setup import Setup, prepare, seed_everything
+from .setup import Setup, prepare
+from .task import StepLosses
+from .teacher import Teacher
+
+_LOWEST_RATE = 2.0**-5  #: how far going back lowers the learning rate
 
 
 def train(
@@ -51,20 +58,34 @@ def train(
     """
     plugins = plugins or load_plugins()
     recipe = recipe.resolve(plugins)
+    ranks = Ranks(cpu=recipe.device == "cpu")
+    if recipe.data.batch_size % (ranks.num * recipe.accumulate):
+        raise RecipeError(
+            f"recipe data.batch_size: expected a multiple of {ranks.num} processes x accumulate = {recipe.accumulate}, "
+            f"got {recipe.data.batch_size}."
+        )
     run = RunFolder(Path(folder).resolve())
-    run.open(recipe)
-    if run.model.exists():
+    ranks.first(lambda: run.open(recipe))
+    if ranks.first(run.model.exists):
         return run.model
-    state, notes = run.newest_state()
-    trainer = Trainer(recipe, run, plugins, prepare(recipe, plugins))
-    start_step = trainer.restore(state) if state else 0
-    if start_step:
-        notes.append(f"going on after step {start_step}")
-    notes += trainer.setup.notes
-    info = RunInfo(run.path.name, run.path, recipe, start_step, recipe.num_steps, tuple(notes))
     try:
-        with plugins.observing([MetricsFile(), *observers]), stop_on_sigterm() as stop:
-            trainer.run(info, stop)
+        state, notes = ranks.all(run.newest_state)
+        trainer = ranks.all(lambda: Trainer(recipe, run, plugins, prepare(recipe, plugins), ranks))
+        start_step = ranks.all(lambda: trainer.restore(state)) if state else 0
+        if len(set(ranks.gather(start_step))) > 1:
+            raise TrainingError(f"run folder {run.path}: not all processes see it alike. Put it on a shared disk.")
+        if start_step:
+            notes.append(f"going on after step {start_step}")
+        notes += trainer.setup.notes
+        info = RunInfo(run.path.name, run.path, recipe, start_step, recipe.num_steps, tuple(notes))
+        observing = plugins.observing([MetricsFile(), *observers])
+        with observing, stop_on_sigterm() as stop, closing(trainer.teacher):
+            while True:
+                try:
+                    trainer.run(info, stop)
+                    break
+                except DivergedError as error:
+                    info = trainer.go_back(info, error)
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)  # the next run may want another precision
     return run.model
@@ -74,25 +95,23 @@ def train(
 class Trainer:
     """The state of a run in progress, and its loop."""
 
-    def __init__(self, recipe: Recipe, run: RunFolder, plugins: Plugins, setup: Setup) -> None:
+    def __init__(self, recipe: Recipe, run: RunFolder, plugins: Plugins, setup: Setup, ranks: Ranks) -> None:
         """Build optimisers and move everything to its device."""
         self.recipe, self.run_folder, self.hook, self.setup = recipe, run, plugins.manager.hook, setup
-        on_cpu = recipe.device == "cpu"
-        fast = bf16_is_fast(torch.device(PartialState(cpu=on_cpu).device or "cpu"))
-        bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and fast)
-        if bf16 and not fast:
-            setup.notes.append("precision bf16: this device only emulates it, and is many times faster in fp32 or auto")
-        self.accelerator = Accelerator(cpu=on_cpu, mixed_precision="bf16" if bf16 else "no")
-        if setup.pair is not None:
-            setup.pair.teacher.module.to(self.accelerator.device)
+        self.ranks = ranks
+        bf16 = computes_in_bf16(recipe.precision, ranks.device, setup.notes)
+        self.accelerator = Accelerator(cpu=recipe.device == "cpu", mixed_precision="bf16" if bf16 else "no")
+        self.teacher = Teacher(setup, recipe, ranks, bf16, self.accelerator.autocast)
         self.parameters = setup.task.main_parameters()
         quantiles = setup.codec.quantile_parameters()
-        optimizer = build_optimizer(recipe.optimizer, self.parameters)
         self.aux_optimizer = torch.optim.Adam(quantiles, recipe.optimizer.aux_learning_rate) if quantiles else None
-        self.task, self.optimizer = self.accelerator.prepare(setup.task, optimizer)
+        # Gradients are averaged over processes by a wrapper that is made anew in each phase, see `_enter`.
+        self.task = self.accelerator.prepare_model(setup.task, evaluation_mode=True)
+        self.optimizer = self.accelerator.prepare(build_optimizer(recipe.optimizer, self.parameters))
         self.scales: dict[str, float] = {}  # of the terms that this phase, or an earlier one, has balanced
         self.balanced: list[str] = []  # the terms that this phase has balanced
-        seed_everything(recipe.seed + 1)  # noise and order do not depend on what was built before
+        self.rate_factor = 1.0  # lowered where the run went back
+        seed_rank(recipe.seed + 1, ranks.rank)  # noise and order do not depend on what was built before
 
     def restore(self, state: dict[str, Any]) -> int:
         """Take over a checkpoint and return how many steps were done.
@@ -117,10 +136,25 @@ class Trainer:
                 "a plugin changed since the run began?"
             ) from None
         self.scales, self.balanced = state["scales"], state["balanced"]
-        torch.set_rng_state(state["rng"])
-        if torch.cuda.is_available() and state["cuda_rng"]:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        self.rate_factor = state.get("rate_factor", 1.0)
+        restore_random_state(state, self.ranks, self.recipe.seed + 1)
         return state["step"]
+
+    def go_back(self, info: RunInfo, error: DivergedError) -> RunInfo:
+        """Take over the newest checkpoint again, halve the learning rate, and return from where the run goes on.
+
+        Raises:
+            TrainingError: the recipe does not ask for that, or it was done too often.
+        """
+        state, notes = self.run_folder.newest_state()
+        if self.recipe.on_divergence == "stop" or state is None or self.rate_factor <= _LOWEST_RATE:
+            raise error
+        rate_factor = self.rate_factor / 2
+        step = self.restore(state)
+        self.rate_factor = rate_factor
+        what = str(error).partition(": ")[2].partition(". ")[0]
+        notes.append(f"{what}: back to step {step}, and on with {rate_factor:g} times the recipe's learning rate")
+        return replace(info, start_step=step, notes=tuple(notes))
 
     def save(self, step: int) -> Path:
         """Write a checkpoint after `step` steps."""
@@ -131,69 +165,84 @@ class Trainer:
             "aux_optimizer": self.aux_optimizer.state_dict() if self.aux_optimizer else None,
             "scales": self.scales,
             "balanced": self.balanced,
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "rate_factor": self.rate_factor,
             "teacher_fingerprint": self.setup.teacher_fingerprint,
+            **random_state(self.ranks),
         }
-        return save_checkpoint(self.run_folder.checkpoints, step, state)
+        return self.ranks.first(lambda: save_checkpoint(self.run_folder.checkpoints, step, state))
 
     def run(self, info: RunInfo, stop: StopRequest) -> None:
         """Take all steps that are left, or those until a stop is asked for, then write the trained model."""
-        self.hook.run_started(run=info)
-        recipe, step = self.recipe, info.start_step
-        self.task.train()
-        data = recipe.data
-        stream = batches(self.setup.dataset, data.batch_size, step, recipe.num_steps - step, data.num_workers)
+        recipe, step, ranks, hook = self.recipe, info.start_step, self.ranks, self.hook
+        ranks.first(lambda: hook.run_started(run=info))
+        if step == 0 and recipe.on_divergence == "rollback":
+            self.save(0)
+        self.setup.task.train()
+        data, left = recipe.data, recipe.num_steps - step
+        stream = batches(self.setup.dataset, data.batch_size, step, left, data.num_workers, ranks.rank, ranks.num)
         window: MetricsWindow | None = None
-        for images in stream:
+        for images in ranks.together(stream):
             index, step_in_phase = self.setup.timeline.at(step)
             phase = self.setup.timeline.phases[index]
             if window is None or step_in_phase == 0:
                 self._enter(phase)
-                self.hook.phase_started(run=info, phase=phase, step=step)
-                window = MetricsWindow(list(phase.weights), step)
+                ranks.first(lambda phase=phase, step=step: hook.phase_started(run=info, phase=phase, step=step))
+                window = MetricsWindow(list(phase.weights), step, ranks)
             self._step(images, phase, step, step_in_phase, window)
             step += 1
             if step % recipe.log_every == 0 or step_in_phase == phase.num_steps - 1:
-                self._log(info, phase, step, step_in_phase, window)
-                window = MetricsWindow(list(phase.weights), step)
-            if step % recipe.checkpoint_every == 0 or step == recipe.num_steps or stop.made:
                 self._check_finite(window)
-                if not all(bool(parameter.isfinite().all()) for parameter in self.parameters):
+                rate = self.optimizer.param_groups[0]["lr"]
+                metrics = window.metrics(step, phase, step_in_phase, rate, self.scales)
+                ranks.first(lambda metrics=metrics: hook.metrics_logged(run=info, metrics=metrics))
+                window = MetricsWindow(list(phase.weights), step, ranks)
+            stopping = ranks.any(stop.made)
+            if step % recipe.checkpoint_every == 0 or step == recipe.num_steps or stopping:
+                self._check_finite(window)
+                if ranks.any(not all(bool(parameter.isfinite().all()) for parameter in self.parameters)):
                     self._stop("a weight", step - 1)
-                self.hook.checkpoint_saved(run=info, step=step, path=self.save(step))
-            if stop.made and step < recipe.num_steps:
+                path = self.save(step)
+                ranks.first(lambda path=path, step=step: hook.checkpoint_saved(run=info, step=step, path=path))
+            if stopping and step < recipe.num_steps:
                 raise TrainingStopped(f"run {info.name}: stopped after step {step} of {recipe.num_steps}, and saved.")
-        part = recipe.trains
-        self.setup.codec.module.eval().cpu()
-        save_model(self.run_folder.model, self.setup.codec, recipe.pair.name, recipe.pair.options, part, recipe.lmbda)
-        self.hook.run_finished(run=info, model=self.run_folder.model)
+        ranks.first(self._finish)
+        ranks.first(lambda: hook.run_finished(run=info, model=self.run_folder.model))
+
+    def _finish(self) -> None:
+        recipe, codec = self.recipe, self.setup.codec
+        codec.module.eval().cpu()
+        save_model(self.run_folder.model, codec, recipe.pair.name, recipe.pair.options, recipe.trains, recipe.lmbda)
 
     def _step(self, images: Tensor, phase: Phase, step: int, step_in_phase: int, window: MetricsWindow) -> None:
+        recipe = self.recipe
         # Channels-last batches corrupt the heap on a CPU (oneDNN issue 6035), whoever made them.
         images = images.to(self.accelerator.device, non_blocking=True).contiguous(memory_format=torch.contiguous_format)
         weights = phase.weights_at(step_in_phase)
-        taps: dict[str, Tensor] = {}
-        if weights and self.setup.pair is not None:
-            roles = set().union(*(self.setup.task.term(name).required_taps() for name in weights))
-            with self.accelerator.autocast():
-                taps = self.setup.pair.run_teacher(images, sorted(roles))
-        losses = self.task(images, taps, weights)
+        parts: Iterator[tuple[Tensor, dict[str, Tensor]]] = (
+            (part, self.teacher.features(part, weights)) for part in images.chunk(recipe.accumulate)
+        )
         if step_in_phase == 0:
             self.balanced = []
         if phase.balance is not None and (new := [name for name in weights if name not in self.balanced]):
-            self.scales.update(self.setup.task.balanced_scales(losses, phase.balance, new))
-            self.balanced += new
-        total = losses.rd.cost
-        for name, loss in losses.terms.items():
-            total = total + weights[name] * self.scales.get(name, 1.0) * loss
-        factor = phase.learning_rate * learning_rate_factor(self.recipe.optimizer, step, self.recipe.num_steps)
+            kept = list(parts)
+            parts = iter(kept)
+            self._balance(kept, weights, phase.balance, new)
+        factor = phase.learning_rate * learning_rate_factor(recipe.optimizer, step, recipe.num_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.optimizer.learning_rate * factor
+            group["lr"] = recipe.optimizer.learning_rate * factor * self.rate_factor
         self.optimizer.zero_grad()
-        self.accelerator.backward(total)
-        norm = self.accelerator.clip_grad_norm_(self.parameters, self.recipe.optimizer.clip_norm)
-        window.add(step, losses, torch.as_tensor(norm))
+        done: list[StepLosses] = []
+        for part, taps in parts:
+            last = len(done) == recipe.accumulate - 1
+            with nullcontext() if last else self.ranks.without_averaging(self.task):
+                losses = self.task(part, taps, weights)
+                total = losses.rd.cost
+                for name, loss in losses.terms.items():
+                    total = total + weights[name] * self.scales.get(name, 1.0) * loss
+                self.accelerator.backward(total / recipe.accumulate)
+            done.append(losses)
+        norm = self.accelerator.clip_grad_norm_(self.parameters, recipe.optimizer.clip_norm)
+        window.add(step, StepLosses.mean(done), torch.as_tensor(norm))
         try:
             self.optimizer.step()
         except RuntimeError:  # SOAP's linear algebra, where a gradient is not finite
@@ -205,66 +254,25 @@ class Trainer:
             aux_loss.backward()
             self.aux_optimizer.step()
 
+    def _balance(
+        self, parts: Sequence[tuple[Tensor, dict[str, Tensor]]], active: Iterable[str], ratio: float, new: list[str]
+    ) -> None:
+        """Scale terms that come on, by the gradients of the whole batch; the step that follows sees the same noise."""
+        cuda = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda):
+            losses = (self.setup.task(part, taps, active) for part, taps in parts)
+            parameters = self.setup.task.student.parameters()
+            self.scales.update(balanced_scales(parameters, losses, ratio, new, self.ranks.mean))
+        self.balanced += new
+
     def _enter(self, phase: Phase) -> None:
         """Freeze what the phase freezes, and let its terms measure what they need."""
         for name, parameter in self.setup.codec.module.named_parameters():
             parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in phase.trainable))
         for name in phase.weights:
-            term = self.setup.task.term(name)
-            if term.needs_calibration:
-                self._calibrate(name)
-
-    def _calibrate(self, name: str) -> None:
-        assert self.setup.pair is not None
-        term, path = self.setup.task.term(name), self.run_folder.calibration(name)
-        about = {
-            "term": name,
-            "config": json.loads(term.config.model_dump_json()),
-            "teacher_fingerprint": self.setup.teacher_fingerprint,
-        }
-        if path.exists():
-            try:
-                stored = json.loads(path.read_text(encoding="utf-8"))
-                if {key: stored[key] for key in about} == about:
-                    return term.load_calibration(stored["record"])
-            except (ValueError, KeyError):
-                pass  # damaged: measure again
-        teacher = self.setup.pair.teacher
-        device = self.accelerator.device
-
-        def run(images: Tensor) -> Any:
-            with torch.no_grad():
-                return teacher.forward(images.to(device).contiguous())
-
-        record = term.calibrate(Calibration(run, self._calibration_batches))
-        path.parent.mkdir(exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps({**about, "record": record}, indent=1), encoding="utf-8")
-        partial.replace(path)
-        return term.load_calibration(json.loads(path.read_text(encoding="utf-8"))["record"])
-
-    def _calibration_batches(self, num_crops: int) -> Iterator[Tensor]:
-        data = self.recipe.data
-        dataset: CropDataset = self.setup.dataset.with_seed(self.recipe.seed + CALIBRATION_SEED)
-        return batches(dataset, data.batch_size, 0, math.ceil(num_crops / data.batch_size))
-
-    def _log(self, info: RunInfo, phase: Phase, step: int, step_in_phase: int, window: MetricsWindow) -> None:
-        self._check_finite(window)
-        means = window.means()
-        metrics: dict[str, float | int | str] = {
-            "step": step,
-            "phase": phase.name,
-            "rate_bpp": means["rate"],
-            "psnr_db": psnr_from_mse(means["mse"]),
-            "rd_cost": means["rate-distortion"],
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "gradient_norm": means["gradient"],
-            "seconds_per_step": window.seconds_per_step(step),
-        }
-        for name, weight in phase.weights_at(step_in_phase).items():
-            metrics[f"loss/{name}"] = means[name]
-            metrics[f"weight/{name}"] = weight * self.scales.get(name, 1.0)
-        self.hook.metrics_logged(run=info, metrics=metrics)
+            if self.setup.task.term(name).needs_calibration:
+                calibrate(name, self.setup, self.recipe, self.run_folder, self.ranks)
+        self.task = self.ranks.wrap(self.setup.task)
 
     def _check_finite(self, window: MetricsWindow) -> None:
         bad = window.first_not_finite()
@@ -274,7 +282,7 @@ class Trainer:
     def _stop(self, name: str, step: int) -> NoReturn:
         state, _ = self.run_folder.newest_state()
         kept = f"The checkpoint after step {state['step']} is kept" if state else "No checkpoint was written yet"
-        raise TrainingError(
+        raise DivergedError(
             f"run {self.run_folder.path.name}: {name} was not finite at step {step}. {kept}; lower the learning rate "
             "or the term's weight and start a new run, or look at the batch of that step."
         )

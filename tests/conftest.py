@@ -8,8 +8,8 @@ import torch
 import distillkit
 from distillkit.family.plan import Family
 from distillkit.family.run import run_family
-from distillkit.report.page import write_page
 from distillkit.pytest_plugin import draw_photographs
+from distillkit.report.page import write_page
 
 from .small_pair import SmallPair
 

@@ -25,6 +25,35 @@ class SmallPair(distillkit.CodecPair):
         return MeanScaleHyperprior(8, self.config.student_latent)
 
 
+class QuietPair(distillkit.CodecPair):
+    """The same without quantisation noise, which depends on how a batch is divided."""
+
+    def build_teacher(self):
+        return _quiet(SmallPair(SmallPair.Config()).build_teacher())
+
+    def build_student(self):
+        return _quiet(SmallPair(SmallPair.Config()).build_student())
+
+
+def _quiet(codec):
+    for model in codec.modules():
+        if hasattr(model, "_quantized_cdf"):
+            quantize = model.quantize
+            model.quantize = lambda x, mode, means=None, real=quantize: x if mode == "noise" else real(x, mode, means)
+    return codec
+
+
+class FreezeFirst(distillkit.PhaseSchedule):
+    """The synthesis transform alone, then everything; terms, if there are some, in the second phase."""
+
+    def phases(self, num_steps, terms):
+        first = num_steps // 2
+        return [
+            distillkit.Phase("synthesis", first, trainable=("g_s.*",)),
+            distillkit.Phase("all", num_steps - first, dict.fromkeys(terms, 1.0)),
+        ]
+
+
 class Broken(distillkit.LossTerm):
     """Not a number from the given call on."""
 
@@ -49,8 +78,14 @@ class Broken(distillkit.LossTerm):
 @distillkit.hookimpl
 def register_pairs(register):
     register("pair", SmallPair)
+    register("quiet", QuietPair)
 
 
 @distillkit.hookimpl
 def register_loss_terms(register):
     register("broken", Broken)
+
+
+@distillkit.hookimpl
+def register_phase_schedules(register):
+    register("freeze_first", FreezeFirst)

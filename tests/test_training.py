@@ -11,7 +11,9 @@ import pytest
 import torch
 
 import distillkit
+from distillkit.balance import balanced_scales
 from distillkit.checkpoint import list_checkpoints, load_checkpoint
+from distillkit.distributed import Ranks
 from distillkit.errors import CheckpointError, PairError, PluginError, RecipeError, TapError, TrainingError
 from distillkit.preemption import StopRequest, TrainingStopped
 from distillkit.run_folder import RunFolder
@@ -139,7 +141,7 @@ def count_teacher_calls(r, plugins, folder, copy=True):
     module = setup.pair.teacher.module
     module.g_a[0].register_forward_hook(lambda *_: calls.__setitem__("begun", calls["begun"] + 1))
     module.g_s[-1].register_forward_hook(lambda *_: calls.__setitem__("whole", calls["whole"] + 1))
-    trainer = Trainer(r, run, plugins, setup)
+    trainer = Trainer(r, run, plugins, setup, Ranks(cpu=True))
     state, _ = run.newest_state()
     start = trainer.restore(state) if state else 0
     original = trainer._step
@@ -223,7 +225,8 @@ def test_balanced_weights_have_the_ratio_of_gradient_norms(recipe, teacher_file,
     task = setup.task.train()
     taps = setup.pair.run_teacher(images, sorted(task.term("feds.alignment").required_taps()))
     losses = task(images, taps, ["feds.alignment"])
-    scale = task.balanced_scales(losses, 0.5, ["feds.alignment"])["feds.alignment"]
+    parameters = task.student.parameters()
+    scale = balanced_scales(parameters, [losses], 0.5, ["feds.alignment"])["feds.alignment"]
     shared = [p for n, p in task.student.named_parameters() if n.startswith(("g_a", "g_s", "h_"))]
 
     def norm(loss):
@@ -278,7 +281,7 @@ def test_a_batch_in_channels_last_is_made_contiguous(recipe, tmp_path, plugins, 
     setup = prepare(r, plugins)
     seen = []
     setup.codec.module.register_forward_pre_hook(lambda _m, args: seen.append(args[0].is_contiguous()))
-    Trainer(r, run, plugins, setup).run(distillkit.RunInfo("run", run.path, r, 0, 2), StopRequest())
+    Trainer(r, run, plugins, setup, Ranks(cpu=True)).run(distillkit.RunInfo("run", run.path, r, 0, 2), StopRequest())
     assert seen == [True, True]
 
 
@@ -488,7 +491,7 @@ def test_weights_that_are_not_finite_are_not_saved(recipe, tmp_path, plugins):
     run = RunFolder(tmp_path / "run")
     run.open(r)
     setup = prepare(r, plugins)
-    trainer = Trainer(r, run, plugins, setup)
+    trainer = Trainer(r, run, plugins, setup, Ranks(cpu=True))
     with plugins.observing([Poison()]), pytest.raises(TrainingError, match="not finite at step 0"):
         trainer.run(distillkit.RunInfo("run", run.path, r, 0, 1), StopRequest())
     assert not list_checkpoints(run.checkpoints)

@@ -3,8 +3,8 @@
 One file holds the commands of one kind; importing it registers them, in the order of `distillkit --help`.
 """
 
-from . import train, compress, export, bench, family, measure, compare, report  # noqa: F401, I001 - the order of --help
-from . import registry, plugins, doctor  # noqa: F401, I001
+from . import train, data, compress, export, bench, family, measure, compare  # noqa: F401, I001 - the order of --help
+from . import report, registry, plugins, doctor  # noqa: F401
 from .app import main
 
 __all__ = ["main"]

@@ -78,9 +78,16 @@ def resume(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
 
 
 def _train(recipe: Any, folder: Path) -> None:
+    from ..distributed import OtherRankError, is_first_rank, leave
     from ..observers import ProgressDisplay
     from ..trainer import train as run
 
-    with goes_on_later():
-        model = run(recipe, folder, observers=[ProgressDisplay()])
-    print(f"Trained model: {model}")
+    try:
+        with goes_on_later():
+            model = run(recipe, folder, observers=[ProgressDisplay()])
+        if is_first_rank():
+            print(f"Trained model: {model}")
+    except OtherRankError:
+        raise typer.Exit(2) from None  # the other one says why
+    finally:
+        leave()

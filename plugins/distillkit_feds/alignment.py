@@ -79,7 +79,7 @@ class FeatureAlignment(distillkit.LossTerm):
         if student.shape[2:] != teacher.shape[2:]:
             student = F.interpolate(student, size=teacher.shape[2:], mode="bilinear", align_corners=False)
         teacher = teacher.float()
-        variance = teacher.var(dim=(0, 2, 3), unbiased=False).mean()
+        variance = distillkit.batch_variance(teacher).mean()
         return (student.float() - teacher).square().mean() / variance.clamp_min(1e-6)
 
     def extra_repr(self) -> str:

@@ -151,5 +151,5 @@ class ChannelEntropy(distillkit.LossTerm):
         teacher = teacher.float().index_select(1, self.teacher_channels)
         errors = (student - teacher).square().mean(dim=(0, 2, 3))
         if self.config.divide_by_variance:
-            errors = errors / teacher.var(dim=(0, 2, 3), unbiased=False).clamp_min(1e-6)
+            errors = errors / distillkit.batch_variance(teacher).clamp_min(1e-6)
         return (self.weights * errors).sum()

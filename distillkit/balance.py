@@ -1,0 +1,54 @@
+"""Weights by gradient norms: what makes the terms of a phase comparable with rate-distortion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from .task import StepLosses
+
+
+def balanced_scales(
+    parameters: Iterable[nn.Parameter],
+    parts: Iterable[StepLosses],
+    ratio: float,
+    terms: Iterable[str],
+    mean_over_ranks: Callable[[Tensor], Tensor] = lambda gradient: gradient,
+) -> dict[str, float]:
+    """Return for each term the factor that makes its gradient's norm `ratio` times rate-distortion's.
+
+    Norms are over the parameters that both losses reach, and of the gradient of the whole batch.
+
+    Args:
+        parameters: the student's; frozen ones are left out.
+        parts: the losses of the batch, part by part if it was cut; each is dropped before the next is asked for.
+        ratio: what the ratio of the norms shall be.
+        terms: full names of the terms to scale.
+        mean_over_ranks: averages a tensor over the processes that share the batch.
+    """
+    wanted = [parameter for parameter in parameters if parameter.requires_grad]
+    sums: dict[str, list[Tensor | None]] = {}
+
+    def add(name: str, loss: Tensor) -> None:
+        gradients = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
+        before = sums.get(name) or [None] * len(wanted)
+        sums[name] = [g if s is None else s if g is None else s + g for s, g in zip(before, gradients, strict=True)]
+
+    terms = list(terms)
+    for losses in parts:
+        add("", losses.rd.cost)
+        for name in terms:
+            add(name, losses.terms[name])
+    means = {name: [None if s is None else mean_over_ranks(s) for s in own] for name, own in sums.items()}
+    scales: dict[str, float] = {}
+    for name in terms:
+        pairs = [(r, g) for r, g in zip(means[""], means[name], strict=True) if r is not None and g is not None]
+        if not pairs:
+            scales[name] = 1.0
+            continue
+        rd_norm = torch.stack([r.float().norm() for r, _ in pairs]).norm()
+        term_norm = torch.stack([g.float().norm() for _, g in pairs]).norm()
+        scales[name] = float(ratio * rd_norm / term_norm) if float(term_norm) > 0 else 1.0
+    return scales

@@ -1,0 +1,30 @@
+"""Commands for training images."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .app import app
+
+
+@app.command()
+def pack(
+    images: Annotated[Path, typer.Argument(help="Folder of images, searched recursively.")],
+    out: Annotated[Path, typer.Argument(help="New folder for the shards; name it as a recipe's data.train.")],
+    shard_mib: Annotated[int, typer.Option(help="Size at which a shard is closed.", min=1)] = 512,
+) -> None:
+    """Pack training images into tar shards (WebDataset's layout), and leave out those that cannot be used."""
+    from rich.progress import Progress
+
+    from ..shards import pack as run
+
+    with Progress(disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("packing")
+        done = run(images, out, shard_mib, progress=lambda seen, total: bar.update(task, completed=seen, total=total))
+    for problem in done.problems:
+        print(f"distillkit: left out: {problem}", file=sys.stderr)
+    print(f"{done.num_images} images in {done.num_shards} shards, {len(done.problems)} left out: {out}")

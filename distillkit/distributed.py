@@ -1,0 +1,177 @@
+"""Several processes that train one model: what they agree on, and that only the first one writes.
+
+Every method does nothing but its local part where there is one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar, final
+
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .errors import DistillkitError, TrainingError
+
+T = TypeVar("T")
+
+
+class OtherRankError(TrainingError):
+    """Another process of this run ended, and has said why."""
+
+
+@final
+class Ranks:
+    """The processes of a run, as `torchrun` or `accelerate launch` started them.
+
+    Attributes:
+        rank: this process, counted from 0.
+        num: how many there are.
+        device: of this process.
+    """
+
+    def __init__(self, *, cpu: bool) -> None:
+        """Join the others; `cpu` leaves accelerators alone."""
+        state = PartialState(cpu=cpu)
+        self.rank, self.num = state.process_index, state.num_processes
+        self.device = torch.device(state.device or "cpu")
+        # Words between processes go over the CPU: NCCL would make each of them wait for its device.
+        self._words = dist.new_group(backend="gloo") if self.num > 1 else None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Return whether `flag` is set in any process."""
+        if self.num == 1:
+            return flag
+        word = torch.tensor(int(flag))
+        dist.all_reduce(word, dist.ReduceOp.MAX, group=self._words)
+        return bool(word)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all processes, by rank."""
+        if self.num == 1:
+            return [value]
+        values: list[Any] = [None] * self.num
+        dist.all_gather_object(values, value, group=self._words)
+        return values
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """Return the mean of a tensor over the processes."""
+        if self.num == 1:
+            return tensor
+        mean = tensor.detach().clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(mean)
+        return mean / self.num
+
+    def least(self, tensor: Tensor) -> Tensor:
+        """Return the elementwise minimum of a tensor over the processes."""
+        if self.num == 1:
+            return tensor
+        least = tensor.detach().clone()
+        dist.all_reduce(least, dist.ReduceOp.MIN)
+        return least
+
+    def all(self, action: Callable[[], T]) -> T:
+        """Do something in every process; if it fails in one, it fails in all.
+
+        Raises:
+            OtherRankError: it failed in another process, which says why.
+        """
+        if self.num == 1:
+            return action()
+        result, failure = None, None
+        try:
+            result = action()
+        except Exception as error:
+            failure = error
+        failed = [rank for rank, bad in enumerate(self.gather(failure is not None)) if bad]
+        if not failed:
+            return result  # type: ignore[return-value]
+        if failure is not None and self.rank == failed[0]:
+            raise failure
+        raise OtherRankError(f"rank {self.rank}: rank {failed[0]} could not go on.") from failure
+
+    def first(self, action: Callable[[], T]) -> T:
+        """Do something in the first process alone and return its result in all of them; if it fails, all fail.
+
+        Raises:
+            OtherRankError: it failed in the first process, which says why.
+        """
+        if self.num == 1:
+            return action()
+        result = self.all(action if self.is_first else lambda: None)
+        return self.gather(result)[0]
+
+    def together(self, stream: Iterator[T]) -> Iterator[T]:
+        """Yield what the streams of all processes yield, until one of them ends or fails."""
+        if self.num == 1:
+            yield from stream
+            return
+        while True:
+            item, failure = None, None
+            try:
+                item = next(stream, None)
+            except DistillkitError as error:
+                failure = error
+            failed, ended = self.any(failure is not None), self.any(item is None)
+            if failure is not None:
+                raise failure
+            if failed:
+                raise OtherRankError(f"rank {self.rank}: another one has no batch.")
+            if ended:
+                return
+            assert item is not None
+            yield item
+
+    def wrap(self, task: nn.Module) -> nn.Module:
+        """Return a module whose backward pass averages gradients over the processes.
+
+        To be called anew when parameters were frozen or freed, which a wrapper does not notice. What one step does not
+        reach (the adapter of a term that is off) is left alone.
+        """
+        if self.num == 1:
+            return task
+        return DistributedDataParallel(task, find_unused_parameters=True, broadcast_buffers=False)
+
+    def without_averaging(self, task: nn.Module) -> AbstractContextManager[Any]:
+        """Return a context in which gradients add up in this process alone, to be averaged by a later step."""
+        return task.no_sync() if isinstance(task, DistributedDataParallel) else nullcontext()
+
+
+def batch_variance(features: Tensor) -> Tensor:
+    """Return each channel's variance over batch and positions, of the batch that all processes of the run share.
+
+    Args:
+        features: shape (B, C, H, W), this process's share. Means over processes carry no gradient: for a teacher's
+            features.
+
+    Returns:
+        Shape (C,).
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return features.var(dim=(0, 2, 3), unbiased=False)
+    mean = features.mean(dim=(0, 2, 3))
+    dist.all_reduce(mean)
+    mean /= dist.get_world_size()
+    variance = (features - mean[:, None, None]).square().mean(dim=(0, 2, 3))
+    dist.all_reduce(variance)
+    return variance / dist.get_world_size()
+
+
+def is_first_rank() -> bool:
+    """Return whether this process is the only one, or the first of several."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def leave() -> None:
+    """Part from the other processes, if there are any; for the end of a program."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

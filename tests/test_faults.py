@@ -1,0 +1,148 @@
+"""Nothing is lost: kills, a full disk, a folder that cannot be written, what vanished, and losses that run away."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import distillkit
+from distillkit.checkpoint import list_checkpoints, load_checkpoint
+from distillkit.errors import CheckpointError, DivergedError, RecipeError, TrainingError
+
+from .test_checkpoint import full_disk
+from .test_training import FEDS, Interrupt, Record, StopAfter, same, weights
+
+ROOT = Path(__file__).parents[1]
+
+
+def steps_logged(folder):
+    return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_kills_at_any_moment():
+    """The short form of `python benchmarks/faults.py`, which kills fifty times."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "benchmarks/faults.py", "--kills", "3", "--steps", "120", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = json.loads(done.stdout)
+    assert counts["kills"] == 3
+    assert counts["same_weights"]
+    assert counts["same_metrics"]
+
+
+class FullDisk:
+    """The disk is full once a checkpoint is written."""
+
+    def __init__(self, step, num_bytes):
+        self.step, self.num_bytes = step, num_bytes
+        self.disk = None
+
+    @distillkit.hookimpl
+    def checkpoint_saved(self, step):
+        if step == self.step:
+            self.disk = full_disk(self.num_bytes)
+            self.disk.__enter__()
+
+    def close(self):
+        assert self.disk is not None
+        self.disk.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(("num_bytes", "said"), [(4096, "step-00000006"), (1, "metrics.jsonl")])
+def test_a_disk_that_is_full(recipe, tmp_path, plugins, num_bytes, said):
+    r = recipe(checkpoint_every=2)
+    disk = FullDisk(4, num_bytes)
+    with pytest.raises((CheckpointError, TrainingError), match=rf"{said}.*: cannot be written: File too large"):
+        distillkit.train(r, tmp_path / "run", plugins=plugins, observers=[disk])
+    disk.close()
+    assert not list((tmp_path / "run").rglob("*.partial"))
+    record = Record()
+    resumed = distillkit.train(r, tmp_path / "run", plugins=plugins, observers=[record])
+    assert record.events[0][1] == 4
+    whole = distillkit.train(r, tmp_path / "whole", plugins=plugins)
+    assert same(weights(resumed), weights(whole))
+    assert steps_logged(tmp_path / "run") == steps_logged(tmp_path / "whole")
+
+
+def test_a_folder_that_cannot_be_written(recipe, plugins):
+    if not Path("/sys").is_dir():
+        pytest.skip("no /sys, where nobody may write")
+    with pytest.raises(TrainingError, match=r"run folder /sys/distillkit: cannot be written: "):
+        distillkit.train(recipe(), "/sys/distillkit", plugins=plugins)
+
+
+def test_what_vanished(recipe, teacher_file, tmp_path, plugins):
+    teacher = tmp_path / "teacher.safetensors"
+    teacher.write_bytes(teacher_file.read_bytes())
+    r = recipe(losses=FEDS, teacher=teacher, checkpoint_every=2)
+    with pytest.raises(Interrupt):
+        distillkit.train(r, tmp_path / "run", plugins=plugins, observers=[StopAfter(2)])
+    with pytest.raises(RecipeError, match=r"small\.pair"):
+        distillkit.train(r, tmp_path / "run", plugins=distillkit.load_plugins())
+    teacher.unlink()
+    with pytest.raises(CheckpointError, match=r"model .*teacher\.safetensors: no such file"):
+        distillkit.train(r, tmp_path / "run", plugins=plugins)
+    teacher.write_bytes(teacher_file.read_bytes())
+    resumed = distillkit.train(r, tmp_path / "run", plugins=plugins)
+    again = r.model_copy(update={"teacher": teacher_file})
+    assert same(weights(resumed), weights(distillkit.train(again, tmp_path / "whole", plugins=plugins)))
+
+
+class TestRollback:
+    class Poison:
+        """Spoils the trained codec the first few times that a step is logged."""
+
+        def __init__(self, step, times):
+            self.step, self.times, self.codec = step, times, None
+
+        @distillkit.hookimpl
+        def metrics_logged(self, metrics):
+            if metrics["step"] == self.step and self.times:
+                self.times -= 1
+                self.codec.module.g_a[0].weight.data.fill_(float("inf"))
+
+    def run(self, recipe, tmp_path, plugins, monkeypatch, poison, record, **changes):
+        from distillkit import trainer
+
+        def prepare(*args):
+            setup = original(*args)
+            poison.codec = setup.codec
+            return setup
+
+        original = trainer.prepare
+        monkeypatch.setattr(trainer, "prepare", prepare)
+        r = recipe(on_divergence="rollback", log_every=1, **changes)
+        return distillkit.train(r, tmp_path / "run", plugins=plugins, observers=[record, poison])
+
+    def test_it_goes_back_and_on_at_half_the_rate(self, recipe, tmp_path, plugins, monkeypatch):
+        record = Record()
+        constant = {"name": "adam", "learning_rate": 1e-3}
+        schedule = {"name": "core.constant"}
+        more = {"checkpoint_every": 2, "optimizer": constant, "schedule": schedule}
+        self.run(recipe, tmp_path, plugins, monkeypatch, self.Poison(5, 2), record, **more)
+        starts = [event for event in record.events if event[0] == "run_started"]
+        assert [start[1] for start in starts] == [0, 4, 4]
+        assert starts[1][3][-1].endswith("back to step 4, and on with 0.5 times the recipe's learning rate")
+        lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == list(range(1, 11))
+        assert [line["learning_rate"] for line in lines] == [1e-3] * 4 + [2.5e-4] * 6
+        assert load_checkpoint(list_checkpoints(tmp_path / "run" / "checkpoints")[-1])["rate_factor"] == 0.25
+
+    def test_before_the_first_checkpoint_it_goes_back_to_the_start(self, recipe, tmp_path, plugins, monkeypatch):
+        record = Record()
+        self.run(recipe, tmp_path, plugins, monkeypatch, self.Poison(1, 1), record)
+        assert [event[1] for event in record.events if event[0] == "run_started"] == [0, 0]
+
+    def test_not_for_ever(self, recipe, tmp_path, plugins, monkeypatch):
+        record = Record()
+        with pytest.raises(DivergedError, match="was not finite at step 1. The checkpoint after step 0 is kept"):
+            self.run(recipe, tmp_path, plugins, monkeypatch, self.Poison(1, 100), record)
+        assert len([event for event in record.events if event[0] == "run_started"]) == 6
