@@ -33,7 +33,7 @@ API = {
     "Write losses": ("losses",),
     "Write schedules": ("phases",),
     "Write pairs and codecs": ("pair", "adapters"),
-    "Write providers of taps": ("taps",),
+    "Write providers of taps": ("taps", "tap_points"),
     "Plugins": ("hookspecs", "plugins", "components"),
     "Errors": ("errors",),
 }
