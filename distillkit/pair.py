@@ -150,8 +150,12 @@ class TeachingPair:
 
     @property
     def teacher_paths(self) -> Mapping[str, str]:
-        """The teacher's taps, role -> module path."""
-        return self._teacher_bank.paths
+        """The teacher's taps, role -> module path; a tap with a callable also names that."""
+        taps = self._teacher_bank.taps
+        return {
+            role: f"{tap.path} {tap.read.__module__}.{tap.read.__qualname__}" if tap.read else tap.path
+            for role, tap in taps.items()
+        }
 
     def run_teacher(self, images: Tensor, roles: Collection[str]) -> dict[str, Tensor]:
         """Return the teacher's features; its forward pass ends at the last tap asked for."""

@@ -19,6 +19,7 @@ from ..model_file import TrainedModel
 from ..pair import CodecPair, TeachingPair, find_taps
 from ..plugins import Plugins
 from ..recipe import Recipe
+from ..tap_points import Tap
 from ..taps import TapShapes
 
 MAX_PICTURES = 8
@@ -95,7 +96,7 @@ def bind(
     provider_class, config = plugins.configure("taps", recipe.taps.name, recipe.taps.options, "recipe taps")
     provider = provider_class(config)
 
-    def taps(model: TrainedModel) -> Mapping[str, str]:
+    def taps(model: TrainedModel) -> Mapping[str, str | Tap]:
         pair_class, options = plugins.configure("pair", model.pair, model.options, "recipe pair")
         pair: CodecPair = pair_class(options)
         named = pair.teacher_taps() if model.part == "teacher" else pair.student_taps()
