@@ -25,7 +25,7 @@ coverage: $(VENV)/.installed
 docs: $(VENV)/.installed docs-generate
 	$(VENV)/bin/pip install --quiet 'mkdocs-material>=9.5' 'mkdocstrings[python]>=0.26'
 	$(VENV)/bin/mkdocs build --strict
-	@echo "Open site/index.html"
+	@echo "Open site/index.html, or with search: $(VENV)/bin/python -m http.server --directory site"
 
 docs-generate: $(VENV)/.installed
 	$(VENV)/bin/python docs/generate.py

@@ -143,13 +143,7 @@ class Recipe(_Settings):
             RecipeError: the file cannot be read, is not TOML, or is not a valid recipe.
         """
         path = Path(path)
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RecipeError(f"recipe {path}: cannot be read: {error.strerror}; check the path.") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecipeError(f"recipe {path}: not valid TOML: {error}.") from None
-        recipe = validate(cls, values, f"recipe {path.name}")
+        recipe = validate(cls, read_toml(path, "recipe"), f"recipe {path.name}")
         folder = path.resolve().parent
         data = recipe.data.model_copy(update={"train": folder / recipe.data.train})
         teacher = folder / recipe.teacher if recipe.teacher else None
@@ -235,6 +229,20 @@ class Recipe(_Settings):
         partial = path.with_name(path.name + ".partial")
         partial.write_text(self.to_toml(), encoding="utf-8")
         partial.replace(path)
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Return the content of a TOML file; `what` it is stands in the message.
+
+    Raises:
+        RecipeError: it cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{what} {path}: cannot be read: {error.strerror}; check the path.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{what} {path}: not valid TOML: {error}.") from None
 
 
 def _without_none(value: Any) -> Any:

@@ -59,8 +59,8 @@ def on_files(files: Files, config: Any) -> Files:
     for page in list(files.documentation_pages()):
         for _, link, _ in _LINK.findall(page.content_string):
             if (outside := _outside(page.src_uri, link)) and f"source/{_site_name(outside)}" not in files.src_uris:
-                text = (ROOT / outside).read_text(encoding="utf-8")
-                files.append(File.generated(config, f"source/{_site_name(outside)}", content=text))
+                content = (ROOT / outside).read_bytes()
+                files.append(File.generated(config, f"source/{_site_name(outside)}", content=content))
     return files
 
 
@@ -87,4 +87,5 @@ def _outside(page: str, link: str) -> str | None:
 
 
 def _site_name(path: str) -> str:
-    return f"{path}.txt"  # shown as it is, by any browser
+    """Return the name under `source/`: text is shown as it is by any browser if it is called so."""
+    return path if path.endswith((".png", ".jpg", ".html", ".json", ".svg")) else f"{path}.txt"

@@ -21,6 +21,9 @@ class Environment:
         (self.site,) = (folder / "venv").glob("lib/python*/site-packages")
         libraries = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
         (self.site / "libraries.pth").write_text("".join(path + "\n" for path in libraries))
+        # What is installed must never land in the environment that runs the tests, so that one is not on the path.
+        (self.python.parent / "pip").write_text(f'#!/bin/sh\nexec "{self.python}" -m pip "$@"\n')
+        (self.python.parent / "pip").chmod(0o755)
         source = folder / "source"  # pip builds in the source folder
         source.mkdir()
         for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -41,14 +44,14 @@ class Environment:
         outer = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         offline = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0"}
         quiet = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "100"}
-        path = {"PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}"}
+        path = {"PATH": f"{self.python.parent}{os.pathsep}{os.defpath}", "VIRTUAL_ENV": str(self.python.parents[1])}
         done = subprocess.run(
             [str(part) for part in command],
             cwd=cwd,
             env=outer | offline | quiet | path,
             capture_output=True,
             text=True,
-            timeout=290,
+            timeout=1000,
         )
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout if code == 0 else done.stderr

@@ -103,11 +103,13 @@ def job(tmp_path_factory, environment, pictures) -> Path:
     return folder
 
 
+@pytest.mark.timeout(1200)  # a real process for each command: a minute or two where nothing else runs
 @pytest.mark.parametrize("page", ["README.md", "docs/how-to.md", "docs/recipes.md"])
 def test_pages_that_start_from_trained_runs(page, environment, job):
     run(ROOT / page, job, environment)
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", ["docs/tutorial-codec.md", "docs/tutorial-loss.md"])
 def test_tutorials_start_from_photographs(page, environment, pictures, tmp_path):
     folder = Path(shutil.copytree(pictures, tmp_path / "work"))

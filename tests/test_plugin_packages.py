@@ -15,6 +15,7 @@ from distillkit.scaffold import new_plugin
 from .environment import Environment
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.timeout(1200)  # pip and real processes: a minute where nothing else runs
 GRAM = ROOT / "examples" / "distillkit-gram"
 
 
@@ -31,6 +32,12 @@ def source(tmp_path) -> Path:
 
 def listed(environment: Environment) -> dict:
     return json.loads(environment.run("-m", "distillkit", "plugins", "--json"))
+
+
+def test_nothing_is_installed_elsewhere(environment, tmp_path):
+    where = environment.call(["bash", "-c", "command -v pip python distillkit"], tmp_path).split()
+    assert where == [str(environment.python.parent / name) for name in ("pip", "python", "distillkit")]
+    assert environment.call(["pip", "--version"], tmp_path)
 
 
 def test_the_wheel_is_what_runs(environment):

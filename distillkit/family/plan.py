@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 from ..components import validate
 from ..errors import RecipeError
 from ..model_file import MODEL_NAME
-from ..recipe import Recipe
+from ..recipe import Recipe, read_toml
 
 CONTROL = "control"
 
@@ -90,13 +89,7 @@ class Family(BaseModel):
             RecipeError: the file cannot be read, is not TOML, or is not a valid family.
         """
         path = Path(path)
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RecipeError(f"family {path}: cannot be read: {error.strerror}; check the path.") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecipeError(f"family {path}: not valid TOML: {error}.") from None
-        family = validate(cls, values, f"family {path.name}")
+        family = validate(cls, read_toml(path, "family"), f"family {path.name}")
         folder = path.resolve().parent
 
         def placed(recipe: dict[str, Any]) -> dict[str, Any]:
