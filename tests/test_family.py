@@ -110,7 +110,8 @@ def test_it_runs_stops_and_goes_on(family, tmp_path, plugins):
     assert all(row.state == "done" and row.results for row in rows)
     again = run_family(whole, tmp_path, **quiet)
     assert status_json(again) == status_json(rows)
-    teacher, control, student = summarise(record_of(rows).jobs)
+    teacher, control, student = summarise(rows)
+    assert summarise(record_of(rows).jobs) == [teacher, control, student]
     costs = [row.results["averages"]["rd_cost"] for row in rows]
     assert teacher.rd_cost == costs[0]
     assert (control.rd_cost, control.spread) == (fmean([costs[1], costs[3]]), stdev([costs[1], costs[3]]))

@@ -76,7 +76,7 @@ def record(jobs):
         "initial_weights": "random",
     }
     variants = {name: about for name in ("teacher", "control", "feds", "alignment")}
-    return Record(tuple(jobs), variants, ({"distillkit": "distillkit 0.1.0", "num_threads": 1},))
+    return Record(tuple(jobs), variants, ({"distillkit": "0.1.0", "num_threads": 1},))
 
 
 def test_the_record_is_small_and_comes_back(record, tmp_path):
@@ -105,7 +105,7 @@ def test_the_page(record):
     page = results_markdown(record)
     lines = page.splitlines()
     assert lines[0].startswith("Means over 5 pictures, then over seeds; bpp from file bytes.")
-    assert "Measured on: distillkit distillkit 0.1.0, num_threads 1." in lines[0]
+    assert "Measured on: distillkit 0.1.0, num_threads 1." in lines[0]
     (row,) = (line for line in lines if line.startswith("| 0.0067 | feds |"))
     assert row.split(" | ")[2] == "2"
     assert "| feds | control | -10.00 % | -10.00 to -10.00 | -10.00 % | -10.00 % |" in page

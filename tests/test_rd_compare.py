@@ -35,7 +35,7 @@ def evaluation(lmbda: float, factor: float, pictures=("a", "b", "c")) -> Evaluat
         measured = {"rate_bpp": rate, "estimated_bpp": rate, "psnr_db": psnr, "ms_ssim": 0.9, "ms_ssim_db": 10.0}
         times = {"encode_seconds": 0.1, "decode_seconds": 0.2}
         images.append(ImageResult(name=name, source=Path(f"{name}.png"), **size, **measured, **times, rd_cost=cost))
-    return Evaluation("0" * 32, lmbda, tuple(images), environment={"distillkit": "distillkit 0", "system": "test"})
+    return Evaluation("0" * 32, lmbda, tuple(images), environment={"distillkit": "0", "system": "test"})
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_every_figure_says_what_it_stands_on(measured, tmp_path):
         "-10.00",
         "-10.00 to -10.00",
         "100%",
-        "anchor control-seed0: 4 points, lambdas 0.0035, 0.0067, 0.013, 0.025; distillkit 0, test.",
+        "anchor control-seed0: 4 points, lambdas 0.0035, 0.0067, 0.013, 0.025; distillkit 0, system test.",
         "interval by bootstrap over 3 pictures; bjontegaard 1.",
         "No figure. BD-rate of feds-seed0",
     ):

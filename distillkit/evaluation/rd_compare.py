@@ -16,6 +16,7 @@ from .bd import BDRefusedError, BDResult, bd_rate
 from .classical import classical_codec
 from .classical_curve import classical_curve
 from .curve import Metric, RDCurve, RDPoint, curve_from_results, read_curve
+from .decode import DecodingProcess
 from .evaluate import evaluate_model
 
 METRICS: tuple[Metric, ...] = ("psnr", "ms-ssim")
@@ -133,10 +134,12 @@ def gather_curves(
         wanted = ", ".join([*models, *classical])
         raise DataError(f"comparison: expected pictures to measure {wanted} on, got none; name a folder with --data.")
     coders = [classical_codec(name) for name in classical]  # what is not installed is said before hours of measuring
-    for name, path in models.items():
-        if on_codec is not None:
-            on_codec(name)
-        measured.append((name, json.loads(evaluate_model(path, images, out / name, plugins=plugins).to_json())))
+    with DecodingProcess() as process:
+        for name, path in models.items():
+            if on_codec is not None:
+                on_codec(name)
+            evaluation = evaluate_model(path, images, out / name, plugins=plugins, process=process)
+            measured.append((name, json.loads(evaluation.to_json())))
     groups: dict[str, list[dict[str, Any]]] = {}
     for name, result in measured:
         groups.setdefault(_without_lmbda(name, result["lmbda"]), []).append(result)
@@ -148,7 +151,7 @@ def gather_curves(
                 "rename the folders of what are different codecs."
             )
         environment = results[0].get("environment", {})
-        versions = [str(environment[key]) for key in ("distillkit", "system") if key in environment]
+        versions = [f"{key} {value}" for key, value in environment.items()]
         curves.append(curve_from_results(name, results, ", ".join(versions)))
     for coder in coders:
         if on_codec is not None:

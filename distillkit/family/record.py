@@ -88,19 +88,21 @@ def record_of(rows: Sequence[JobStatus]) -> Record:
         if environment and environment not in environments:
             environments.append(environment)
         variants.setdefault(row.job.variant, _essentials(row.job.recipe))
-        images = {image["name"]: (image["rate_bpp"], image["psnr_db"]) for image in row.results["images"]}
-        jobs.append(
-            MeasuredJob(
-                job=row.job.name,
-                variant=row.job.variant,
-                lmbda=row.job.lmbda,
-                seed=row.job.seed,
-                num_steps=row.job.recipe.num_steps,
-                averages=row.results["averages"],
-                images=images,
-            )
-        )
+        jobs.append(measured_job(row, row.results))
     return Record(tuple(jobs), variants, tuple(environments))
+
+
+def measured_job(row: JobStatus, results: Mapping[str, Any]) -> MeasuredJob:
+    """Return a job with what was measured on it, as `Evaluation.to_json` holds it."""
+    return MeasuredJob(
+        job=row.job.name,
+        variant=row.job.variant,
+        lmbda=row.job.lmbda,
+        seed=row.job.seed,
+        num_steps=row.job.recipe.num_steps,
+        averages=results["averages"],
+        images={image["name"]: (image["rate_bpp"], image["psnr_db"]) for image in results["images"]},
+    )
 
 
 def read_record(path: str | Path) -> Record:

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from .plan import CONTROL
-from .record import MeasuredJob
+from .record import MeasuredJob, measured_job
 from .run import JobStatus
 
 
@@ -41,10 +41,13 @@ class VariantResult:
     against_control: float | None
 
 
-def summarise(jobs: Sequence[MeasuredJob]) -> list[VariantResult]:
+def summarise(jobs: Sequence[MeasuredJob | JobStatus]) -> list[VariantResult]:
     """Return a line for each variant and lambda of which something was measured, in the family's order."""
     measured: dict[tuple[float, str], dict[int, Mapping[str, Any]]] = {}
-    for job in jobs:
+    for row in jobs:
+        job = measured_job(row, row.results) if isinstance(row, JobStatus) and row.results else row
+        if isinstance(job, JobStatus):
+            continue
         measured.setdefault((job.lmbda, job.variant), {})[job.seed] = job.averages
     results = []
     for (lmbda, variant), seeds in measured.items():
