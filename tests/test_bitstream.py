@@ -1,6 +1,7 @@
 import random
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,19 +151,22 @@ def test_entropy_hash_by_hand():
         checksum = step_checksum(np.array(indexes, np.int64), np.array(values, np.int32), checksum)
     y = zlib.crc32(struct.pack("<ii ii i i", 1, 2, 256, -5, 0, 7))
     assert checksum == y
-    whole = zlib.crc32(b"y\0" + struct.pack("<I", y) + b"z\0" + struct.pack("<I", 9))
-    assert entropy_hash({"z": 9, "y": y}) == struct.pack("<I", whole)
+    whole = zlib.crc32(b"\3\1\4\0" + b"y\0" + struct.pack("<I", y) + b"z\0" + struct.pack("<I", 9))
+    assert entropy_hash(0x103, 4, {"z": 9, "y": y}) == struct.pack("<I", whole)
 
 
 def test_entropy_hash_is_never_that_of_none(monkeypatch):
+    assert entropy_hash(3, 4, {}) == NO_HASH
     monkeypatch.setattr(zlib, "crc32", lambda *_: 0)
-    assert entropy_hash({"y": 5}) == b"\1\0\0\0" != NO_HASH
+    assert entropy_hash(3, 4, {"y": 5}) == b"\1\0\0\0" != NO_HASH
 
 
 def test_what_was_decoded_is_checked():
-    image = example(b"abc")
-    image.check_decoded(b"hash")
-    with pytest.raises(BitstreamError, match="entropy hash 68617368, got 68617369; either"):
-        image.check_decoded(b"hasi")
+    image = example(b"abc", width=3, height=4)
+    image = replace(image, entropy_hash=entropy_hash(3, 4, {"y": 5}))
+    image.check_decoded({"y": 5})
+    for other in (image, replace(image, width=4)):
+        with pytest.raises(BitstreamError, match=f"entropy hash {image.entropy_hash.hex()}, got .*; either"):
+            other.check_decoded({"y": 6} if other is image else {"y": 5})
     with pytest.raises(BitstreamError, match="got 00000000"):
-        image.check_decoded(NO_HASH)
+        image.check_decoded({})

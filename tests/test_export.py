@@ -264,7 +264,7 @@ def test_what_cannot_be_done_is_said(tmp_path):
     from compressai.models import Elic2022Official
 
     other_groups = trained(Elic2022Official(N=16, M=16, groups=[4, 4, 8]))
-    with pytest.raises(PairError, match="expected sizes that Elic2022Official.from_state_dict of CompressAI can tell"):
+    with pytest.raises(PairError, match="expected sizes that CompressAI's Elic2022Official.from_state_dict can tell"):
         export_model(other_groups, "compressai", tmp_path / "student.pth.tar")
     with pytest.raises(DistillkitError, match="expected the name of a file, got a folder"):
         export_model(model, "model", tmp_path)

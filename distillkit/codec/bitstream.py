@@ -7,7 +7,7 @@ All integers are unsigned; those of fixed size are little-endian.
 | 4 | magic: `DKIC` in ASCII |
 | 1 | version: 2 |
 | 8 | the first 8 bytes of the fingerprint of the model that wrote the file |
-| 4 | entropy hash: what the entropy decoder must come to, see `entropy_hash`; 0 if the codec has none |
+| 4 | `entropy_hash` of the size and of what the entropy decoder must come to; 0 if the codec has none |
 | 1 | colour: 0, 8-bit RGB as sRGB has it |
 | 2 | width of the unpadded image in pixels, 1 to 65535 |
 | 2 | height of the unpadded image in pixels, 1 to 65535 |
@@ -41,6 +41,7 @@ MAX_SUBSTREAMS = 64
 NUM_FINGERPRINT_BYTES = 8
 NO_HASH = bytes(4)
 _HEAD = struct.Struct("<4sB8s4sBHHB")
+_SIZE = struct.Struct("<HH")
 _CRC = struct.Struct("<I")
 _MAX_LENGTH_BYTES = 5
 _DAMAGED = "the file is damaged; copy or compress it again."
@@ -76,12 +77,16 @@ class CompressedImage:
                 f"{self.fingerprint.hex()}; decode it with the model that wrote it."
             )
 
-    def check_decoded(self, digest: bytes) -> None:
+    def check_decoded(self, checksums: Mapping[str, int]) -> None:
         """Check that the substreams were decoded to what was encoded.
 
+        Args:
+            checksums: of each entropy model, see `entropy_hash`.
+
         Raises:
-            BitstreamError: `digest`, their `entropy_hash`, is another than the file's.
+            BitstreamError: their hash is another than the file's.
         """
+        digest = entropy_hash(self.width, self.height, checksums)
         if self.entropy_hash != digest:
             raise BitstreamError(
                 f"compressed file: expected entropy hash {self.entropy_hash.hex()}, got {digest.hex()}; either the "
@@ -90,17 +95,21 @@ class CompressedImage:
             )
 
 
-def entropy_hash(checksums: Mapping[str, int]) -> bytes:
-    """Return the hash of all that a file's substreams code, 4 bytes; never `NO_HASH`.
+def entropy_hash(width: int, height: int, checksums: Mapping[str, int]) -> bytes:
+    """Return the hash of a picture's size and of all that its substreams code, 4 bytes; `NO_HASH` if nothing was coded.
 
-    It is the CRC-32 over the name in UTF-8, a zero byte and the checksum in 4 bytes of every entropy model that coded,
-    in the order of the names; 1 in place of 0.
+    It is the CRC-32 over width and height, 2 bytes each, and then, of every entropy model that coded, in the order of
+    their names, the name in UTF-8, a zero byte and the checksum in 4 bytes; 1 in place of 0.
 
     Args:
+        width: of the unpadded image, in pixels.
+        height: of the unpadded image, in pixels.
         checksums: each entropy model's name in the codec -> its checksum, see `step_checksum`.
     """
+    if not checksums:
+        return NO_HASH
     parts = [name.encode() + b"\0" + _CRC.pack(checksums[name]) for name in sorted(checksums)]
-    return _CRC.pack(max(zlib.crc32(b"".join(parts)), 1))
+    return _CRC.pack(max(zlib.crc32(b"".join((_SIZE.pack(width, height), *parts))), 1))
 
 
 def step_checksum(indexes: np.ndarray, values: np.ndarray, before: int = 0) -> int:

@@ -20,7 +20,8 @@ from ..precision import bf16_is_fast
 from .bitstream import CompressedImage
 from .context import CheckerboardContext, sees_only
 from .stopwatch import Stopwatch
-from .tables import EntropyHash, is_entropy_model
+from .tables import EntropyWatch, is_entropy_model
+from .tiles import TILE_PIXELS
 from .transforms import Transform
 from .wavefront import code_serial_contexts
 
@@ -46,6 +47,7 @@ class FastCodec:
     def __init__(self, adapter: CodecAdapter, precision: Precision, stopwatch: Stopwatch) -> None:
         self._stopwatch = stopwatch
         self._expected: CompressedImage | None = None
+        self._tiled: list[Transform] = []
         try:
             self.adapter = copy.deepcopy(adapter)
         except (RuntimeError, TypeError) as error:
@@ -79,20 +81,23 @@ class FastCodec:
         for parent, name, child in places:
             if child not in transforms:
                 transforms[child] = Transform(child, *dtypes[name], stopwatch)
+                if name != "h_a":
+                    self._tiled.append(transforms[child])
                 if name == "g_s":  # nothing is synthesised from latents that are not what was encoded
                     transforms[child].register_forward_pre_hook(lambda *_: self._check())
             setattr(parent, name, transforms[child])
-        self._entropy = EntropyHash(module, stopwatch)
+        self._entropy = EntropyWatch(module, stopwatch)
         code_serial_contexts(module, self._entropy)
         for owner in list(module.modules()):
             _replace_checkerboard(owner)
 
     @torch.no_grad()
-    def compress(self, images: Tensor) -> tuple[CompressedLatents, bytes]:
-        """Return the latents of `images`, shape (B, 3, H, W), range [0, 1], and their entropy hash."""
+    def compress(self, images: Tensor) -> tuple[CompressedLatents, dict[str, int]]:
+        """Return the latents of `images`, shape (B, 3, H, W), range [0, 1], and the entropy models' checksums."""
         self._entropy.reset()
+        self._cut(*images.shape[2:])
         with torch.autocast(images.device.type, enabled=False), self._stopwatch.time("entropy network"):
-            return self.adapter.compress(images), self._entropy.digest()
+            return self.adapter.compress(images), self._entropy.checksums()
 
     @torch.no_grad()
     def decompress(self, latents: CompressedLatents, image: CompressedImage) -> Tensor:
@@ -107,6 +112,7 @@ class FastCodec:
         """
         self._entropy.reset()
         self._expected = image
+        self._cut(image.height, image.width)
         try:
             with torch.autocast(self._device.type, enabled=False), self._stopwatch.time("entropy network"):
                 x_hat = self.adapter.decompress(latents)
@@ -115,6 +121,13 @@ class FastCodec:
             self._expected = None
         return x_hat
 
+    def _cut(self, height: int, width: int) -> None:
+        """Have the transforms of a large picture computed in tiles."""
+        stride = self.adapter.stride
+        strides = (-(-height // stride), -(-width // stride)) if height * width > TILE_PIXELS**2 else None
+        for transform in self._tiled:
+            transform.strides, transform.tile_strides = strides, max(TILE_PIXELS // stride, 1)
+
     def coded_all(self, latents: CompressedLatents) -> bool:
         """Return whether every substream that was just compressed went through the coder here."""
         written = {id(string) for string in self._entropy.written}
@@ -122,7 +135,7 @@ class FastCodec:
 
     def _check(self) -> None:
         if self._expected is not None:
-            self._expected.check_decoded(self._entropy.digest())
+            self._expected.check_decoded(self._entropy.checksums())
 
 
 def can_be_fast(adapter: CodecAdapter) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..adapters import CodecAdapter, CompressedLatents
 from ..errors import BitstreamError
-from .bitstream import NO_HASH, CompressedImage
+from .bitstream import CompressedImage
 from .stopwatch import Stopwatch
 
 
@@ -34,11 +34,11 @@ class ForeignCodec:
 
     # no_grad, not inference_mode: a module that caches a tensor in its forward pass must still train afterwards.
     @torch.no_grad()
-    def compress(self, images: Tensor) -> tuple[CompressedLatents, bytes]:
-        """Return the latents of `images`, shape (B, 3, H, W), range [0, 1], and no hash."""
+    def compress(self, images: Tensor) -> tuple[CompressedLatents, dict[str, int]]:
+        """Return the latents of `images`, shape (B, 3, H, W), range [0, 1], and no checksums."""
         self.adapter.module.eval()
         with torch.autocast(images.device.type, enabled=False), self._stopwatch.time("coder"):
-            return self.adapter.compress(images), NO_HASH
+            return self.adapter.compress(images), {}
 
     @torch.no_grad()
     def decompress(self, latents: CompressedLatents, image: CompressedImage) -> Tensor:
@@ -57,7 +57,7 @@ class ForeignCodec:
                 f"codec {name}: expected one whose coding distillkit can replace, but it calls CompressAI's coder by "
                 "itself, which a forged file can crash; if you made the file yourself, pass ImageCodec(trusted=True)."
             )
-        image.check_decoded(NO_HASH)
+        image.check_decoded({})
         self.adapter.module.eval()
         device = next((tensor.device for tensor in self.adapter.module.parameters()), torch.device("cpu"))
         try:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..adapters import CodecAdapter, CompressedLatents
 from ..errors import BitstreamError, PairError
-from .bitstream import NUM_FINGERPRINT_BYTES, CompressedImage, read, write
+from .bitstream import NUM_FINGERPRINT_BYTES, CompressedImage, entropy_hash, read, write
 from .fast import FastCodec, Precision, can_be_fast
 from .foreign import ForeignCodec
 from .stopwatch import Stopwatch
@@ -98,9 +98,10 @@ class ImageCodec:
         with self.stopwatch.time("file"):
             height, width, _ = image.shape
             rows, columns = self._padded_strides(height, width)
-            latents, digest = self._coder.compress(self._padded(image, rows, columns))
+            latents, checksums = self._coder.compress(self._padded(image, rows, columns))
             self._check_latents(latents, rows, columns)
             substreams = tuple(strings[0] for strings in latents.strings)
+            digest = entropy_hash(width, height, checksums)
             return write(CompressedImage(self._file_fingerprint, width, height, substreams, digest))
 
     def decode(self, data: bytes) -> np.ndarray:

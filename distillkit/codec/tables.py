@@ -1,4 +1,4 @@
-"""Entropy models of CompressAI's kind, made to code by `coder`, and the hash of all that they coded."""
+"""Entropy models of CompressAI's kind, made to code by `coder`, and checksums of all that they coded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import PairError
-from .bitstream import NO_HASH, entropy_hash, step_checksum
+from .bitstream import step_checksum
 from .coder import MAX_SYMBOL, Step, TableCoder
 from .stopwatch import Stopwatch
 
@@ -130,10 +130,10 @@ class EntropyTables:
 
 
 @final
-class EntropyHash:
-    """The tables of all entropy models of a codec, which are replaced in it, and the hash of what they code.
+class EntropyWatch:
+    """The tables of all entropy models of a codec, which are replaced in it, and the checksums of what they code.
 
-    The hash is over the table's index and the value (symbol plus mean, in 1/256 of a quantisation step) of everything
+    They are over the table's index and the value (symbol plus mean, in 1/256 of a quantisation step) of everything
     coded, in each model's own order. In float64 a rounding error moves no value into another 1/256 but once in a
     million pictures.
 
@@ -158,14 +158,13 @@ class EntropyHash:
         return [string for tables in self._names for string in tables.written]
 
     def reset(self) -> None:
-        """Start the hash of another image."""
+        """Start with another image."""
         for tables in self._names:
             tables.reset()
 
-    def digest(self) -> bytes:
-        """Return the hash, 4 bytes; `NO_HASH` if nothing was coded."""
-        checksums = {name: tables.checksum for tables, name in self._names.items() if tables.checksum is not None}
-        return entropy_hash(checksums) if checksums else NO_HASH
+    def checksums(self) -> dict[str, int]:
+        """Return name -> checksum of every entropy model that coded since the last reset."""
+        return {name: tables.checksum for tables, name in self._names.items() if tables.checksum is not None}
 
 
 def is_entropy_model(model: nn.Module) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .stopwatch import Stopwatch
+from .tiles import find_margin, run_in_tiles
 
 
 @final
@@ -31,6 +32,9 @@ class Transform(nn.Module):
     def __init__(self, network: nn.Module, dtype: torch.dtype, out_dtype: torch.dtype, stopwatch: Stopwatch) -> None:
         super().__init__()
         self._stopwatch = stopwatch
+        self._margins: dict[tuple[int, int], int | None] = {}
+        self.strides: tuple[int, int] | None = None  # of a picture that is to be cut into tiles: rows, columns
+        self.tile_strides = 0
         replace_blocks(network)
         self._dtype, self._out_dtype = dtype, out_dtype
         self.network = network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -38,10 +42,24 @@ class Transform(nn.Module):
             network[-1].float().register_forward_pre_hook(lambda _, args: tuple(a.float() for a in args))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return what the network returns for `features`, shape (B, C, H, W)."""
+        """Return what the network returns for `features`, shape (B, C, H, W); in tiles if `strides` are set."""
         with self._stopwatch.time("transform"):
-            out = self.network(features.to(self._dtype, memory_format=torch.channels_last))
-            return out.to(self._out_dtype)
+            if self.strides is None:
+                return self._run(features)
+            align = features.shape[2] // self.strides[0]
+            if align < 1 or features.shape[2:] != (align * self.strides[0], align * self.strides[1]):
+                return self._run(features)  # its input does not grow with the picture
+            key = features.shape[1], align
+            if key not in self._margins:
+                self._margins[key] = find_margin(self.network, *key)
+            margin = self._margins[key]
+            if margin is None:
+                return self._run(features)
+            return run_in_tiles(self._run, features, align * self.tile_strides, margin)
+
+    def _run(self, features: Tensor) -> Tensor:
+        out = self.network(features.to(self._dtype, memory_format=torch.channels_last))
+        return out.to(self._out_dtype)
 
 
 def replace_blocks(network: nn.Module) -> None:

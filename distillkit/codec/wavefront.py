@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .coder import Step
 from .context import MaskedContext, sees_only
-from .tables import EntropyHash, EntropyTables, for_decoder, integers
+from .tables import EntropyTables, EntropyWatch, for_decoder, integers
 
 
 @final
@@ -87,7 +87,7 @@ class Wavefront:
         return for_decoder(inside.permute(2, 0, 1)[None].contiguous())
 
 
-def code_serial_contexts(module: nn.Module, entropy: EntropyHash) -> None:
+def code_serial_contexts(module: nn.Module, entropy: EntropyWatch) -> None:
     """Replace the serial coding of every module inside that has one: CompressAI's joint prior and raster-scan codec."""
     for owner in list(module.modules()):
         tables = entropy.tables.get(getattr(owner, "gaussian_conditional", None))  # type: ignore[arg-type]

@@ -88,7 +88,8 @@ class ExportedCodec:
             z_hat = coding.bottleneck("z", z)
             self._latent(coding, self._run["h_s"](z_hat), y)
             substreams = [*coding.strings[1:], coding.strings[0]]  # z's last, as CompressAI has them
-        return write(CompressedImage(self._fingerprint, width, height, tuple(substreams), entropy_hash=coding.digest()))
+        digest = entropy_hash(width, height, coding.checksums)
+        return write(CompressedImage(self._fingerprint, width, height, tuple(substreams), digest))
 
     def decode(self, data: bytes) -> np.ndarray:
         """Return the image in the compressed file `data`: uint8, shape (H, W, 3), RGB.
@@ -116,7 +117,7 @@ class ExportedCodec:
             z_hat = coding.bottleneck("z", last, self._shape("z", rows, columns))
             coding.strings = list(y_strings)
             y_hat = self._latent(coding, self._run["h_s"](z_hat), None)
-        image.check_decoded(coding.digest())
+        image.check_decoded(coding.checksums)
         x_hat = self._run["g_s"](np.ascontiguousarray(y_hat, np.float32))[0, :, : image.height, : image.width]
         return np.rint(np.clip(x_hat, 0, 1) * np.float32(255)).astype(np.uint8).transpose(1, 2, 0).copy()
 
@@ -170,18 +171,14 @@ class _Coding:
         self.codec = codec
         self.tables, self.coders = codec._tables, codec._coders
         self.strings: list[bytes] = []
-        self._checksums: dict[str, int] = {}
-
-    def digest(self) -> bytes:
-        """Return the hash of all that was coded: the same as distillkit's."""
-        return entropy_hash(self._checksums)
+        self.checksums: dict[str, int] = {}  # of each entropy model, as distillkit makes them
 
     def _seen(self, latent: str, indexes: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Take values, in float64, into the hash, and return them with the precision of float32, as distillkit does."""
         name = self.codec.about["entropy_models"][latent]
         with np.errstate(all="ignore"):  # a forged file's values may be too large, or no numbers at all
             fixed = np.rint(values * 256).astype(np.int32)
-        self._checksums[name] = step_checksum(indexes, fixed, self._checksums.get(name, 0))
+        self.checksums[name] = step_checksum(indexes, fixed, self.checksums.get(name, 0))
         return values.astype(np.float32).astype(np.float64)
 
     def _indexes(self, scales: np.ndarray) -> np.ndarray:

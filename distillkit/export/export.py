@@ -69,7 +69,7 @@ def _write_file(model: TrainedModel, to: Target, out: Path) -> Path:
         type(module).from_state_dict(module.state_dict())  # type: ignore[operator] - all of them have it
     except RuntimeError:  # it takes some sizes for granted, of ELIC's groups for one
         raise PairError(
-            f"model of pair {model.pair}: expected sizes that {type(module).__name__}.from_state_dict of CompressAI can "
+            f"model of pair {model.pair}: expected sizes that CompressAI's {type(module).__name__}.from_state_dict can "
             "tell from the weights, got others, which it could not load. Export it with `--to model`."
         ) from None
     try:

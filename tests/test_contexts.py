@@ -1,0 +1,113 @@
+"""Contexts and the wavefront against the convolutions and loops that they stand for."""
+
+import pytest
+import torch
+from compressai.latent_codecs.rasterscan import raster_scan_compress_single_stream
+from compressai.layers import CheckerboardMaskedConv2d, MaskedConv2d
+from torch import nn
+from torch.nn import functional as F
+
+from distillkit.codec.context import CheckerboardContext, MaskedContext, sees_only
+from distillkit.codec.stopwatch import Stopwatch
+from distillkit.codec.tables import EntropyWatch
+from distillkit.codec.wavefront import Wavefront, code_serial_contexts
+
+from .lively import adapter
+
+
+def masked(kind, kernel, bias=True):
+    torch.manual_seed(kernel)
+    layer = kind(3, 5, kernel, padding=kernel // 2, bias=bias).double()
+    layer.weight.data *= layer.mask
+    return layer.requires_grad_(False)
+
+
+@pytest.mark.parametrize("kind", [MaskedConv2d, CheckerboardMaskedConv2d])
+@pytest.mark.parametrize(("kernel", "bias"), [(3, True), (5, True), (7, False)])
+def test_masked_context_is_the_convolution_at_chosen_positions(kind, kernel, bias):
+    layer, latent = masked(kind, kernel, bias), torch.randn(1, 3, 6, 9, dtype=torch.float64)
+    context = MaskedContext(layer)
+    margin = kernel // 2
+    padded = F.pad(latent, [margin] * 4)[0].permute(1, 2, 0).flatten(0, 1)
+    rows, columns = torch.tensor([0, 5, 3, 2]), torch.tensor([0, 8, 4, 0])
+    got = context(padded, context.windows(rows, columns, 9))
+    torch.testing.assert_close(got, layer(latent)[0][:, rows, columns].t())
+
+
+@pytest.mark.parametrize("parity", ["even", "odd"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_checkerboard_context_is_the_convolution_where_it_is_used(parity, batch):
+    layer = masked(CheckerboardMaskedConv2d, 5)
+    rows, columns = torch.meshgrid(torch.arange(6), torch.arange(8), indexing="ij")
+    anchors = (rows + columns) % 2 == (0 if parity == "even" else 1)
+    latent = torch.randn(batch, 3, 6, 8, dtype=torch.float64) * anchors
+    got, expected = CheckerboardContext(layer, parity)(latent), layer(latent)
+    torch.testing.assert_close(got[..., ~anchors], expected[..., ~anchors])
+    assert not torch.allclose(expected[..., ~anchors], layer.bias[:, None])
+    # Where anchors stand the convolution sees none, and is its bias.
+    torch.testing.assert_close(got[..., anchors], expected[..., anchors])
+    torch.testing.assert_close(got[..., anchors], layer.bias[:, None].expand_as(got[..., anchors]))
+    torch.testing.assert_close(CheckerboardContext(layer, parity)(latent * 0), layer(latent * 0))
+
+
+def test_what_a_mask_sees():
+    before, checkerboard = (
+        (lambda row, column, margin: row < 0 or (row == 0 and column < 0)),
+        masked(CheckerboardMaskedConv2d, 5),
+    )
+    assert sees_only(masked(MaskedConv2d, 5), before)
+    assert not sees_only(checkerboard, before)
+    assert sees_only(checkerboard, lambda row, column, _: (row + column) % 2 == 1)
+    assert not sees_only(nn.Conv2d(3, 5, 5), before)
+    uneven = masked(MaskedConv2d, 5)
+    uneven.mask[0, 0, 0, 0] = 0  # another mask for one channel
+    assert not sees_only(uneven, before)
+
+
+def prepared(kind):
+    """Return a serial codec's owner in float64, its own coding intact, and the wavefront for it."""
+    module = adapter(kind).module.double()
+    owner = module if kind == "serial" else module.latent_codec.y
+    return owner, Wavefront(owner, EntropyWatch(module, Stopwatch()).tables[owner.gaussian_conditional])
+
+
+@pytest.mark.parametrize("kind", ["serial", "raster-scan"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (6, 1), (5, 9)])
+@torch.no_grad()
+def test_the_wavefront_gives_what_position_by_position_gives(kind, size):
+    owner, wavefront = prepared(kind)
+    torch.manual_seed(1)
+    y = 3 * torch.randn(1, 16, *size, dtype=torch.float64)
+    params = torch.randn(1, 32, *size, dtype=torch.float64)
+    data, y_hat = wavefront.encode(y, params)
+    serial = F.pad(y, [2] * 4)
+    if kind == "serial":
+        owner._compress_ar(serial, params, *size, 5, 2)  # it puts what the decoder sees in the latent's place
+        serial = serial[..., 2:-2, 2:-2]
+    else:
+        serial = raster_scan_compress_single_stream(
+            encoder=_Nowhere(), y=y, params=params, gaussian_conditional=owner.gaussian_conditional,
+            entropy_parameters=owner.entropy_parameters, context_prediction=owner.context_prediction,
+            height=size[0], width=size[1], padding=2, kernel_size=5,
+        )  # fmt: skip
+    assert (y - y_hat).abs().max() < 0.5 + 1e-6
+    torch.testing.assert_close(y_hat, serial, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(wavefront.decode(data, params, 16), y_hat, rtol=0, atol=0)
+
+
+class _Nowhere:
+    def encode_with_indexes(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "replaced"),
+    [("serial", ["_compress_ar", "_decompress_ar"]), ("raster-scan", ["compress", "decompress"]), ("checkerboard", [])],
+)
+def test_only_serial_contexts_are_replaced(kind, replaced):
+    module = adapter(kind).module
+    code_serial_contexts(module, EntropyWatch(module, Stopwatch()))
+    owners = [part for part in module.modules() if "context_prediction" in dict(part.named_children())]
+    assert [sorted({"_compress_ar", "_decompress_ar", "compress", "decompress"} & set(vars(o))) for o in owners] == [
+        replaced
+    ]
