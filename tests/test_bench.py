@@ -20,7 +20,7 @@ from distillkit.bench.measure import bench
 from distillkit.bench.plot import save_plot
 from distillkit.bench.table import notes
 from distillkit.bench.timing import Coder, Latency, Run, Spread, time_by_turns, warm_up
-from distillkit.errors import DataError
+from distillkit.errors import CheckpointError, DataError
 from distillkit.evaluation.classical import classical_codec
 from distillkit.evaluation.quality import psnr_db
 from distillkit.model_file import save_model
@@ -173,6 +173,11 @@ def test_spread():
     assert math.isclose(latency.total.median, 3.0)
 
 
-def test_no_pictures(work, plugins):
+def test_bad_input(work, plugins, tmp_path):
+    with pytest.raises(CheckpointError, match="no such file"):
+        bench(tmp_path / "none", [work / "pictures/a.png"], plugins=plugins)
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="cannot be used"):
+        bench(work / "student", [tmp_path / "bad.png"], plugins=plugins)
     with pytest.raises(DataError, match="expected at least one picture"):
         bench(work / "student", [], plugins=plugins)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from .app import AsJson, app, show
+from .compress import Precise, Precision
 
 
 class Classical(StrEnum):
@@ -20,14 +21,6 @@ class Classical(StrEnum):
     avif = "avif"
     jpeg_xl = "jpeg-xl"
     vvc = "vvc"
-
-
-class Precision(StrEnum):
-    """Arithmetic of analysis and synthesis."""
-
-    auto = "auto"
-    bf16 = "bf16"
-    fp32 = "fp32"
 
 
 _QUICK = [Classical.jpeg, Classical.webp, Classical.avif, Classical.jpeg_xl]
@@ -49,9 +42,7 @@ def bench(
     ] = None,
     repeats: Annotated[int, typer.Option(help="Timed runs on each picture.", min=1)] = 5,
     threads: Annotated[int, typer.Option(help="Threads that each codec may use.", min=1)] = 1,
-    precision: Annotated[
-        Precision, typer.Option(help="Of analysis and synthesis; auto: bf16 where the processor computes in it.")
-    ] = Precision.auto,
+    precision: Precise = Precision.auto,
     as_json: AsJson = False,
 ) -> None:
     """Measure time by part, memory and size, against teacher and classical codecs."""

@@ -29,7 +29,7 @@ def export(
         Target,
         typer.Option(
             help="model: one safetensors file; compressai: a checkpoint of its own architecture; onnx, openvino: "
-            "networks, tables and a driver without torch; torch: torch.export programs and tables."
+            "networks, tables and a driver without torch; torch: the same with torch.export programs."
         ),
     ] = Target.model,
 ) -> None:

@@ -86,7 +86,7 @@ def _jpeg(_: int) -> ClassicalCodec:
     turbo = features.version("libjpeg_turbo")
     version = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
     encode = _pillow_encode("JPEG", subsampling="4:2:0", optimize=True, progressive=True)
-    # By RGB PSNR on Kodak 4:2:0 beats 4:4:4 below 2.6 bpp.
+    # By RGB PSNR 4:2:0 beat 4:4:4 from 0.3 to 2.6 bpp on the four pictures of Kodak that were tried.
     settings = "4:2:0, progressive, optimised Huffman tables, one thread"
     return ClassicalCodec("jpeg", "JPEG", encode, _pillow_decode, range(1, 96), settings, _with_pillow(version))
 

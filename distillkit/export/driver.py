@@ -1,6 +1,6 @@
-"""Codes pictures with exported networks: numpy, a runtime (ONNX Runtime or OpenVINO) and constriction; no torch.
+"""Codes pictures with exported networks: numpy, constriction, and ONNX Runtime, OpenVINO or torch; no distillkit.
 
-This file, with the few of distillkit that it uses, is copied into every export; `code.py` there is its command line.
+This file, with the few of distillkit that it uses, is copied into every export; `run.py` there is its command line.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from ..errors import BitstreamError, DistillkitError
 
 Network = Callable[[np.ndarray], np.ndarray]
 
+FORMAT = "distillkit-export-1"
+MAX_PIXELS = 2**26  #: of an image that is decoded unless told otherwise: 67 megapixels
+
 
 @final
 class ExportedCodec:
@@ -25,25 +28,35 @@ class ExportedCodec:
 
     Args:
         folder: what `distillkit export` wrote.
-        threads: of the runtime.
+        threads: of the runtime; 0 for its own choice.
+        max_pixels: files of larger images are refused before anything is allocated.
 
     Raises:
         DistillkitError: the folder is not an export, or its runtime is not installed.
     """
 
-    def __init__(self, folder: str | Path, threads: int = 0) -> None:
+    def __init__(self, folder: str | Path, threads: int = 0, max_pixels: int = MAX_PIXELS) -> None:
         self.folder = Path(folder)
+        self.max_pixels = max_pixels
         try:
             about = json.loads((self.folder / "codec.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise DistillkitError(f"export {folder}: expected a folder with codec.json: {error}.") from None
+            raise DistillkitError(
+                f"export {folder}: expected a folder with codec.json, got {error}; export the model again."
+            ) from None
+        if about.get("format") != FORMAT:
+            raise DistillkitError(
+                f"export {folder}: expected format {FORMAT}, got {about.get('format')!r}; export the model again."
+            )
         self.about: dict[str, Any] = about
         self.stride: int = about["stride"]
         self.flow: str = about["flow"]
         self._fingerprint = bytes.fromhex(about["fingerprint"])[:8]
         self._run: dict[str, Network] = {}
         for name in about["networks"]:
-            load = _onnx if (self.folder / f"{name}.onnx").exists() else _openvino
+            load = next((load for suffix, load in _LOADERS.items() if (self.folder / f"{name}{suffix}").exists()), None)
+            if load is None:
+                raise DistillkitError(f"export {folder}: expected network {name}, got no such file; export again.")
             self._run[name] = load(self.folder, name, threads)
         with np.load(self.folder / "tables.npz") as file:
             self._tables = {name: file[name] for name in file.files}
@@ -53,7 +66,15 @@ class ExportedCodec:
             self._coders[latent] = TableCoder(cdf, lengths, offsets, latent)
 
     def encode(self, image: np.ndarray) -> bytes:
-        """Return the compressed file of `image`, uint8, shape (H, W, 3), RGB."""
+        """Return the compressed file of `image`, uint8, shape (H, W, 3), RGB.
+
+        Raises:
+            BitstreamError: a side is longer than the file format can say.
+            PairError: a latent is too large to be coded, or no number.
+            ValueError: `image` is not of that type and shape.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise ValueError(f"image: expected uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}.")
         height, width, _ = image.shape
         margins = ((0, -height % self.stride), (0, -width % self.stride), (0, 0))
         padded = np.pad(image, margins, mode="edge").transpose(2, 0, 1)[None]
@@ -74,10 +95,16 @@ class ExportedCodec:
         """Return the image in the compressed file `data`: uint8, shape (H, W, 3), RGB.
 
         Raises:
-            BitstreamError: the file is damaged, another model wrote it, or the networks came out differently here.
+            BitstreamError: the file is damaged, another model wrote it, its image is too large, or it was decoded to
+                something else than was encoded.
         """
         image = read(data)
         image.check_model(self._fingerprint)
+        if image.width * image.height > self.max_pixels:
+            raise BitstreamError(
+                f"compressed file: expected an image of at most {self.max_pixels} pixels, got "
+                f"{image.width}x{image.height}; if you trust the file and have the memory, raise max_pixels."
+            )
         expected = {"factorized": 1, "checkerboard": 3}.get(self.flow, 2)
         if len(image.substreams) != expected:
             raise BitstreamError(
@@ -219,3 +246,23 @@ def _openvino(folder: Path, name: str, threads: int) -> Network:
     options = {"INFERENCE_NUM_THREADS": threads} if threads else {}
     model = openvino.Core().compile_model(folder / f"{name}.xml", "CPU", options)
     return lambda x: model(x)[0].copy()
+
+
+def _program(folder: Path, name: str, threads: int) -> Network:
+    try:
+        import torch
+    except ImportError:
+        raise DistillkitError(f"export {folder}: it runs on torch; `pip install torch`.") from None
+    if threads:
+        torch.set_num_threads(threads)
+    # The guards are the example's sizes where the tracer saw a 1; the networks are for all sizes.
+    network = torch.export.load(folder / f"{name}.pt2").module(check_guards=False)
+
+    def run(x: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return network(torch.from_numpy(x)).numpy()
+
+    return run
+
+
+_LOADERS = {".onnx": _onnx, ".xml": _openvino, ".pt2": _program}

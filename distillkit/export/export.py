@@ -14,6 +14,7 @@ import torch
 from ..adapters import CompressAIAdapter, fingerprint
 from ..errors import DistillkitError, PairError
 from ..model_file import TrainedModel, save_model
+from .driver import FORMAT
 from .networks import export_onnx, export_openvino, export_programs
 from .parts import CodecParts, take_apart
 
@@ -30,8 +31,8 @@ def export_model(model: TrainedModel, to: Target, out: str | Path) -> list[Path]
     Args:
         model: what is exported; `load_model` reads it.
         to: `model`: one safetensors file, for distillkit; `compressai`: a checkpoint (`.pth.tar`) of CompressAI's own
-            architecture; `torch`: a `torch.export` program for each network, with tables; `onnx` and `openvino`: the
-            same for these runtimes, with a driver that needs neither torch nor distillkit.
+            architecture; `onnx` and `openvino`: a network of these runtimes for each part, tables, and a driver that
+            needs neither torch nor distillkit; `torch`: the same with `torch.export` programs, on torch alone.
         out: the file (`model`, `compressai`) or a new or empty folder.
 
     Raises:
@@ -47,8 +48,7 @@ def export_model(model: TrainedModel, to: Target, out: str | Path) -> list[Path]
     try:
         out.mkdir(parents=True, exist_ok=True)
         export = {"torch": export_programs, "onnx": export_onnx, "openvino": export_openvino}[to]
-        paths = [*export(parts, out), *_write_tables(model, parts, to, out)]
-        return paths if to == "torch" else [*paths, *_write_driver(out)]
+        return [*export(parts, out), *_write_tables(model, parts, to, out), *_write_driver(out)]
     except OSError as error:
         raise DistillkitError(f"export {out}: cannot be written: {error.strerror}; choose another place.") from None
 
@@ -66,6 +66,13 @@ def _write_file(model: TrainedModel, to: Target, out: Path) -> Path:
             "CompressAI cannot build it. Export it with `--to model` or `--to onnx`."
         )
     try:
+        type(module).from_state_dict(module.state_dict())  # type: ignore[operator] - all of them have it
+    except RuntimeError:  # it takes some sizes for granted, of ELIC's groups for one
+        raise PairError(
+            f"model of pair {model.pair}: expected sizes that CompressAI's {type(module).__name__}.from_state_dict can "
+            "tell from the weights, got others, which it could not load. Export it with `--to model`."
+        ) from None
+    try:
         out.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"state_dict": module.state_dict()}, out)
     except (OSError, RuntimeError) as error:
@@ -75,7 +82,7 @@ def _write_file(model: TrainedModel, to: Target, out: Path) -> Path:
 
 def _write_tables(model: TrainedModel, parts: CodecParts, to: Target, out: Path) -> list[Path]:
     about = {
-        "format": "distillkit-export-1",
+        "format": FORMAT,
         "pair": model.pair,
         "part": model.part,
         "lmbda": model.lmbda,
