@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 
 import distillkit
-from distillkit.family.plan import Family
-from distillkit.family.run import run_family
+from distillkit.family.plan import Family, plan
 from distillkit.report.page import write_page
 
 from .small_pair import SmallPair
@@ -93,7 +92,12 @@ def trained_family(photographs, tmp_path_factory, trained_plugins) -> Path:
         variants={"control": {}, "feds": {"losses": losses}},
     )
     folder = tmp_path_factory.mktemp("family") / "small"
-    run_family(family, folder, plugins=trained_plugins, observers=list)
+    images = sorted(photographs.iterdir())
+    for job in plan(family, folder):
+        model = distillkit.train(job.recipe, folder / job.name, plugins=trained_plugins)
+        trained = distillkit.load_model(model, trained_plugins)
+        codec = distillkit.ImageCodec(trained.codec, trained.fingerprint)
+        distillkit.evaluate(codec, images, folder / "evaluation" / job.name, trained.lmbda)
     return folder
 
 

@@ -234,7 +234,7 @@ def channels(sides: Sequence[tuple[str, str, Sequence[float]]]) -> Markup:
     """Draw the bits of every latent channel of each codec, each in its own falling order, on a log scale."""
     ordered = [(label, series, sorted(bits, reverse=True)) for label, series, bits in sides]
     highest = max(bits[0] for _, _, bits in ordered)
-    lowest = max(highest / 1e4, 0.7 * min(bits[-1] for _, _, bits in ordered))
+    lowest = max(highest / 1e3, 0.7 * min(bits[-1] for _, _, bits in ordered))
 
     def draw(width: int) -> Markup:
         plot = Plot(width, 260, left=58, right=74)
