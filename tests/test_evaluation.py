@@ -16,7 +16,7 @@ from distillkit.adapters import CodecAdapter, CodecOutput, CompressAIAdapter, fi
 from distillkit.codec.runtime import ImageCodec
 from distillkit.errors import BitstreamError, DataError
 from distillkit.evaluation.complexity import kmac_per_pixel, num_parameters
-from distillkit.evaluation.decode import fresh_decoder
+from distillkit.evaluation.decode import DecodingProcess
 from distillkit.evaluation.estimate import estimated_bpp
 from distillkit.evaluation.evaluate import evaluate, evaluate_model
 from distillkit.evaluation.quality import decibel, ms_ssim, mse01, psnr_db
@@ -206,14 +206,24 @@ def test_a_model_is_decoded_in_a_fresh_process(teacher_file, plugins, paths, tmp
         assert 0 < image.decode_seconds < 60
 
 
-def test_what_goes_wrong_in_the_fresh_process_is_said(teacher_file, plugins, tmp_path, monkeypatch):
-    decode = fresh_decoder(teacher_file, load_model(teacher_file, plugins), plugins)
-    (tmp_path / "a.dk").write_bytes(b"junk")
-    with pytest.raises(BitstreamError, match="compressed file"):
-        list(decode([(tmp_path / "a.dk", tmp_path / "a.png")]))
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(BitstreamError, match="expected it to end with code 0, got 1 .it said nothing"):
-        list(decode([(tmp_path / "a.dk", tmp_path / "a.png")]))
+def test_what_goes_wrong_in_the_process_is_said_and_it_goes_on(teacher_file, plugins, paths, tmp_path, monkeypatch):
+    with DecodingProcess() as process:
+        decode = process.decoder(teacher_file, load_model(teacher_file, plugins), plugins)
+        (tmp_path / "junk.dk").write_bytes(b"junk")
+        with pytest.raises(BitstreamError, match="compressed file"):
+            list(decode([(tmp_path / "junk.dk", tmp_path / "junk.png")]))
+        used = process._process.pid
+        result = evaluate_model(teacher_file, paths[2:], tmp_path / "out", plugins=plugins, process=process)
+        assert result.decoded_in == "fresh"
+        assert process._process.pid == used
+        file = (tmp_path / "out" / "1.dk", tmp_path / "out" / "1.png")
+        half = decode([file, file])
+        assert next(half) > 0
+        half.close()  # left in the middle: answers that are on their way must not reach the next
+        assert process._process is None
+        monkeypatch.setattr(sys, "executable", "/bin/false")
+        with pytest.raises(BitstreamError, match="but it ended with code 1 .it said nothing"):
+            list(decode([file]))
 
 
 def test_a_pair_that_no_module_holds_is_decoded_here(teacher_file, paths, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 import distillkit
 from distillkit.errors import RecipeError, TrainingError
 from distillkit.family.plan import Family, plan
+from distillkit.family.record import record_of
 from distillkit.family.report import summarise
 from distillkit.family.run import run_family, status, status_json
 
@@ -110,6 +111,7 @@ def test_it_runs_stops_and_goes_on(family, tmp_path, plugins):
     again = run_family(whole, tmp_path, **quiet)
     assert status_json(again) == status_json(rows)
     teacher, control, student = summarise(rows)
+    assert summarise(record_of(rows).jobs) == [teacher, control, student]
     costs = [row.results["averages"]["rd_cost"] for row in rows]
     assert teacher.rd_cost == costs[0]
     assert (control.rd_cost, control.spread) == (fmean([costs[1], costs[3]]), stdev([costs[1], costs[3]]))
@@ -150,6 +152,18 @@ def test_a_file_and_the_command(photographs, tmp_path):
     assert [row["state"] for row in json.loads(shown.stdout)] == ["ready", "ready", "waiting"]
     done = runner.invoke(app, [*arguments, "--only", "teacher-*"], catch_exceptions=False)
     assert "1 of 3 jobs done" in done.stdout
+    assert "RD cost on the family's pictures" in done.stdout
+    files = ["--record", str(tmp_path / "kept/mine.json"), "--results", str(tmp_path / "kept/results.md")]
+    runner.invoke(app, [*arguments, "--status", *files], catch_exceptions=False)
+    page = (tmp_path / "kept/results.md").read_text()
+    assert "| 0.013 | teacher | 1 |" in page
+    record = json.loads((tmp_path / "kept/mine.json").read_text())
+    assert [job["job"] for job in record["jobs"]] == ["teacher-0.013"]
+    assert str(tmp_path) not in (tmp_path / "kept/mine.json").read_text()
+    (tmp_path / "kept/results.md").unlink()
+    again = runner.invoke(app, ["family", files[1], *files[2:]], catch_exceptions=False)
+    assert (tmp_path / "kept/results.md").read_text() == page
+    assert "teacher" in again.stdout
     with pytest.raises(distillkit.DistillkitError, match="no such job; the family has teacher-0.013, control"):
         runner.invoke(app, [*arguments, "--only", "foo"], catch_exceptions=False)
     assert [row.state for row in status(loaded, tmp_path / "runs")] == ["done", "ready", "ready"]

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .app import AsJson, app, goes_on_later, show
 
+if TYPE_CHECKING:
+    from ..family.record import Record
+
 
 @app.command()
 def family(
-    file: Annotated[Path, typer.Argument(help="A family (TOML): teacher, student, variants, lambdas, seeds.")],
+    file: Annotated[
+        Path, typer.Argument(help="A family (TOML): teacher, student, variants, lambdas, seeds. Or a record (JSON).")
+    ],
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of the runs.  [default: runs/NAME, from the file's name]", show_default=False),
@@ -23,17 +28,58 @@ def family(
     ] = None,
     budget: Annotated[float | None, typer.Option(help="Stop cleanly after so many hours.", min=0)] = None,
     status: Annotated[bool, typer.Option("--status", help="Only say how far each job is.")] = False,
+    record: Annotated[Path | None, typer.Option(help="Write what was measured to this JSON file, to keep.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Write the tables of results to this markdown file.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train and measure a teacher and variants of its student at several lambdas and seeds, or what is left of that."""
     from ..family import plan, report, run
+    from ..family.record import read_record, record_of
 
-    loaded, folder = plan.Family.load(file), out or Path("runs") / file.stem
-    if status:
-        rows = run.status(loaded, folder)
+    if file.suffix == ".json":
+        measured = read_record(file)
+        as_text = measured.to_json()
     else:
-        with goes_on_later():
-            rows = run.run_family(loaded, folder, only=only or [], budget_hours=budget)
-    show(report.status_table(rows), run.status_json(rows), as_json)
-    if not as_json and any(row.results for row in rows):
-        show(report.results_table(rows), "", as_json)
+        loaded, folder = plan.Family.load(file), out or Path("runs") / file.stem
+        if status:
+            rows = run.status(loaded, folder)
+        else:
+            with goes_on_later():
+                rows = run.run_family(loaded, folder, only=only or [], budget_hours=budget)
+        measured = record_of(rows)
+        as_text = run.status_json(rows)
+        if not as_json:
+            show(report.status_table(rows), "", False)
+    if as_json:
+        print(as_text.rstrip())
+    elif measured.jobs:
+        _show_results(measured)
+    if record is not None:
+        _write(record, measured.to_json())
+    if results is not None:
+        from ..family.results import results_markdown
+
+        _write(results, results_markdown(measured))
+
+
+def _show_results(measured: Record) -> None:
+    from ..evaluation.rd_tables import bd_table
+    from ..family.gains import gains
+    from ..family.report import results_table
+
+    show(results_table(measured.jobs), "", False)
+    found = gains(measured.jobs)
+    for anchor in dict.fromkeys(result.anchor for result in found.results):
+        show(bd_table([result for result in found.results if result.anchor == anchor]), "", False)
+    for why in found.notes:
+        print(f"No BD-rate. {why}")
+
+
+def _write(path: Path, text: str) -> None:
+    from ..errors import DataError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"results {path}: cannot be written: {error.strerror}.") from None

@@ -19,6 +19,9 @@ class DemoSize(StrEnum):
     paper = "paper"
 
 
+Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard.")]
+
+
 @app.command()
 def demo(
     data: Annotated[
@@ -56,16 +59,17 @@ def train(
         Path | None,
         typer.Option(help="Run folder.  [default: runs/NAME, from the recipe's file name]", show_default=False),
     ] = None,
+    tensorboard: Tensorboard = False,
 ) -> None:
     """Carry out a recipe, or what is left of it."""
     from ..recipe import Recipe
 
     loaded = Recipe.load(recipe)
-    _train(loaded, out or Path("runs") / recipe.stem)
+    _train(loaded, out or Path("runs") / recipe.stem, tensorboard)
 
 
 @app.command()
-def resume(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+def resume(run: Annotated[Path, typer.Argument(help="A run folder.")], tensorboard: Tensorboard = False) -> None:
     """Go on with a run that was stopped, from its newest whole checkpoint."""
     from ..errors import TrainingError
     from ..recipe import Recipe
@@ -74,13 +78,18 @@ def resume(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     file = RunFolder(run).recipe_file
     if not file.is_file():
         raise TrainingError(f"run folder {run}: expected a run's folder, but it has no {file.name}; check the path.")
-    _train(Recipe.load(file), run)
+    _train(Recipe.load(file), run, tensorboard)
 
 
-def _train(recipe: Any, folder: Path) -> None:
+def _train(recipe: Any, folder: Path, tensorboard: bool) -> None:
     from ..observers import ProgressDisplay
     from ..trainer import train as run
 
+    observers: list[object] = [ProgressDisplay()]
+    if tensorboard:
+        from ..tensorboard import TensorBoardWriter
+
+        observers.append(TensorBoardWriter())
     with goes_on_later():
-        model = run(recipe, folder, observers=[ProgressDisplay()])
+        model = run(recipe, folder, observers=observers)
     print(f"Trained model: {model}")

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from ..adapters import CodecAdapter
-from ..codec.runtime import ImageCodec
 from ..model_file import load_model
 from ..plugins import Plugins, load_plugins
 from .complexity import kmac_per_pixel, num_parameters
 from .contact_sheet import save_contact_sheet
-from .decode import fresh_decoder
-from .evaluate import evaluate
+from .decode import DecodingProcess
+from .evaluate import evaluate_model
 from .results import Evaluation
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class Comparison:
         title = f"Means over {num_images} held-out picture{'s' * (num_images != 1)}; bpp from file bytes"
         table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("")
-        headings = ("params", "kMAC/pixel", "bpp", "PSNR dB", "MS-SSIM", "encode s", "decode s", "RD cost")
+        headings = ("params", "kMAC/pixel", "bpp", "est. bpp", "PSNR dB", "MS-SSIM", "encode s", "decode s", "RD cost")
         for heading in headings:  # in two lines where that saves width: a terminal may have 80 columns
             table.add_column(heading.replace(" ", "\n").replace("/", "/\n"), justify="right")
         for model in self.models:
@@ -77,6 +76,7 @@ class Comparison:
                     "-" if (value := means[key]) is None else f"{value:.{digits}f}"
                     for key, digits in (
                         ("rate_bpp", 3),
+                        ("estimated_bpp", 3),
                         ("psnr_db", 2),
                         ("ms_ssim", 4),
                         ("encode_seconds", 3),
@@ -124,15 +124,16 @@ def compare(
     """
     plugins = plugins or load_plugins()
     rows = []
-    for name, path in models.items():
-        if on_model is not None:
-            on_model(name)
-        model = load_model(path, plugins)
-        codec: CodecAdapter = model.codec
-        decoder = fresh_decoder(Path(path), model, plugins)
-        coder = ImageCodec(codec, model.fingerprint)
-        evaluation = evaluate(coder, images, folder / name, model.lmbda, decoder=decoder)
-        rows.append(ComparedModel(name, Path(path), num_parameters(codec.module), kmac_per_pixel(codec), evaluation))
+    with DecodingProcess() as process:
+        for name, path in models.items():
+            if on_model is not None:
+                on_model(name)
+            model = load_model(path, plugins)
+            codec: CodecAdapter = model.codec
+            evaluation = evaluate_model(path, images, folder / name, plugins=plugins, process=process)
+            rows.append(
+                ComparedModel(name, Path(path), num_parameters(codec.module), kmac_per_pixel(codec), evaluation)
+            )
     comparison = Comparison(tuple(rows), folder)
     (folder / "comparison.json").write_text(comparison.to_json(), encoding="utf-8")
     save_contact_sheet(images, {row.name: row.evaluation for row in rows}, folder, folder / "comparison.png")

@@ -26,6 +26,7 @@ _KEYS = {
     "lmbda": ("lambda", "lmbda"),
     "encode_seconds": ("encoding_time", "encode_seconds"),
     "decode_seconds": ("decoding_time", "decode_seconds"),
+    "rd_cost": ("rd_cost",),
 }
 
 
@@ -41,6 +42,7 @@ class RDPoint:
         lmbda: the trade-off that the model was trained for, or None.
         encode_seconds: per picture, or None.
         decode_seconds: per picture, or None.
+        rd_cost: lmbda * 255^2 * MSE + bpp, or None.
     """
 
     rate_bpp: float
@@ -49,6 +51,7 @@ class RDPoint:
     lmbda: float | None = None
     encode_seconds: float | None = None
     decode_seconds: float | None = None
+    rd_cost: float | None = None
 
     @property
     def ms_ssim_db(self) -> float | None:
@@ -211,7 +214,7 @@ def _all_finite(values: Sequence[float | None]) -> bool:
 
 
 def _result_point(row: Mapping[str, Any], lmbda: float | None) -> RDPoint:
-    keys = ("rate_bpp", "psnr_db", "ms_ssim", "encode_seconds", "decode_seconds")
+    keys = ("rate_bpp", "psnr_db", "ms_ssim", "encode_seconds", "decode_seconds", "rd_cost")
     return RDPoint(**{key: row.get(key) for key in keys}, lmbda=lmbda)  # type: ignore[arg-type]
 
 

@@ -3,7 +3,7 @@
 What encoding leaves in memory (tables, caches, the picture itself) cannot help a decoder that starts from nothing. One
 process serves a whole set of pictures; it times its work itself, so that starting it is no part of the figures.
 
-This module is both sides: `python -m distillkit.evaluation.decode` is the process that `fresh_decoder` starts.
+This module is both sides: `python -m distillkit.evaluation.decode` is the process that `DecodingProcess` starts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import IO, Any, final
 
 import torch
 from PIL import Image
@@ -49,78 +49,115 @@ def decoder_of(codec: ImageCodec) -> Decoder:
     return decode
 
 
-def fresh_decoder(path: Path, model: TrainedModel, plugins: Plugins) -> Decoder | None:
-    """Return a decoder that starts a process for each set of files, or None where one could not build the model.
+@final
+class DecodingProcess:
+    """A process that decodes, started at the first need and ended by `close`; it may serve several models in turn."""
 
-    That is so where its pair was handed to `load_plugins` as an object that no module holds.
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._errors: IO[bytes] | None = None
 
-    Args:
-        path: the model's file, or its run folder.
-        model: what is in it.
-        plugins: where its pair is registered.
-    """
-    modules = {}
-    for info in plugins.plugins:
-        if info.distribution is None:
-            plugin = plugins.manager.get_plugin(info.name)
-            if inspect.ismodule(plugin) and plugin.__name__ != "__main__":
-                modules[info.name] = plugin.__name__
-            elif model.pair.startswith(f"{info.name}."):
-                return None
+    def __enter__(self) -> DecodingProcess:
+        """Return itself."""
+        return self
 
-    def decode(files: Sequence[tuple[Path, Path]]) -> Iterator[float]:
-        job = {
-            "model": str(path.resolve()),
-            "plugins": modules,
-            "num_threads": torch.get_num_threads(),  # the same entropy parameters need the same number of threads
-            "files": [[str(each.resolve()) for each in pair] for pair in files],
-        }
-        # -P: what lies in the working folder is not imported unless it was here
-        command = [sys.executable, "-P", "-m", "distillkit.evaluation.decode"]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(os.path.abspath(each) for each in sys.path)}
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
-        with (
-            tempfile.TemporaryFile() as errors,
-            subprocess.Popen(command, env=environment, stderr=errors, **pipes) as process,
-        ):
-            assert process.stdin is not None
-            assert process.stdout is not None
+    def __exit__(self, *_: object) -> None:
+        """End the process."""
+        self.close()
+
+    def decoder(self, path: Path, model: TrainedModel, plugins: Plugins) -> Decoder | None:
+        """Return a decoder that works in the process, or None where the process could not build the model.
+
+        That is so where its pair was handed to `load_plugins` as an object that no module holds.
+
+        Args:
+            path: the model's file, or its run folder.
+            model: what is in it.
+            plugins: where its pair is registered.
+        """
+        modules = {}
+        for info in plugins.plugins:
+            if info.distribution is None:
+                plugin = plugins.manager.get_plugin(info.name)
+                if inspect.ismodule(plugin) and plugin.__name__ != "__main__":
+                    modules[info.name] = plugin.__name__
+                elif model.pair.startswith(f"{info.name}."):
+                    return None
+
+        def decode(files: Sequence[tuple[Path, Path]]) -> Iterator[float]:
+            job = {
+                "model": str(path.resolve()),
+                "plugins": modules,
+                "path": [os.path.abspath(each) for each in sys.path],
+                "num_threads": torch.get_num_threads(),  # the same entropy parameters need the same number of threads
+                "files": [[str(each.resolve()) for each in pair] for pair in files],
+            }
+            done = False
             try:
-                with suppress(BrokenPipeError):  # it ended at once: its code is looked at below
-                    process.stdin.write(json.dumps(job))
-                    process.stdin.close()
-                for line in process.stdout:
-                    answer = json.loads(line)
+                for answer in self._ask(job, len(files), path):
                     if isinstance(answer, dict):
+                        done = True
                         raise BitstreamError(answer["error"])
                     yield answer
-                code = process.wait()
+                done = True
             finally:
-                process.kill()  # nothing, where it has ended
-            if code != 0:
+                if not done:
+                    self.close()  # left in the middle: what it answers later would be taken for something else
+
+        return decode
+
+    def close(self) -> None:
+        """End the process; the next files start another."""
+        if self._process is not None and self._errors is not None:
+            self._process.kill()
+            with suppress(BrokenPipeError):
+                self._process.communicate()
+            self._errors.close()
+            self._process = self._errors = None
+
+    def _ask(self, job: dict[str, Any], num_answers: int, path: Path) -> Iterator[Any]:
+        if self._process is None:
+            # -P: what lies in the working folder is not imported unless it was here
+            command = [sys.executable, "-P", "-m", "distillkit.evaluation.decode"]
+            environment = os.environ | {"PYTHONPATH": os.pathsep.join(job["path"])}
+            self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+            self._process = subprocess.Popen(command, env=environment, stderr=self._errors, **pipes)
+        process, errors = self._process, self._errors
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert errors is not None
+        with suppress(BrokenPipeError):  # it ended at once: its code is looked at below
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()
+        for _ in range(num_answers):
+            line = process.stdout.readline()
+            if not line:
+                code = process.wait()
                 errors.seek(0)
                 last = errors.read().decode(errors="replace").strip().rpartition("\n")[2] or "it said nothing"
                 raise BitstreamError(
-                    f"decoding in a fresh process, model {path}: expected it to end with code 0, got {code} ({last}). "
-                    "Decode one of the files with `distillkit.load_model` and `ImageCodec.decode` to see why."
+                    f"decoding in a fresh process, model {path}: expected an answer for every file, but it ended with "
+                    f"code {code} ({last}). Decode a file with `ImageCodec.decode` to see why."
                 )
-
-    return decode
+            yield json.loads(line)
 
 
 def main() -> None:
-    """Do the job that standard input describes; answer with one line a picture, or with an error."""
+    """Do the jobs that standard input describes, one a line; answer with one line a picture, or with an error."""
     answers, sys.stdout = sys.stdout, sys.stderr  # what a plugin prints is no answer
-    job = json.load(sys.stdin)
-    torch.set_num_threads(job["num_threads"])
-    try:
-        plugins = load_plugins(**{name: import_module(module) for name, module in job["plugins"].items()})
-        model = load_model(job["model"], plugins)
-        decode = decoder_of(ImageCodec(model.codec, model.fingerprint))
-        for seconds in decode([(Path(file), Path(picture)) for file, picture in job["files"]]):
-            print(json.dumps(seconds), file=answers, flush=True)
-    except DistillkitError as error:
-        print(json.dumps({"error": str(error)}), file=answers, flush=True)
+    for line in sys.stdin:
+        job = json.loads(line)
+        sys.path[:] = job["path"]
+        torch.set_num_threads(job["num_threads"])
+        try:
+            plugins = load_plugins(**{name: import_module(module) for name, module in job["plugins"].items()})
+            model = load_model(job["model"], plugins)
+            decode = decoder_of(ImageCodec(model.codec, model.fingerprint))
+            for seconds in decode([(Path(file), Path(picture)) for file, picture in job["files"]]):
+                print(json.dumps(seconds), file=answers, flush=True)
+        except DistillkitError as error:
+            print(json.dumps({"error": str(error)}), file=answers, flush=True)
 
 
 if __name__ == "__main__":

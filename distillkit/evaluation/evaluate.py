@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
@@ -16,7 +17,7 @@ from ..errors import DataError
 from ..images import read_image
 from ..model_file import load_model
 from ..plugins import Plugins, load_plugins
-from .decode import Decoder, decoder_of, fresh_decoder
+from .decode import Decoder, DecodingProcess, decoder_of
 from .estimate import estimated_bpp
 from .quality import decibel, ms_ssim, mse01, psnr_db
 from .results import Evaluation, ImageResult
@@ -29,6 +30,7 @@ def evaluate_model(
     *,
     plugins: Plugins | None = None,
     on_image: Callable[[ImageResult], None] | None = None,
+    process: DecodingProcess | None = None,
 ) -> Evaluation:
     """Measure a trained model: as `evaluate`, but what it compresses is decoded in a fresh process.
 
@@ -38,6 +40,7 @@ def evaluate_model(
         out: folder for the files; made if it does not exist.
         plugins: where the model's pair is registered; by default the installed plugins.
         on_image: called with each result as soon as it is there.
+        process: where it is decoded; by default one for this call, but starting one takes seconds.
 
     Raises:
         DistillkitError: the model or a picture cannot be used, or a file does not decode.
@@ -45,7 +48,9 @@ def evaluate_model(
     plugins = plugins or load_plugins()
     loaded = load_model(model, plugins)
     codec = ImageCodec(loaded.codec, loaded.fingerprint)
-    return evaluate(codec, paths, out, loaded.lmbda, on_image, decoder=fresh_decoder(Path(model), loaded, plugins))
+    with nullcontext(process) if process else DecodingProcess() as decoding:
+        decoder = decoding.decoder(Path(model), loaded, plugins)
+        return evaluate(codec, paths, out, loaded.lmbda, on_image, decoder=decoder)
 
 
 def evaluate(
@@ -77,7 +82,7 @@ def evaluate(
     """
     if not paths:
         raise DataError("evaluation: expected at least one picture, got none; check the folder of test images.")
-    names = _output_names(paths)
+    names = output_names(paths)
     originals = {path.resolve() for path in paths}
     for name in names:
         if (out / f"{name}.png").resolve() in originals:
@@ -100,7 +105,7 @@ def evaluate(
         fingerprint=codec.fingerprint,
         lmbda=lmbda,
         images=tuple(results),
-        name=out.name,
+        name=out.resolve().name,
         decoded_in="same" if decoder is None else "fresh",
         environment=environment(),
     )
@@ -112,7 +117,7 @@ def evaluate(
 def environment() -> dict[str, str | int]:
     """Return on what is measured: versions, processor, threads."""
     return {
-        "distillkit": f"distillkit {metadata.version('distillkit-lic')}",
+        "distillkit": metadata.version("distillkit-lic"),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -161,7 +166,7 @@ def _measure(
     )
 
 
-def _output_names(paths: Sequence[Path]) -> list[str]:
+def output_names(paths: Sequence[Path]) -> list[str]:
     """Return a name for each path: its place under their common folder, without suffix, numbered where taken."""
     absolute = [Path(os.path.abspath(path)) for path in paths]
     root = os.path.commonpath([path.parent for path in absolute])

@@ -99,7 +99,7 @@ class Evaluation:
         """
         averages = self.averages
         values = {name: averages[key] for name, key in _COMPRESSAI.items()}
-        about = [str(self.environment.get("distillkit", "distillkit")), f"model {self.fingerprint[:16]}"]
+        about = [f"distillkit {self.environment.get('distillkit', '')}".strip(), f"model {self.fingerprint[:16]}"]
         if self.lmbda is not None:
             about.append(f"lambda {self.lmbda:g}")
         content = {

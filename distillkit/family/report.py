@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import final
+from typing import Any, final
 
 from rich import box
 from rich.table import Table
 
 from .plan import CONTROL
+from .record import MeasuredJob, measured_job
 from .run import JobStatus
 
 
@@ -40,13 +41,14 @@ class VariantResult:
     against_control: float | None
 
 
-def summarise(rows: Sequence[JobStatus]) -> list[VariantResult]:
+def summarise(jobs: Sequence[MeasuredJob | JobStatus]) -> list[VariantResult]:
     """Return a line for each variant and lambda of which something was measured, in the family's order."""
-    measured: dict[tuple[float, str], dict[int, dict[str, float]]] = {}
-    for row in rows:
-        if row.results:
-            key = (row.job.lmbda, row.job.variant)
-            measured.setdefault(key, {})[row.job.seed] = row.results["averages"]
+    measured: dict[tuple[float, str], dict[int, Mapping[str, Any]]] = {}
+    for row in jobs:
+        job = measured_job(row, row.results) if isinstance(row, JobStatus) and row.results else row
+        if isinstance(job, JobStatus):
+            continue
+        measured.setdefault((job.lmbda, job.variant), {})[job.seed] = job.averages
     results = []
     for (lmbda, variant), seeds in measured.items():
         costs = [averages["rd_cost"] for averages in seeds.values()]
@@ -62,14 +64,14 @@ def summarise(rows: Sequence[JobStatus]) -> list[VariantResult]:
     return results
 
 
-def results_table(rows: Sequence[JobStatus]) -> Table:
+def results_table(jobs: Sequence[MeasuredJob]) -> Table:
     """Return mean and spread over seeds of every variant, beside the control."""
     table = Table(title="RD cost on the family's pictures, from file bytes", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("lambda")
     table.add_column("variant")
     for heading in ("seeds", "bpp", "PSNR dB", "RD cost", "spread", "against control"):
         table.add_column(heading, justify="right")
-    for line in summarise(rows):
+    for line in summarise(jobs):
         table.add_row(
             f"{line.lmbda:g}",
             line.variant,

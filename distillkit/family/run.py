@@ -11,6 +11,7 @@ from typing import Any, Literal, final
 
 from ..checkpoint import list_checkpoints
 from ..errors import RecipeError
+from ..evaluation.decode import DecodingProcess
 from ..evaluation.evaluate import evaluate_model
 from ..hookspecs import hookimpl
 from ..images import check_images, list_images
@@ -95,24 +96,21 @@ def run_family(
     for job in jobs:
         job.recipe.resolve(plugins)
     deadline = _Deadline(monotonic() + 3600 * budget_hours if budget_hours is not None else float("inf"))
-    for job in chosen:
-        run = RunFolder(folder / job.name)
-        if run.model.exists():
-            run.check_same(job.recipe.resolve(plugins), paths_too=False)
-        else:
-            if missing := [name for name in job.needs if not RunFolder(folder / name).model.exists()]:
-                raise RecipeError(
-                    f"family, job {job.name}: it needs {', '.join(missing)}, which is not done in {folder}. Run that "
-                    "first, or copy its run folder here."
-                )
-            try:
-                train(job.recipe, run.path, plugins=plugins, observers=[deadline, *observers()])
-            except _OutOfTimeError:
+    with DecodingProcess() as process:
+        for job in chosen:
+            run = RunFolder(folder / job.name)
+            if run.model.exists():
+                run.check_same(job.recipe.resolve(plugins), paths_too=False)
+            else:
+                _check_needs(job, folder)
+                try:
+                    train(job.recipe, run.path, plugins=plugins, observers=[deadline, *observers()])
+                except _OutOfTimeError:
+                    break
+            if not _results(folder, job).exists():
+                evaluate_model(run.model, images, _results(folder, job).parent, plugins=plugins, process=process)
+            if monotonic() > deadline.moment:
                 break
-        if not _results(folder, job).exists():
-            evaluate_model(run.model, images, _results(folder, job).parent, plugins=plugins)
-        if monotonic() > deadline.moment:
-            break
     return status(family, folder)
 
 
@@ -150,6 +148,14 @@ def status_json(rows: Sequence[JobStatus]) -> str:
         for row in rows
     ]
     return json.dumps(content, indent=2) + "\n"
+
+
+def _check_needs(job: Job, folder: Path) -> None:
+    if missing := [name for name in job.needs if not RunFolder(folder / name).model.exists()]:
+        raise RecipeError(
+            f"family, job {job.name}: it needs {', '.join(missing)}, which is not done in {folder}. Run that first, or "
+            "copy its run folder here."
+        )
 
 
 def _results(folder: Path, job: Job) -> Path:

@@ -1,0 +1,96 @@
+"""What each variant of a family gains in rate over the control, and lacks against the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import final
+
+from ..evaluation.bd import MIN_POINTS, BDRefusedError, BDResult, bd_rate
+from ..evaluation.curve import RDCurve, RDPoint
+from .plan import CONTROL
+from .record import MeasuredJob
+
+TEACHER = "teacher"
+
+
+@final
+@dataclass(frozen=True)
+class Gains:
+    """BD-rates over the lambdas and seeds that both sides have.
+
+    Attributes:
+        results: of every variant against the control, then of every variant against the teacher.
+        notes: why other figures are not there, a sentence each.
+    """
+
+    results: tuple[BDResult, ...]
+    notes: tuple[str, ...]
+
+
+def gains(jobs: Sequence[MeasuredJob]) -> Gains:
+    """Return the BD-rates of a family's variants; rate and PSNR are means over seeds at each lambda.
+
+    The intervals are over pictures: how the figure would change with other pictures of the kind, not with other seeds.
+    """
+    results: list[BDResult] = []
+    too_few: list[str] = []
+    refused: list[str] = []
+    variants = list(dict.fromkeys(job.variant for job in jobs))
+    for anchor in (CONTROL, TEACHER):
+        for variant in variants:
+            if variant in (anchor, TEACHER) or anchor not in variants:
+                continue
+            pairs = list(_pairs(jobs, anchor, variant))
+            if len(pairs) < MIN_POINTS:
+                too_few.append(variant)
+                continue
+            reference, test = (_curve(name, [pair[i] for pair in pairs]) for i, name in enumerate((anchor, variant)))
+            try:
+                results.append(bd_rate(reference, test))
+            except BDRefusedError as error:
+                refused.append(str(error))
+    if too_few:
+        names = ", ".join(dict.fromkeys(too_few))
+        refused.append(f"Of {names}: fewer than {MIN_POINTS} lambdas; compare RD costs at equal lambda.")
+    return Gains(tuple(results), tuple(refused))
+
+
+def _pairs(
+    jobs: Iterable[MeasuredJob], anchor: str, variant: str
+) -> Iterable[tuple[list[MeasuredJob], list[MeasuredJob]]]:
+    """Yield the runs of both at each lambda that both have; of equal seeds, unless the anchor is the teacher."""
+    runs: dict[tuple[float, str], dict[int, MeasuredJob]] = {}
+    for job in jobs:
+        runs.setdefault((job.lmbda, job.variant), {})[job.seed] = job
+    for lmbda in dict.fromkeys(lmbda for lmbda, _ in runs):
+        own, other = runs.get((lmbda, variant), {}), runs.get((lmbda, anchor), {})
+        both = sorted(own.keys() & other.keys())
+        if anchor == TEACHER and own and other:
+            yield list(other.values()), list(own.values())
+        elif both:
+            yield [other[seed] for seed in both], [own[seed] for seed in both]
+
+
+def _curve(name: str, groups: Sequence[Sequence[MeasuredJob]]) -> RDCurve:
+    points = [_point([_figures(job) for job in group], group[0].lmbda) for group in groups]
+    pictures = list(groups[0][0].images) if groups else []
+    per_image = {
+        picture: tuple(_point([job.images[picture] for job in group], group[0].lmbda) for group in groups)
+        for picture in pictures
+        if all(picture in job.images for group in groups for job in group)
+    }
+    seeds = ", ".join(f"{len(group)} at lambda {group[0].lmbda:g}" for group in groups)
+    return RDCurve(name, tuple(points), per_image, f"runs: {seeds}")
+
+
+def _figures(job: MeasuredJob) -> tuple[float, float]:
+    rate, psnr = job.averages["rate_bpp"], job.averages["psnr_db"]
+    assert rate is not None
+    assert psnr is not None
+    return rate, psnr
+
+
+def _point(figures: Sequence[tuple[float, float]], lmbda: float) -> RDPoint:
+    return RDPoint(fmean(rate for rate, _ in figures), fmean(psnr for _, psnr in figures), lmbda=lmbda)

@@ -1,0 +1,145 @@
+"""What a family measured, small enough to be kept in a repository: `docs/results.md` and the like are made from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from ..errors import DataError
+from ..recipe import Recipe
+from .run import JobStatus
+
+FORMAT = "distillkit-family-1"
+
+
+@final
+@dataclass(frozen=True)
+class MeasuredJob:
+    """One run of which the model was measured.
+
+    Attributes:
+        job: name of the run.
+        variant: `teacher`, or the student's variant.
+        lmbda: of the run.
+        seed: of the run.
+        num_steps: of the run.
+        averages: as in `Evaluation.averages`.
+        images: picture -> (bits per pixel, PSNR in dB).
+    """
+
+    job: str
+    variant: str
+    lmbda: float
+    seed: int
+    num_steps: int
+    averages: Mapping[str, float | None]
+    images: Mapping[str, tuple[float, float]]
+
+
+@final
+@dataclass(frozen=True)
+class Record:
+    """What a family measured, and how its runs were trained.
+
+    Attributes:
+        jobs: in the family's order.
+        variants: name -> the part of its recipe that matters to the result; no paths.
+        environments: on what was measured: one entry for each that differs.
+    """
+
+    jobs: tuple[MeasuredJob, ...]
+    variants: Mapping[str, Mapping[str, Any]]
+    environments: tuple[Mapping[str, Any], ...]
+
+    def to_json(self) -> str:
+        """Return JSON with one job a line; figures have six digits."""
+        jobs = [
+            {
+                "job": job.job,
+                "variant": job.variant,
+                "lmbda": job.lmbda,
+                "seed": job.seed,
+                "num_steps": job.num_steps,
+                "averages": {key: _short(value) for key, value in job.averages.items()},
+                "images": [[name, *map(_short, figures)] for name, figures in job.images.items()],
+            }
+            for job in self.jobs
+        ]
+        lines = ",\n  ".join(json.dumps(job) for job in jobs)
+        variants = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(about)}" for name, about in self.variants.items())
+        return (
+            f'{{"format": "{FORMAT}",\n "environments": {json.dumps(list(self.environments))},\n'
+            f' "variants": {{\n  {variants}}},\n "jobs": [\n  {lines}]}}\n'
+        )
+
+
+def record_of(rows: Sequence[JobStatus]) -> Record:
+    """Return what was measured of a family, whether or not all of it is done."""
+    environments: list[Mapping[str, Any]] = []
+    variants: dict[str, Mapping[str, Any]] = {}
+    jobs = []
+    for row in rows:
+        if row.results is None:
+            continue
+        environment = row.results.get("environment", {})
+        if environment and environment not in environments:
+            environments.append(environment)
+        variants.setdefault(row.job.variant, _essentials(row.job.recipe))
+        jobs.append(measured_job(row, row.results))
+    return Record(tuple(jobs), variants, tuple(environments))
+
+
+def measured_job(row: JobStatus, results: Mapping[str, Any]) -> MeasuredJob:
+    """Return a job with what was measured on it, as `Evaluation.to_json` holds it."""
+    return MeasuredJob(
+        job=row.job.name,
+        variant=row.job.variant,
+        lmbda=row.job.lmbda,
+        seed=row.job.seed,
+        num_steps=row.job.recipe.num_steps,
+        averages=results["averages"],
+        images={image["name"]: (image["rate_bpp"], image["psnr_db"]) for image in results["images"]},
+    )
+
+
+def read_record(path: str | Path) -> Record:
+    """Read what `Record.to_json` wrote.
+
+    Raises:
+        DataError: the file cannot be read, or is no record.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"record {path}: cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise DataError(f"record {path}: expected JSON, got {error}.") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DataError(
+            f"record {path}: expected format {FORMAT}; `distillkit family FAMILY --record FILE` writes one."
+        )
+    jobs = tuple(
+        MeasuredJob(**job | {"images": {name: (rate, psnr) for name, rate, psnr in job["images"]}})
+        for job in content["jobs"]
+    )
+    return Record(jobs, content["variants"], tuple(content["environments"]))
+
+
+def _essentials(recipe: Recipe) -> dict[str, Any]:
+    values = json.loads(recipe.model_dump_json(exclude_none=True))
+    start = values["initial_weights"]
+    return {
+        "pair": values["pair"],
+        "losses": values["losses"],
+        "schedule": values["schedule"],
+        "optimizer": values["optimizer"],
+        "batch": f"{values['data']['batch_size']} of {values['data']['crop']}x{values['data']['crop']}",
+        "initial_weights": start if start in ("random", "teacher") else "the lambda before",
+    }
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")

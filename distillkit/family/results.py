@@ -1,0 +1,87 @@
+"""A family's results as a page of markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from ..evaluation.bd import BDResult
+from .gains import gains
+from .record import Record
+from .report import summarise
+
+
+def results_markdown(record: Record) -> str:
+    """Return tables of all that was measured: RD cost at each lambda, BD-rates, and what each variant is."""
+    num_images = len(record.jobs[0].images) if record.jobs else 0
+    measured = "; ".join(", ".join(f"{key} {value}" for key, value in each.items()) for each in record.environments)
+    parts = [
+        f"Means over {num_images} pictures, then over seeds; bpp from file bytes. Spread: standard deviation of the RD "
+        "cost over seeds. Against control: RD cost over the seeds that both have."
+        + f" Measured on: {measured}."
+        * bool(measured),
+        _costs(record),
+    ]
+    found = gains(record.jobs)
+    if found.results:
+        parts += [
+            "BD-rate on PSNR (PCHIP; Akima and cubic beside it); below zero: less rate than the anchor. Interval: "
+            f"95 %, bootstrap over pictures, not over seeds. Computed by {found.results[0].version}.",
+            _table(
+                ("variant", "anchor", "BD-rate", "interval", "Akima", "cubic", "BD-PSNR", "overlap", "lambdas"),
+                map(_bd_row, found.results),
+                left=2,
+            ),
+        ]
+    if found.notes:
+        parts.append("No BD-rate:\n\n" + "\n".join(f"- {why}" for why in found.notes))
+    parts.append(_recipes(record))
+    return "\n\n".join(parts) + "\n"
+
+
+def _costs(record: Record) -> str:
+    rows = [
+        (
+            f"{line.lmbda:g}",
+            line.variant,
+            str(line.num_seeds),
+            f"{line.rate_bpp:.3f}",
+            f"{line.psnr_db:.2f}",
+            f"{line.rd_cost:.3f}",
+            "-" if line.spread is None else f"{line.spread:.3f}",
+            "-" if line.against_control is None else f"{line.against_control:+.1%}",
+        )
+        for line in summarise(record.jobs)
+    ]
+    headings = ("lambda", "variant", "seeds", "bpp", "PSNR dB", "RD cost", "spread", "against control")
+    return _table(headings, rows, left=2)
+
+
+def _bd_row(result: BDResult) -> tuple[str, ...]:
+    return (
+        result.test,
+        result.anchor,
+        f"{result.rate_percent:+.2f} %",
+        "-" if result.interval is None else " to ".join(f"{bound:+.2f}" for bound in result.interval),
+        *(f"{result.others[each]:+.2f} %" for each in ("akima", "cubic")),
+        "-" if result.psnr_db is None else f"{result.psnr_db:+.3f} dB",
+        f"{result.overlap:.0%}",
+        ", ".join(f"{lmbda:g}" for lmbda in result.test_lmbdas),
+    )
+
+
+def _recipes(record: Record) -> str:
+    rows = []
+    for name, about in record.variants.items():
+        runs = [job for job in record.jobs if job.variant == name]
+        steps = ", ".join(str(each) for each in dict.fromkeys(job.num_steps for job in runs))
+        losses = about["losses"]
+        options = "; ".join(f"{loss} {json.dumps(each)}" if each else loss for loss, each in losses.items()) or "none"
+        rows.append((name, options, about["schedule"]["name"], about["initial_weights"], steps))
+    return _table(("variant", "losses", "schedule", "begins with", "steps"), rows, left=5)
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:
+    """Return a table; the first `left` columns hold words, the others figures."""
+    line = "|".join("---" if index < left else "---:" for index in range(len(headings)))
+    return "\n".join([f"| {' | '.join(headings)} |", f"|{line}|", *(f"| {' | '.join(row)} |" for row in rows)])
