@@ -8,8 +8,8 @@ from typing import final
 
 from ..errors import DistillkitError
 from ..evaluation.complexity import kmac_per_pixel, num_parameters, parameters_by_part
-from ..model_file import TrainedModel, load_model
 from ..family.gains import TEACHER
+from ..model_file import TrainedModel, load_model
 from ..plugins import Plugins
 from .runs import Runs
 

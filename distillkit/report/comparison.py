@@ -126,8 +126,8 @@ def _against(runs: Runs, other: str, figures: Gains) -> Against | None:
     lmbdas = sorted(set.intersection(*sides))
     why = " ".join(figures.notes)
     if len(lmbdas) < MIN_POINTS:
-        verb = "is" if len(lmbdas) == 1 else "are"
-        why = f"A BD-rate needs {MIN_POINTS} lambdas that both have; there {verb} {', '.join(map('{:g}'.format, lmbdas))}."
+        verb, names = "is" if len(lmbdas) == 1 else "are", ", ".join(f"{lmbda:g}" for lmbda in lmbdas)
+        why = f"A BD-rate needs {MIN_POINTS} lambdas that both have; there {verb} {names}."
     return Against(other, None, cost, why)
 
 
