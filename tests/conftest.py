@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import distillkit
-from distillkit.family.plan import Family
-from distillkit.family.run import run_family
+from distillkit.family.plan import Family, plan
 from distillkit.pytest_plugin import draw_photographs
 from distillkit.report.page import write_page
 
@@ -86,7 +85,12 @@ def trained_family(photographs, tmp_path_factory, trained_plugins) -> Path:
         variants={"control": {}, "feds": {"losses": losses}},
     )
     folder = tmp_path_factory.mktemp("family") / "small"
-    run_family(family, folder, plugins=trained_plugins, observers=list)
+    images = sorted(photographs.iterdir())
+    for job in plan(family, folder):
+        model = distillkit.train(job.recipe, folder / job.name, plugins=trained_plugins)
+        trained = distillkit.load_model(model, trained_plugins)
+        codec = distillkit.ImageCodec(trained.codec, trained.fingerprint)
+        distillkit.evaluate(codec, images, folder / "evaluation" / job.name, trained.lmbda)
     return folder
 
 

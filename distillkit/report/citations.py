@@ -12,12 +12,14 @@ from typing import final
 
 from .. import initialise
 from ..codec import coder
+from ..evaluation.bd import bd_rate
 from ..evaluation.quality import ms_ssim
 from ..losses import rate_distortion
 from ..optimizers import build_optimizer
 from ..plugins import Plugins
 from ..recipe import Recipe
 
+_LETTERS = {r"{\'e}": "é", r"{\o}": "ø", r"{\"a}": "ä"}
 _FILE = Path(__file__).with_name("bibliography.bib")
 
 
@@ -39,7 +41,9 @@ class Reference:
     def field(self, name: str) -> str:
         """Return a field of the entry as plain text, or an empty string."""
         found = re.search(rf"^\s*{name}\s*=\s*[{{\"](.*)[}}\"],?\s*$", self.bibtex, re.MULTILINE | re.IGNORECASE)
-        text = found.group(1).replace(r"{\'e}", "é") if found else ""
+        text = found.group(1) if found else ""
+        for letter, written in _LETTERS.items():
+            text = text.replace(letter, written)
         return re.sub(r"[{}]", "", text)
 
 
@@ -73,7 +77,7 @@ def _sources(plugins: Plugins, recipes: list[Recipe]) -> tuple[dict[str, str], d
         core["initial weights"] = initialise
     if not recipes or any(recipe.optimizer.name == "soap" for recipe in recipes):
         core["optimiser"] = build_optimizer
-    core |= {"rate-distortion loss": rate_distortion, "MS-SSIM": ms_ssim, "entropy coder": coder}
+    core |= {"rate-distortion loss": rate_distortion, "BD-rate": bd_rate, "MS-SSIM": ms_ssim, "entropy coder": coder}
     texts, entries = {}, dict(_known())
     for name, component in {**chosen, **core}.items():
         own = _entries(getattr(component, "bibtex", ""))
@@ -93,7 +97,7 @@ def _cited(text: str, entries: dict[str, str]) -> list[str]:
     plain, places = text.lower(), dict[str, int]()
     for key, entry in entries.items():
         reference = Reference(key, entry, ())
-        names = [reference.field("title").lower(), key.lower()]
+        names = [reference.field("title").lower(), key.lower(), reference.field("number").lower()]
         if number := reference.field("eprint"):
             names.append(f"arxiv {number}")
         if found := [plain.index(name) for name in names if name and name in plain]:

@@ -8,9 +8,10 @@ from typing import final
 
 from ..errors import DistillkitError
 from ..evaluation.complexity import kmac_per_pixel, num_parameters, parameters_by_part
+from ..family.gains import TEACHER
 from ..model_file import TrainedModel, load_model
 from ..plugins import Plugins
-from .runs import TEACHER, Runs
+from .runs import Runs
 
 
 @final

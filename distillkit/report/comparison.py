@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
-from typing import Any, final
+from typing import final
 
 from markupsafe import Markup
 
-from ..errors import DataError
-from ..evaluation.bd import MIN_POINTS, BDResult, bd_rate
-from ..evaluation.curve import RDCurve, curve_from_results
+from ..evaluation.bd import MIN_POINTS, BDResult
+from ..family.gains import TEACHER, Gains, gains
 from ..family.plan import CONTROL
-from ..family.report import VariantResult
+from ..family.report import VariantResult, summarise
 from . import plots
 from .codecs import Codecs
-from .headline import Difference, cost_difference, results, time_cut
-from .runs import TEACHER, Run, Runs
+from .headline import Difference, cost_difference, measured, time_cut
+from .runs import Runs
 
 
 @final
@@ -92,8 +89,10 @@ def series_names(runs: Runs) -> dict[str, str]:
 
 def compare_variants(runs: Runs, codecs: Codecs) -> Comparison:
     """Compare the main variant with its teacher and its control."""
-    lines = tuple(results(runs.runs))
-    against = tuple(each for other in (CONTROL, TEACHER) if (each := _against(runs, other)))
+    jobs = measured(runs.runs)
+    figures = gains([job for job in jobs if job.variant in (runs.main.variant, TEACHER, CONTROL)])
+    lines = tuple(summarise(jobs))
+    against = tuple(each for other in (CONTROL, TEACHER) if (each := _against(runs, other, figures)))
     student, teacher = codecs.student, codecs.teacher
     cuts: list[float | None] = [None, None]
     if student and teacher:
@@ -101,37 +100,35 @@ def compare_variants(runs: Runs, codecs: Codecs) -> Comparison:
             1 - student.num_parameters / teacher.num_parameters,
             1 - student.kmac_per_pixel / teacher.kmac_per_pixel,
         ]
-    measured = [len(run.results["images"]) for run in runs.runs if run.results]
     return Comparison(
         against=against,
         parameter_cut=cuts[0],
         compute_cut=cuts[1],
         time_cut=time_cut(runs),
         lines=lines,
-        num_images=max(measured, default=0),
+        num_images=max((len(job.images) for job in jobs), default=0),
         curve=plots.rate_distortion(lines, series_names(runs)) if lines else None,
         variants=_variants(runs),
     )
 
 
-def _against(runs: Runs, other: str) -> Against | None:
+def _against(runs: Runs, other: str, figures: Gains) -> Against | None:
     variant = runs.main.variant
-    if variant == other or not any(run.variant == other and run.results for run in runs.runs):
-        return None
-    bd, why = None, ""
-    lmbdas = _shared_lmbdas(runs, variant, other)
-    if len(lmbdas) >= MIN_POINTS:
-        try:
-            bd = bd_rate(_curve(runs, other, lmbdas, variant), _curve(runs, variant, lmbdas, other))
-        except DataError as error:
-            why = str(error)
-    else:
-        found = ", ".join(f"{lmbda:g}" for lmbda in lmbdas) or "none"
-        why = (
-            f"A BD-rate needs {MIN_POINTS} lambdas that both have; there {'is' if len(lmbdas) == 1 else 'are'} {found}."
-        )
+    found = [result for result in figures.results if (result.anchor, result.test) == (other, variant)]
     cost = cost_difference(runs, other)
-    return Against(other, bd, cost, why) if bd or cost else None
+    if found:
+        return Against(other, found[0], cost, "")
+    if cost is None:
+        return None
+    sides = (
+        {run.recipe.lmbda for run in runs.runs if run.results and run.variant == name} for name in (variant, other)
+    )
+    lmbdas = sorted(set.intersection(*sides))
+    why = " ".join(figures.notes)
+    if len(lmbdas) < MIN_POINTS:
+        verb, names = "is" if len(lmbdas) == 1 else "are", ", ".join(f"{lmbda:g}" for lmbda in lmbdas)
+        why = f"A BD-rate needs {MIN_POINTS} lambdas that both have; there {verb} {names}."
+    return Against(other, None, cost, why)
 
 
 def _variants(runs: Runs) -> Markup | None:
@@ -155,34 +152,3 @@ def _by_seed(runs: Runs, variant: str) -> list[float]:
             costs[run.variant][run.recipe.seed] = run.results["averages"]["rd_cost"]
     shared = sorted(costs[variant].keys() & costs[CONTROL].keys())
     return [costs[variant][seed] / costs[CONTROL][seed] - 1 for seed in shared] if len(shared) > 1 else []
-
-
-def _shared_lmbdas(runs: Runs, variant: str, other: str) -> list[float]:
-    return sorted(set.intersection(*({r.recipe.lmbda for r in _measured(runs, name)} for name in (variant, other))))
-
-
-def _measured(runs: Runs, variant: str) -> list[Run]:
-    return [run for run in runs.runs if run.variant == variant and run.results]
-
-
-def _curve(runs: Runs, variant: str, lmbdas: Sequence[float], other: str) -> RDCurve:
-    """Return the curve of a variant, means over seeds; against the control only over seeds that both have."""
-    rows = []
-    for lmbda in lmbdas:
-        own = {run.recipe.seed: run for run in _measured(runs, variant) if run.recipe.lmbda == lmbda}
-        if TEACHER not in (variant, other):
-            shared = {run.recipe.seed for run in _measured(runs, other) if run.recipe.lmbda == lmbda} & own.keys()
-            own = {seed: own[seed] for seed in shared or own}
-        rows.append(_mean_over_seeds([run.results for run in own.values() if run.results]))
-    return curve_from_results(variant, rows)
-
-
-def _mean_over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        numbers = [key for key, value in rows[0].items() if isinstance(value, float)]
-        return dict(rows[0]) | {
-            key: None if any(row[key] is None for row in rows) else fmean(row[key] for row in rows) for key in numbers
-        }
-
-    images = [means(rows) for rows in zip(*(result["images"] for result in results), strict=True)]
-    return {**results[0], "averages": means([result["averages"] for result in results]), "images": images}

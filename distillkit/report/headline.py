@@ -10,9 +10,9 @@ from typing import final
 import numpy as np
 
 from ..family.plan import CONTROL
-from ..family.report import VariantResult, summarise
+from ..family.record import MeasuredJob, measured_job
 from ..family.run import Job, JobStatus
-from .runs import TEACHER, Run, Runs
+from .runs import Run, Runs
 
 NUM_RESAMPLES = 2000
 
@@ -41,14 +41,14 @@ class Difference:
     num_images: int
 
 
-def results(runs: Sequence[Run]) -> list[VariantResult]:
-    """Return means over pictures and seeds of every variant and lambda that was measured, see `summarise`."""
-    rows = [
-        JobStatus(Job(r.name, r.variant, r.recipe.lmbda, r.recipe.seed, r.recipe, ()), "done", 0, r.results)
-        for r in runs
-        if r.results and r.results["averages"]["rd_cost"] is not None
-    ]
-    return summarise(rows)
+def measured(runs: Sequence[Run]) -> list[MeasuredJob]:
+    """Return the runs that were measured on held-out pictures, as a family's report takes them."""
+    rows = []
+    for run in runs:
+        if run.results and run.results["averages"]["rd_cost"] is not None:
+            job = Job(run.name, run.variant, run.recipe.lmbda, run.recipe.seed, run.recipe, ())
+            rows.append(measured_job(JobStatus(job, "done", 0, run.results), run.results))
+    return rows
 
 
 def cost_difference(
@@ -105,6 +105,3 @@ def _costs(runs: Sequence[Run], variant: str, lmbda: float) -> dict[int, dict[st
         for run in runs
         if run.results and run.variant == variant and run.recipe.lmbda == lmbda
     }
-
-
-__all__ = ["TEACHER", "Difference", "cost_difference", "results", "time_cut"]

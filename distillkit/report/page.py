@@ -102,12 +102,13 @@ def _references(runs: Runs, plugins: Plugins) -> list[dict[str, str]]:
     rows = []
     for reference in found[1:]:
         names = reference.field("author").split(" and ")
-        authors = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+        shown = [name for name in names[:3] if name != "others"]
+        authors = ", ".join(shown) + (" and others" if len(names) > len(shown) else "")
         rows.append(
             {
                 "authors": authors,
                 "title": reference.field("title") or reference.key,
-                "venue": reference.field("booktitle") or reference.field("journal"),
+                "venue": next(filter(None, map(reference.field, ("booktitle", "journal", "institution"))), ""),
                 "year": reference.field("year"),
                 "arxiv": reference.field("eprint"),
                 "used_by": ", ".join(reference.used_by),

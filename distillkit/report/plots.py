@@ -95,10 +95,10 @@ def differences(rows: Sequence[tuple[str, Difference, list[float]]], names: Mapp
                     f"M{plot.x(100 * difference.low):.1f} {y}H{plot.x(100 * difference.high):.1f}", "interval", series
                 )
             for value in seeds:
-                plot.mark((plot.x(100 * value), y), series, f"one seed: {_signed(100 * value)} %", small=True)
-            tip = f"{name}: {_signed(100 * difference.value)} %"
+                plot.mark((plot.x(100 * value), y), series, f"one seed: {_percent(value)}", small=True)
+            tip = f"{name}: {_percent(difference.value)}"
             plot.mark((plot.x(100 * difference.value), y), series, tip)
-            plot.text(plot.right + 8, y + 4, f"{_signed(100 * difference.value)} %", "label", series)
+            plot.text(plot.right + 8, y + 4, _percent(difference.value), "label", series)
         return plot.done(f"Rate-distortion cost of each variant against the {other}")
 
     return both(draw)
@@ -234,7 +234,7 @@ def channels(sides: Sequence[tuple[str, str, Sequence[float]]]) -> Markup:
     """Draw the bits of every latent channel of each codec, each in its own falling order, on a log scale."""
     ordered = [(label, series, sorted(bits, reverse=True)) for label, series, bits in sides]
     highest = max(bits[0] for _, _, bits in ordered)
-    lowest = max(highest / 1e4, 0.7 * min(bits[-1] for _, _, bits in ordered))
+    lowest = max(highest / 1e3, 0.7 * min(bits[-1] for _, _, bits in ordered))
 
     def draw(width: int) -> Markup:
         plot = Plot(width, 260, left=58, right=74)
@@ -287,3 +287,8 @@ def _around(values: Sequence[float], share: float) -> tuple[float, float]:
 
 def _signed(value: float) -> str:
     return f"{value:+.3g}".replace("-", "\N{MINUS SIGN}") if abs(value) > 1e-9 else "0"
+
+
+def _percent(share: float) -> str:
+    text = f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return f"{text} %" if float(f"{100 * share:.1f}") else "0.0 %"

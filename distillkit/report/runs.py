@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, final
 
 from ..errors import DistillkitError, TrainingError
+from ..family.gains import TEACHER
 from ..family.plan import CONTROL
 from ..recipe import Recipe
 from ..run_folder import RunFolder
-
-TEACHER = "teacher"
 
 
 @final

@@ -196,8 +196,8 @@ def _speed(codecs: Codecs, sources: list[Any]) -> Any:
             timed = None
         if timed is not None:
             row = (side.label, side.series)
-            encode.append((*row, [("analysis", 1000 * timed.analysis), ("entropy", 1000 * timed.entropy_encode)]))
-            decode.append((*row, [("entropy", 1000 * timed.entropy_decode), ("synthesis", 1000 * timed.synthesis)]))
+            encode.append((*row, [(part, 1000 * seconds) for part, seconds in timed.encode.items()]))
+            decode.append((*row, [(part, 1000 * seconds) for part, seconds in timed.decode.items()]))
     if not encode:
         return None
     size = f"{picture.shape[1]}\N{MULTIPLICATION SIGN}{picture.shape[0]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
@@ -18,69 +19,69 @@ NUM_TIMED = 3
 @final
 @dataclass(frozen=True)
 class CodingTime:
-    """Seconds for one picture, whole files, median of three after a warm-up.
+    """Seconds for one picture by part, whole files, each the median of three after a warm-up.
 
     Attributes:
-        analysis: in the analysis transform (`g_a`), encoding.
-        entropy_encode: the rest of encoding: entropy model, entropy coder, file.
-        entropy_decode: the same when decoding.
-        synthesis: in the synthesis transform (`g_s`), decoding.
+        encode: from pixels to the file's bytes.
+        decode: from those to pixels.
     """
 
-    analysis: float
-    entropy_encode: float
-    entropy_decode: float
-    synthesis: float
+    encode: dict[str, float]
+    decode: dict[str, float]
 
 
 def coding_time(codec: ImageCodec, picture: np.ndarray) -> CodingTime | None:
-    """Time a codec on a uint8 picture (H, W, 3); None where its transforms are not modules called `g_a` and `g_s`."""
-    rows = []
+    """Time a codec on a uint8 picture (H, W, 3); None where the parts cannot be told apart.
+
+    They are those of the codec's own stopwatch, or else the time in modules called `g_a` and `g_s`, and the rest.
+    """
+    encode, decode = [], []
     with _Stopwatch(codec) as watch:
         for _ in range(NUM_TIMED + 1):
-            start = perf_counter()
-            data = codec.encode(picture)
-            encode, analysis = perf_counter() - start, watch.take("g_a")
-            watch.take("g_s")
-            start = perf_counter()
-            codec.decode(data)
-            decode, synthesis = perf_counter() - start, watch.take("g_s")
-            rows.append((analysis, encode - analysis, decode - synthesis, synthesis))
-    timed = CodingTime(*(median(column) for column in zip(*rows[1:], strict=True)))
-    return timed if timed.analysis and timed.synthesis else None
+            data, parts = watch.time(lambda: codec.encode(picture))
+            encode.append(parts)
+            _, parts = watch.time(lambda data=data: codec.decode(data))
+            decode.append(parts)
+    timed = CodingTime(_medians(encode[1:]), _medians(decode[1:]))
+    return timed if len(timed.encode) > 1 and len(timed.decode) > 1 else None
+
+
+def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {part: median(row.get(part, 0.0) for row in rows) for part in rows[0]}
 
 
 @final
 class _Stopwatch:
-    """Adds up the time that is spent in the modules `g_a` and `g_s` of a codec."""
-
     def __init__(self, codec: ImageCodec) -> None:
+        self._own: Any = getattr(codec, "stopwatch", None)
         self._module = codec.adapter.module
         self._hooks = ExitStack()
-        self._seconds = {"g_a": 0.0, "g_s": 0.0}
-        self._started = 0.0
+        self._seconds, self._started = 0.0, 0.0
 
     def __enter__(self) -> _Stopwatch:
-        for name in self._seconds:
+        for name in ("g_a", "g_s") if self._own is None else ():
             module = getattr(self._module, name, None)
             if module is not None:
                 self._hooks.callback(module.register_forward_pre_hook(self._start).remove)
-                self._hooks.callback(module.register_forward_hook(self._stop(name)).remove)
+                self._hooks.callback(module.register_forward_hook(self._stop).remove)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._hooks.close()
 
-    def take(self, name: str) -> float:
-        """Return the seconds since this was last asked."""
-        seconds, self._seconds[name] = self._seconds[name], 0.0
-        return seconds
+    def time(self, work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
+        """Return what `work` returns, and the seconds of each part."""
+        self._seconds, start = 0.0, perf_counter()
+        result = work()
+        total = perf_counter() - start
+        if self._own is not None:
+            seconds: Mapping[str, float] = self._own.seconds
+            return result, dict(seconds)
+        parts = {"transform": self._seconds, "rest": total - self._seconds}
+        return result, {part: seconds for part, seconds in parts.items() if seconds}
 
     def _start(self, *_: Any) -> None:
         self._started = perf_counter()
 
-    def _stop(self, name: str) -> Any:
-        def hook(*_: Any) -> None:
-            self._seconds[name] += perf_counter() - self._started
-
-        return hook
+    def _stop(self, *_: Any) -> None:
+        self._seconds += perf_counter() - self._started

@@ -125,10 +125,10 @@ class Plot:
             low = max(low, y)
             placed.append((x, low, text, series))
             low += gap
-        over = low - gap - (self.bottom - 2)
+        over = low - gap - (self.bottom - 8)
         for index in range(len(placed) - 1, -1, -1):
             x, y, text, series = placed[index]
-            limit = self.bottom - 2 - gap * (len(placed) - 1 - index)
+            limit = self.bottom - 8 - gap * (len(placed) - 1 - index)
             self.text(x, min(y, limit) + 4 if over > 0 else y + 4, text, "label", series)
 
     def done(self, title: str) -> Markup:
