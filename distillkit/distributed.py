@@ -40,7 +40,7 @@ class Ranks:
         self.rank, self.num = state.process_index, state.num_processes
         self.device = torch.device(state.device or "cpu")
         # Words between processes go over the CPU: NCCL would make each of them wait for its device.
-        self._words = dist.new_group(backend="gloo") if self.num > 1 else None
+        self._words: Any = dist.new_group(backend="gloo") if self.num > 1 else None
 
     @property
     def is_first(self) -> bool:

@@ -58,8 +58,8 @@ class TeacherCacheSettings(_Settings):
 
     Attributes:
         folder: where they lie; in a file, relative to the recipe's folder.
-        taps: role -> `cache` (the default); `live`, run the teacher for it each time; or `skip`, do without this tap, as
-            if the codecs did not have it.
+        taps: role -> `cache` (the default); `live`, run the teacher for it each time; or `skip`, do without this tap,
+            as if the codecs did not have it.
     """
 
     folder: Path

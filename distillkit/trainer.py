@@ -101,7 +101,7 @@ class Trainer:
         self.ranks = ranks
         bf16 = computes_in_bf16(recipe.precision, ranks.device, setup.notes)
         self.accelerator = Accelerator(cpu=recipe.device == "cpu", mixed_precision="bf16" if bf16 else "no")
-        self.teacher = Teacher(setup, recipe, ranks, bf16, self.accelerator.autocast)
+        self.teacher = Teacher(setup, recipe, ranks, bf16, lambda: self.accelerator.autocast())
         self.parameters = setup.task.main_parameters()
         quantiles = setup.codec.quantile_parameters()
         self.aux_optimizer = torch.optim.Adam(quantiles, recipe.optimizer.aux_learning_rate) if quantiles else None
