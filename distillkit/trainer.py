@@ -58,17 +58,17 @@ def train(
     """
     plugins = plugins or load_plugins()
     recipe = recipe.resolve(plugins)
-    ranks = Ranks(cpu=recipe.device == "cpu")
-    if recipe.data.batch_size % (ranks.num * recipe.accumulate):
-        raise RecipeError(
-            f"recipe data.batch_size: expected a multiple of {ranks.num} processes x accumulate = {recipe.accumulate}, "
-            f"got {recipe.data.batch_size}."
-        )
-    run = RunFolder(Path(folder).resolve())
-    ranks.first(lambda: run.open(recipe))
-    if ranks.first(run.model.exists):
-        return run.model
     try:
+        ranks = Ranks(cpu=recipe.device == "cpu")
+        if recipe.data.batch_size % (ranks.num * recipe.accumulate):
+            raise RecipeError(
+                f"recipe data.batch_size: expected a multiple of {ranks.num} processes x accumulate = "
+                f"{recipe.accumulate}, got {recipe.data.batch_size}."
+            )
+        run = RunFolder(Path(folder).resolve())
+        ranks.first(lambda: run.open(recipe))
+        if ranks.first(run.model.exists):
+            return run.model
         state, notes = ranks.all(run.newest_state)
         trainer = ranks.all(lambda: Trainer(recipe, run, plugins, prepare(recipe, plugins), ranks))
         start_step = ranks.all(lambda: trainer.restore(state)) if state else 0
