@@ -27,7 +27,7 @@ import distillkit
 from distillkit.checkpoint import list_checkpoints
 from distillkit.run_folder import RunFolder
 
-LONGEST_LIFE = 4.0  # seconds
+STEP = 0.3  #: seconds, more than a step takes: the moment of a kill within its step
 
 
 def main() -> None:
@@ -63,11 +63,16 @@ def kill_again_and_again(folder: Path, kills: int, steps: int, seed: int) -> dic
         before = _newest_step(run)
         process = multiprocessing.get_context("fork").Process(target=_train, args=(recipe, run.path))
         process.start()
-        if moments.random() < 0.8:  # the others die while they start
-            while _newest_step(run) == before and process.is_alive():
-                time.sleep(0.001)
+        # One in five dies while it starts, the others after some steps: few enough that all kills fit in the run.
+        goal = before + (moments.randint(1, max(1, steps // kills - 1)) if moments.random() < 0.8 else 0)
+        while _newest_step(run) < goal and process.is_alive():
+            time.sleep(0.003)
         reached = _newest_step(run)
-        process.join(moments.uniform(0, LONGEST_LIFE))
+        if moments.random() < 0.5:
+            process.join(moments.uniform(0, STEP))
+        else:  # as soon as a file is begun
+            while process.is_alive() and not list(run.checkpoints.glob("*.partial")):
+                time.sleep(0.0005)
         if not process.is_alive():
             counts["runs_lost"] += process.exitcode != 0
             break
@@ -109,6 +114,9 @@ def _recipe(folder: Path, steps: int) -> distillkit.Recipe:
         "checkpoint_every": 1,
     }
     teacher = distillkit.Recipe.create(trains="teacher", num_steps=1, **common)
+    plugins = distillkit.load_plugins()
+    pair, config = plugins.configure("pair", teacher.pair.name, teacher.pair.options, "pair")
+    pair(config).build_teacher()  # imports here, once, what each life needs
     process = multiprocessing.get_context("fork").Process(target=_train, args=(teacher, folder / "teacher"))
     process.start()
     process.join()

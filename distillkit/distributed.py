@@ -49,11 +49,14 @@ class Ranks:
 
     def any(self, flag: bool) -> bool:
         """Return whether `flag` is set in any process."""
+        return bool(self._largest(int(flag)))
+
+    def _largest(self, number: int) -> int:
         if self.num == 1:
-            return flag
-        word = torch.tensor(int(flag))
+            return number
+        word = torch.tensor(number)
         dist.all_reduce(word, dist.ReduceOp.MAX, group=self._words)
-        return bool(word)
+        return int(word)
 
     def gather(self, value: Any) -> list[Any]:
         """Return the values of all processes, by rank."""
@@ -121,12 +124,12 @@ class Ranks:
                 item = next(stream, None)
             except DistillkitError as error:
                 failure = error
-            failed, ended = self.any(failure is not None), self.any(item is None)
+            worst = self._largest(2 if failure is not None else int(item is None))
             if failure is not None:
                 raise failure
-            if failed:
+            if worst == 2:
                 raise OtherRankError(f"rank {self.rank}: another one has no batch.")
-            if ended:
+            if worst == 1:
                 return
             assert item is not None
             yield item

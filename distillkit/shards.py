@@ -84,7 +84,7 @@ def pack(
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise DataError(f"shards {out}: expected a new or empty folder, got one with files; choose another.")
     problems: list[str] = []
-    members: list[dict[str, object]] = []
+    members: list[tuple[str, str, int, int, int, int]] = []
     sizes: dict[str, int] = {}
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def pack(
                     continue
                 shard, offset, num_bytes = shards.add(path, len(members))
                 name = path.relative_to(source).as_posix()
-                members.append({"shard": shard, "name": name, "at": [offset, num_bytes], "size": checked})
+                members.append((shard, name, offset, num_bytes, *checked))
         if not members:
             raise DataError(f"images {source}: none of {len(paths)} can be used. The first: {problems[0]}")
         index = {"format": _FORMAT, "shards": sizes, "images": members}
@@ -130,8 +130,8 @@ def _indexed(file: Path, shards: list[Path]) -> list[PackedImage]:
         index = json.loads(file.read_text(encoding="utf-8"))
         expected = {file.parent / name: size for name, size in index["shards"].items()}
         images = [
-            PackedImage(file.parent / image["shard"], image["name"], *image["at"], tuple(image["size"]))
-            for image in index["images"]
+            PackedImage(file.parent / shard, name, offset, num_bytes, (width, height))
+            for shard, name, offset, num_bytes, width, height in index["images"]
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file}: damaged ({error}); remove it, and the shards are read without it.") from None

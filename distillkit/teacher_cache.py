@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -128,7 +129,9 @@ class TeacherCache:
             problem = "its checksum does not match"
         except (OSError, SafetensorError) as error:
             problem = str(error)
-        _LOG.warning("teacher cache: %s is damaged (%s); the teacher runs again. Remove that file.", path, problem)
+        _LOG.warning("teacher cache: %s was damaged (%s) and is removed; the teacher runs again.", path, problem)
+        with contextlib.suppress(OSError):
+            path.unlink()
         self._place = {other: place for other, place in self._place.items() if place != path}
         return None
 

@@ -58,17 +58,17 @@ def train(
     """
     plugins = plugins or load_plugins()
     recipe = recipe.resolve(plugins)
-    ranks = Ranks(cpu=recipe.device == "cpu")
-    if recipe.data.batch_size % (ranks.num * recipe.accumulate):
-        raise RecipeError(
-            f"recipe data.batch_size: expected a multiple of {ranks.num} processes x accumulate = {recipe.accumulate}, "
-            f"got {recipe.data.batch_size}."
-        )
-    run = RunFolder(Path(folder).resolve())
-    ranks.first(lambda: run.open(recipe))
-    if ranks.first(run.model.exists):
-        return run.model
     try:
+        ranks = Ranks(cpu=recipe.device == "cpu")
+        if recipe.data.batch_size % (ranks.num * recipe.accumulate):
+            raise RecipeError(
+                f"recipe data.batch_size: expected a multiple of {ranks.num} processes x accumulate = "
+                f"{recipe.accumulate}, got {recipe.data.batch_size}."
+            )
+        run = RunFolder(Path(folder).resolve())
+        ranks.first(lambda: run.open(recipe))
+        if ranks.first(run.model.exists):
+            return run.model
         state, notes = ranks.all(run.newest_state)
         trainer = ranks.all(lambda: Trainer(recipe, run, plugins, prepare(recipe, plugins), ranks))
         start_step = ranks.all(lambda: trainer.restore(state)) if state else 0
@@ -101,7 +101,7 @@ class Trainer:
         self.ranks = ranks
         bf16 = computes_in_bf16(recipe.precision, ranks.device, setup.notes)
         self.accelerator = Accelerator(cpu=recipe.device == "cpu", mixed_precision="bf16" if bf16 else "no")
-        self.teacher = Teacher(setup, recipe, ranks, bf16, self.accelerator.autocast)
+        self.teacher = Teacher(setup, recipe, ranks, bf16, lambda: self.accelerator.autocast())
         self.parameters = setup.task.main_parameters()
         quantiles = setup.codec.quantile_parameters()
         self.aux_optimizer = torch.optim.Adam(quantiles, recipe.optimizer.aux_learning_rate) if quantiles else None

@@ -57,7 +57,7 @@ def launch(recipe, folder: Path, processes: int = 2, expect: int | None = 0, **m
         env=environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
     )
     if expect is None:
         assert done.returncode != 0

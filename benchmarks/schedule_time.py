@@ -1,0 +1,133 @@
+"""Time whole schedules: distillkit, with a warm cache of the teacher, a naive loop, and the student alone.
+
+    python benchmarks/schedule_time.py [--size lite] [--steps 60] [--repeats 3] [--threads 1] [--json]
+
+Each row is a whole run of FEDS's three phases, from its first step to its last (not the start of the program), and the
+rows take turns. The naive loop does what is often seen: the whole teacher in each step of each phase, and every loss
+with its weight, zero or not. The student alone is the control: the same steps, phases and crops without teacher or
+losses. Smallest of the repeats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from accelerate.state import AcceleratorState
+from setting import common, photographs, student, teacher
+
+import distillkit
+from distillkit.data import batches
+from distillkit.distributed import Ranks
+from distillkit.run_folder import RunFolder
+from distillkit.setup import prepare
+from distillkit.trainer import Trainer
+
+
+class Clock:
+    """Measures from the first step to the last."""
+
+    @distillkit.hookimpl
+    def phase_started(self, step):
+        if step == 0:
+            self.started = time.perf_counter()
+
+    @distillkit.hookimpl
+    def metrics_logged(self, run, metrics):  # at the end of each phase
+        self.seconds = time.perf_counter() - self.started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="lite", choices=["tiny", "lite", "paper"])
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = measure(arguments, Path(folder))
+    ratios = {name: value / seconds["student alone"] for name, value in seconds.items()}
+    if arguments.json:
+        print(json.dumps({"seconds": seconds, "ratio_to_student_alone": ratios}, indent=2))
+        return
+    print(f"{arguments.size}, {arguments.steps} steps, batch 8 of 128x128, {arguments.threads} threads, smallest")
+    for name, value in seconds.items():
+        print(f"{name:28s} {value:8.2f} s   {ratios[name]:.2f} x the student alone")
+
+
+def measure(arguments, folder: Path) -> dict[str, float]:
+    keys = common(arguments.size, photographs(folder / "images"), arguments.precision)
+    file = teacher(folder, keys)
+    plain = student(arguments.steps, keys, file)
+    cached = student(arguments.steps, keys, file, teacher_cache={"folder": folder / "cache"})
+    control = student(arguments.steps, keys, None)
+    run(cached, folder)  # fills the cache
+    rows = {
+        "student alone": lambda: run(control, folder),
+        "distillkit": lambda: run(plain, folder),
+        "distillkit, warm cache": lambda: run(cached, folder),
+        "naive loop": lambda: naive(plain, folder),
+    }
+    times: dict[str, list[float]] = {name: [] for name in rows}
+    for _ in range(arguments.repeats):
+        for name, row in rows.items():
+            times[name].append(row())
+    return {name: min(values) for name, values in times.items()}
+
+
+def run(recipe: distillkit.Recipe, folder: Path) -> float:
+    clock = Clock()
+    distillkit.train(recipe, folder / "run", observers=[clock])
+    shutil.rmtree(folder / "run")
+    return clock.seconds
+
+
+def naive(recipe: distillkit.Recipe, folder: Path) -> float:
+    """Run the whole teacher and every loss in each step."""
+    plugins = distillkit.load_plugins()
+    recipe = recipe.resolve(plugins)
+    place = RunFolder(folder / "run")
+    place.open(recipe)
+    setup = prepare(recipe, plugins)
+    trainer = Trainer(recipe, place, plugins, setup, Ranks(cpu=False))
+    terms = list(recipe.losses)
+    roles = sorted(set().union(*(setup.task.term(name).required_taps() for name in terms)))
+    for phase in setup.timeline.phases:
+        trainer._enter(phase)  # calibration, which is not part of the loop's time
+    bank, device = setup.pair._teacher_bank, trainer.ranks.device
+    setup.task.train()
+    stream = batches(setup.dataset, recipe.data.batch_size, 0, recipe.num_steps)
+    start = time.perf_counter()
+    for step, batch in enumerate(stream):
+        images = batch.to(device)
+        index, place_in_phase = setup.timeline.at(step)
+        weights = setup.timeline.phases[index].weights_at(place_in_phase)
+        with torch.no_grad(), trainer.accelerator.autocast():
+            features = bank.run(images, roles, stop_early=False)[1]
+        losses = trainer.task(images, features, terms)
+        total = losses.rd.cost + sum(weights.get(name, 0.0) * loss for name, loss in losses.terms.items())
+        trainer.optimizer.zero_grad()
+        trainer.accelerator.backward(total)
+        torch.nn.utils.clip_grad_norm_(trainer.parameters, recipe.optimizer.clip_norm)
+        trainer.optimizer.step()
+        trainer.aux_optimizer.zero_grad()
+        setup.codec.aux_loss().backward()
+        trainer.aux_optimizer.step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    AcceleratorState._reset_state(reset_partial_state=True)
+    shutil.rmtree(folder / "run")
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
