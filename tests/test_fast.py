@@ -18,7 +18,7 @@ import distillkit
 from distillkit.adapters import CompressAIAdapter, fingerprint
 from distillkit.codec.bitstream import NO_HASH, read, write
 from distillkit.codec.stopwatch import Stopwatch
-from distillkit.codec.tables import EntropyTables, EntropyWatch, is_entropy_model
+from distillkit.codec.tables import EntropyTables, EntropyWatch, ScaleIndexes, is_entropy_model
 from distillkit.errors import BitstreamError, PairError
 
 from .lively import KINDS, adapter, coder, picture
@@ -248,3 +248,32 @@ class TestForeignCodecs:
         image = read(codec.encode(picture()))
         with pytest.raises(BitstreamError, match="expected entropy hash 01020304"):
             codec.decode(write(replace(image, entropy_hash=b"\1\2\3\4")))
+
+
+class TestScaleIndexes:
+    @pytest.mark.parametrize(
+        "table",
+        [
+            np.exp(np.linspace(np.log(0.11), np.log(256), 64)),  # CompressAI's
+            np.linspace(0.2, 3, 7),
+            np.array([0.5, 1.0]),
+            np.array([0.5, 0.5000001, 7.0]),  # too close for bins
+        ],
+    )
+    def test_as_a_search_finds_them(self, table):
+        table = torch.from_numpy(table).float().double()
+        indexes = ScaleIndexes(table, torch.nn.Identity())
+        assert (indexes._bins is None) == (len(table) == 3)
+        torch.manual_seed(0)
+        around = [table * (1 + d) for d in (-1e-3, -1e-15, 0, 1e-15, 1e-3)]
+        scales = torch.cat((*around, torch.rand(5000, dtype=torch.float64) * 300, torch.logspace(-9, 9, 500).double()))
+        expected = torch.searchsorted(table[:-1], scales, out_int32=True)
+        assert torch.equal(indexes(scales), expected)
+        assert torch.equal(indexes(scales.float()), torch.bucketize(scales.float(), table[:-1], out_int32=True))
+
+    def test_what_is_no_scale_has_an_index_too(self):
+        indexes = ScaleIndexes(torch.tensor([0.5, 1.0, 2.0, 4.0]).double(), torch.nn.Identity())
+        scales = torch.tensor([float("nan"), float("inf"), -float("inf"), -1.0, -0.0, 0.0]).double()
+        got = indexes(scales)
+        assert ((got >= 0) & (got <= 3)).all()
+        assert got[1:].tolist() == [3, 0, 0, 0, 0]

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from .stopwatch import Stopwatch
 from .tiles import find_margin, run_in_tiles
 
+_CACHED_BYTES = 2**19
+
 
 @final
 class Transform(nn.Module):
@@ -90,8 +92,13 @@ class _Normalisation(nn.Module):
         self.inverse = bool(gdn.inverse)
 
     def forward(self, x: Tensor) -> Tensor:
-        norm = F.conv2d(x * x, self.gamma, self.beta)  # type: ignore[arg-type]
-        return (norm.sqrt_() if self.inverse else norm.rsqrt_()).mul_(x)
+        out = torch.empty_like(x)
+        num_parts = max(x.numel() * x.element_size() // _CACHED_BYTES, 1) if x.device.type == "cpu" else 1
+        rows = -(-x.shape[2] // num_parts)  # each position stands alone: a few rows at a time stay in the cache
+        for part, out_part in zip(x.split(rows, 2), out.split(rows, 2), strict=True):
+            norm = F.conv2d(part * part, self.gamma, self.beta)  # type: ignore[arg-type]
+            torch.mul(part, norm.sqrt_() if self.inverse else norm.rsqrt_(), out=out_part)
+        return out
 
 
 @final

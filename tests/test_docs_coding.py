@@ -1,0 +1,80 @@
+"""docs/file-format.md and docs/coding.md: the table is the code's, the examples run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from distillkit.cli.app import app
+from distillkit.codec import bitstream
+from distillkit.codec.bitstream import CompressedImage, write
+from distillkit.codec.runtime import MAX_PIXELS
+from distillkit.model_file import save_model
+
+from .lively import adapter, picture
+
+DOCS = Path(__file__).parents[1] / "docs"
+FORMAT, CODING = ((DOCS / name).read_text(encoding="utf-8") for name in ("file-format.md", "coding.md"))
+
+
+def test_the_table_is_the_file():
+    """The offsets and sizes of the page take a file apart, and give what was written."""
+    rows = re.findall(r"^\| (\d+) \| (\d+)(?: to 5 each)? \| ([\w ]+)", FORMAT, flags=re.MULTILINE)
+    assert [name.split()[0] for *_, name in rows] == [
+        "magic", "version", "the", "entropy", "colour", "width", "height", "number", "the",
+    ]  # fmt: skip
+    substreams = (b"ab", b"", b"x" * 300)
+    data = write(CompressedImage(bytes(range(8)), 515, 772, substreams, b"hash"))
+    fields = [data[int(offset) : int(offset) + int(size)] for offset, size, _ in rows]
+    version = struct.pack("<B", bitstream.VERSION)
+    sizes = struct.pack("<H", 515), struct.pack("<H", 772)
+    assert fields[:8] == [b"DKIC", version, bytes(range(8)), b"hash", b"\0", *sizes, b"\3"]
+    assert int(rows[8][0]) == sum(int(size) for _, size, _ in rows[:8])
+    rest = data[int(rows[8][0]) :]
+    assert rest == b"\x02\x00\xac\x02" + b"".join(substreams) + struct.pack("<I", zlib.crc32(data[:-4]))
+
+
+@pytest.mark.parametrize(("size", "overhead"), [(2**21 - 1, 36), (2**28 - 1, 39)])
+def test_the_overhead_is_as_the_page_says(size, overhead):
+    said = re.search(r"at most (\d+) bytes beside the substreams; under 256 MB it is (\d+)", FORMAT)
+    assert str(overhead) in said.groups()
+    # Only lengths matter: the head, three lengths of this many bytes, and the CRC.
+    assert bitstream._HEAD.size + 3 * len(bitstream._leb128(size)) + 4 == overhead <= 40
+
+
+def test_the_limit_is_as_the_pages_say():
+    assert MAX_PIXELS // 10**6 == 67
+    assert "67 million" in FORMAT
+    assert "67 megapixels" in CODING
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_model(Path("runs/student/model.safetensors"), adapter("checkerboard"), "models.cheng2020", {}, "student", 0.01)
+    Path("photos").mkdir()
+    for path in ("photo.png", "photos/1.png"):
+        Image.fromarray(picture()).save(path)
+
+
+def test_the_examples_run(here):
+    for line in "".join(re.findall(r"```sh\n(.*?)```", CODING, flags=re.DOTALL)).splitlines():
+        program, *arguments = shlex.split(line, comments=True)
+        assert program == "distillkit"
+        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    assert {path.name for path in Path().rglob("*.*")} >= {"photo.dk", "back.png", "1.dk"}
+    for text in (FORMAT, CODING):
+        (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+        scope: dict = {}
+        exec(compile(code, "docs", "exec"), scope)
+        if "picture" in scope:
+            np.testing.assert_array_equal(scope["picture"], np.asarray(Image.open("back.png")))
