@@ -45,7 +45,7 @@ def measured(runs: Sequence[Run]) -> list[MeasuredJob]:
     """Return the runs that were measured on held-out pictures, as a family's report takes them."""
     rows = []
     for run in runs:
-        if run.results and run.results["averages"]["rd_cost"] is not None:
+        if run.results and None not in (run.results["averages"]["rd_cost"], run.results["averages"]["psnr_db"]):
             job = Job(run.name, run.variant, run.recipe.lmbda, run.recipe.seed, run.recipe, ())
             rows.append(measured_job(JobStatus(job, "done", 0, run.results), run.results))
     return rows

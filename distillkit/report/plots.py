@@ -1,4 +1,4 @@
-"""The plots of a page."""
+"""The plots of results and of training."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from markupsafe import Markup
 from ..family.report import VariantResult
 from .headline import Difference
 from .svg import Plot, Scale, both
-
-_GAP = 14
 
 
 def rate_distortion(lines: Sequence[VariantResult], names: Mapping[str, str]) -> Markup:
@@ -34,6 +32,7 @@ def rate_distortion(lines: Sequence[VariantResult], names: Mapping[str, str]) ->
         if len({line.lmbda for line in lines}) == 1 and teachers:
             _same_cost(plot, teachers[0], teachers[0].lmbda)
         labels = []
+        few = len({line.variant for line in lines} - names.keys()) <= 4  # more would cover one another
         for variant in sorted({line.variant for line in lines}, key=lambda v: v in names):
             own = sorted((line for line in lines if line.variant == variant), key=lambda line: line.rate_bpp)
             series = names.get(variant, "other")
@@ -42,7 +41,7 @@ def rate_distortion(lines: Sequence[VariantResult], names: Mapping[str, str]) ->
                 at = f"\N{GREEK SMALL LETTER LAMDA} {line.lmbda:g}"
                 tip = f"{variant}, {at}: {line.rate_bpp:.3f} bpp, {line.psnr_db:.2f} dB"
                 plot.mark((plot.x(line.rate_bpp), plot.y(line.psnr_db)), series, tip)
-            if own:
+            if own and (series != "other" or few):
                 labels.append((plot.x(own[-1].rate_bpp) + 9, plot.y(own[-1].psnr_db), variant, series))
         plot.labels(labels)
         return plot.done("PSNR over rate of each variant")
@@ -171,112 +170,6 @@ def _phases(plot: Plot, metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str,
     for _, left, right in phases[::2]:
         plot.bar((left, right), (plot.top, plot.bottom), "band", style="band")
     return phases
-
-
-def ranking(bits: Sequence[float], kept: Sequence[int] | None) -> Markup:
-    """Draw the bits of the teacher's latent channels in falling order, those that were kept in colour."""
-    order = sorted(range(len(bits)), key=lambda channel: -bits[channel])
-    chosen = set(kept if kept is not None else order)
-
-    def draw(width: int) -> Markup:
-        plot = Plot(width, 250, left=52)
-        plot.scales((0, len(order)), (0, max(bits) * 1.05 or 1))
-        plot.axes(
-            "channels of the teacher\N{RIGHT SINGLE QUOTATION MARK}s latent, by rank",
-            "bits per pixel",
-            7 if width > 500 else 4,
-            4,
-        )
-        for place, channel in enumerate(order):
-            tip = f"channel {channel}, rank {place + 1}: {bits[channel]:.4f} bits per pixel"
-            x = (plot.x(place + 0.08), plot.x(place + 0.92))
-            series = "student" if channel in chosen else "other"
-            plot.bar(x, (plot.bottom, plot.y(bits[channel])), series, tip)
-        return plot.done("Bits per pixel of the teacher's latent channels in falling order")
-
-    return both(draw)
-
-
-def alignment(taps: Sequence[str], sides: Sequence[tuple[str, str, Mapping[str, float]]]) -> Markup:
-    """Draw how much of the teacher's variance is explained at each tap: a row a tap, a mark a run."""
-
-    def draw(width: int) -> Markup:
-        plot = Plot(width, 70 + 26 * len(taps), left=112, right=26, top=26)
-        low = min([0.0, *(shares[tap] for _, _, shares in sides for tap in taps)])
-        plot.scales((100 * max(low, -0.5), 100), (0, 1))
-        for value in plot.x.ticks(5):
-            plot.path(f"M{plot.x(value):.1f} {plot.top}V{plot.bottom}", "grid")
-            plot.text(plot.x(value), plot.bottom + 17, f"{value:.0f}", "tick mid")
-        plot.text(
-            (plot.left + plot.right) / 2,
-            plot.height - 5,
-            "variance explained, %",
-            "name mid",
-        )
-        for index, tap in enumerate(taps):
-            y = plot.top + 14 + 26 * index
-            plot.text(plot.left - 12, y + 4, tap, "tick end")
-            places = [plot.x(100 * max(shares[tap], -0.5)) for _, _, shares in sides]
-            plot.path(f"M{min(places):.1f} {y}H{max(places):.1f}", "link")
-            for (label, series, shares), x in zip(sides, places, strict=True):
-                plot.mark((x, y), series, f"{tap}, {label}: {100 * shares[tap]:.1f} %")
-        x = float(plot.left)
-        for label, series, _ in sides:
-            plot.mark((x + 5, 12), series)
-            plot.text(x + 16, 16, label, "label", series)
-            x += 34 + 7.2 * len(label)
-        return plot.done("Share of the variance of the teacher's features that the student's explain, by tap")
-
-    return both(draw)
-
-
-def channels(sides: Sequence[tuple[str, str, Sequence[float]]]) -> Markup:
-    """Draw the bits of every latent channel of each codec, each in its own falling order, on a log scale."""
-    ordered = [(label, series, sorted(bits, reverse=True)) for label, series, bits in sides]
-    highest = max(bits[0] for _, _, bits in ordered)
-    lowest = max(highest / 1e3, 0.7 * min(bits[-1] for _, _, bits in ordered))
-
-    def draw(width: int) -> Markup:
-        plot = Plot(width, 260, left=58, right=74)
-        plot.scales((1, max(len(bits) for _, _, bits in ordered)), (lowest, highest * 1.4), log_y=True)
-        plot.axes("channels of y, by rank", "bits per pixel", 6 if width > 500 else 3)
-        labels = []
-        for label, series, bits in ordered:
-            points = [(rank, value) for rank, value in enumerate(bits, 1) if value >= lowest]
-            plot.line(points, series)
-            labels.append((plot.x(points[-1][0]) + 7, plot.y(points[-1][1]), label, series))
-        plot.labels(labels)
-        return plot.done("Bits per pixel of every latent channel, in falling order")
-
-    return both(draw)
-
-
-def stacked(rows: Sequence[tuple[str, str, Sequence[tuple[str, float]]]], unit: str, digits: int) -> Markup:
-    """Draw horizontal bars made of parts: a row for each of (label, series, parts)."""
-    longest = max(sum(value for _, value in parts) for _, _, parts in rows) or 1.0
-
-    names = list(dict.fromkeys(name for _, _, parts in rows for name, _ in parts if name))
-
-    def draw(width: int) -> Markup:
-        head = 26 if names else 4
-        plot = Plot(width, head + 30 * len(rows), left=82, right=96, top=0, bottom=0)
-        plot.scales((0, longest), (0, 1))
-        x = float(plot.left)
-        for name in names:
-            plot.bar((x, x + 10), (3, 13), "original", style=f"bar {name}")
-            plot.text(x + 15, 12, name, "tick")
-            x += 32 + 6.2 * len(name)
-        for index, (label, series, parts) in enumerate(rows):
-            y, start = head + 2 + 30 * index, 0.0
-            plot.text(0, y + 14, label, "label", series)
-            for place, (name, value) in enumerate(parts):
-                ends = (plot.x(start) + (1 if place else 0), plot.x(start + value))
-                plot.bar(ends, (y, y + 19), series, f"{name} {value:.{digits}f} {unit}".strip(), f"bar {name}")
-                start += value
-            plot.text(plot.x(start) + 8, y + 14, f"{start:.{digits}f} {unit}", "label", series)
-        return plot.done(f"Bars of {', '.join(names) or 'totals'}, in {unit}")
-
-    return both(draw)
 
 
 def _around(values: Sequence[float], share: float) -> tuple[float, float]:

@@ -14,6 +14,10 @@ from ..family.plan import CONTROL
 from ..recipe import Recipe
 from ..run_folder import RunFolder
 
+_MEASURED = ("rate_bpp", "psnr_db", "rd_cost", "encode_seconds", "decode_seconds")
+_NAMED = ("name", "source")
+_LOGGED = ("step", "phase", "rd_cost", "seconds_per_step")
+
 
 @final
 @dataclass(frozen=True)
@@ -169,7 +173,9 @@ def _results(folder: Path) -> tuple[Path | None, dict[str, Any] | None]:
         return None, None
     newest = max(found, key=lambda file: file.stat().st_mtime)
     results = _json(newest)
-    if not {"averages", "images"} <= results.keys():
+    images = results.get("images")
+    rows = [results.get("averages"), *(images if isinstance(images, list) else [None])]
+    if len(rows) < 2 or not all(_has(row, _MEASURED) for row in rows) or not all(_has(row, _NAMED) for row in rows[1:]):
         raise TrainingError(f"report: {newest} is not what `distillkit evaluate` writes; measure again.")
     return newest.parent, results
 
@@ -179,9 +185,16 @@ def _metrics(file: Path) -> tuple[dict[str, Any], ...]:
         return ()
     lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
     try:
-        return tuple(json.loads(line) for line in lines)
+        metrics = tuple(json.loads(line) for line in lines)
     except ValueError as error:
         raise TrainingError(f"report: {file} cannot be read: {error}.") from None
+    if not all(_has(line, _LOGGED) for line in metrics):
+        raise TrainingError(f"report: {file}: expected {', '.join(_LOGGED)} in every line; is it of another program?")
+    return metrics
+
+
+def _has(row: Any, keys: tuple[str, ...]) -> bool:
+    return isinstance(row, dict) and all(key in row for key in keys)
 
 
 def _json(file: Path) -> dict[str, Any]:

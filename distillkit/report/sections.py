@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..codec.runtime import ImageCodec
 from ..errors import DistillkitError
 from ..images import read_image
 from ..plugins import Plugins
-from . import inside, plots
+from . import inside, plots, plots_inside
 from .codecs import Codecs, Side
 from .pictures import Picture, choose, heat_map, ramp, show
 from .runs import Run, Runs
@@ -77,9 +78,8 @@ def codec_sections(
     }
 
 
-def _sources(runs: Runs) -> list[Any]:
-    from pathlib import Path
-
+def _sources(runs: Runs) -> list[Path]:
+    """Return the measured pictures that are still where they were."""
     images = runs.main.results["images"] if runs.main.results else []
     return [path for image in images if (path := Path(image["source"])).is_file()]
 
@@ -94,7 +94,7 @@ def _rankings(runs: Runs, kept: dict[str, list[int]]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "term": term,
-                "plot": plots.ranking(bits, chosen),
+                "plot": plots_inside.ranking(bits, chosen),
                 "num": len(bits),
                 "num_kept": None if chosen is None else len(chosen),
                 "share": None if chosen is None else sum(bits[channel] for channel in chosen) / sum(bits),
@@ -105,7 +105,7 @@ def _rankings(runs: Runs, kept: dict[str, list[int]]) -> list[dict[str, Any]]:
 
 
 def _alignment(
-    runs: Runs, codecs: Codecs, sources: list[Any], plugins: Plugins, notes: list[str]
+    runs: Runs, codecs: Codecs, sources: list[Path], plugins: Plugins, notes: list[str]
 ) -> tuple[Any, dict[str, list[int]]]:
     student, teacher = codecs.student, codecs.teacher
     if student is None or teacher is None:
@@ -131,7 +131,7 @@ def _alignment(
     taps.sort(key=lambda role: (_SHOWN_TAPS.index(next(s for s in _SHOWN_TAPS if role.startswith(s))), _depth(role)))
     if not taps:
         return None, kept
-    return {"plot": plots.alignment(taps, sides), "num_images": len(crops)}, kept
+    return {"plot": plots_inside.alignment(taps, sides), "num_images": len(crops)}, kept
 
 
 def _depth(role: str) -> float:
@@ -143,7 +143,7 @@ def _depth(role: str) -> float:
     return -factor if role.startswith("synthesis") else factor
 
 
-def _bits(codecs: Codecs, sources: list[Any], pictures: list[Picture]) -> dict[str, Any] | None:
+def _bits(codecs: Codecs, sources: list[Path], pictures: list[Picture]) -> dict[str, Any] | None:
     sides = []
     for side in codecs.all:
         found = inside.bits_by_channel(side.model.codec, inside.load_crops(sources, side.model.codec.stride))
@@ -151,7 +151,7 @@ def _bits(codecs: Codecs, sources: list[Any], pictures: list[Picture]) -> dict[s
             sides.append((side.label, side.series, found.by_channel))
     if not sides:
         return None
-    return {"plot": plots.channels(sides), "maps": _maps(codecs, pictures), "ramp": ramp()}
+    return {"plot": plots_inside.channels(sides), "maps": _maps(codecs, pictures), "ramp": ramp()}
 
 
 def _maps(codecs: Codecs, pictures: list[Picture]) -> list[dict[str, Any]]:
@@ -179,10 +179,10 @@ def _size(codecs: Codecs) -> Any:
         for side in sides
     ]
     compute = [(side.label, side.series, [("", side.kmac_per_pixel)]) for side in sides]
-    return {"parameters": plots.stacked(rows, "M", 2), "compute": plots.stacked(compute, "kMAC/px", 0)}
+    return {"parameters": plots_inside.stacked(rows, "M", 2), "compute": plots_inside.stacked(compute, "kMAC/px", 0)}
 
 
-def _speed(codecs: Codecs, sources: list[Any]) -> Any:
+def _speed(codecs: Codecs, sources: list[Path]) -> Any:
     if not sources:
         return None
     picture = read_image(sources[0])
@@ -200,7 +200,9 @@ def _speed(codecs: Codecs, sources: list[Any]) -> Any:
             decode.append((*row, [(part, 1000 * seconds) for part, seconds in timed.decode.items()]))
     if not encode:
         return None
-    size = f"{picture.shape[1]}\N{MULTIPLICATION SIGN}{picture.shape[0]}"
-    return {"encode": plots.stacked(encode, "ms", 0), "decode": plots.stacked(decode, "ms", 0), "size": size} | {
-        "threads": torch.get_num_threads()
+    return {
+        "encode": plots_inside.stacked(encode, "ms", 0),
+        "decode": plots_inside.stacked(decode, "ms", 0),
+        "size": f"{picture.shape[1]}\N{MULTIPLICATION SIGN}{picture.shape[0]}",
+        "threads": torch.get_num_threads(),
     }
