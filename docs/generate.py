@@ -17,6 +17,8 @@ import typer
 import distillkit
 from distillkit import hookspecs
 from distillkit.cli.app import app
+from distillkit.family.record import read_record
+from distillkit.family.results import results_markdown
 from distillkit.options import Option, options_of
 from distillkit.plugins import load_plugins
 from distillkit.recipe import Recipe
@@ -41,7 +43,20 @@ API = {
 
 def pages() -> dict[str, str]:
     """Return every generated page: name -> text."""
-    return {"cli.md": cli(), "recipe.md": recipe(), "components.md": components(), "hooks.md": hooks(), "api.md": api()}
+    return {
+        "cli.md": cli(),
+        "recipe.md": recipe(),
+        "components.md": components(),
+        "hooks.md": hooks(),
+        "api.md": api(),
+        "results.md": results(),
+    }
+
+
+def results() -> str:
+    """What the lite family measured, from its record."""
+    tables = results_markdown(read_record(FOLDER.parents[1] / "benchmarks" / "lite.json"))
+    return f"# Results of the lite family: tables\n\n{NOTE}\n[Results](../results.md) says what they mean.\n\n{tables}"
 
 
 def cli() -> str:

@@ -1,0 +1,40 @@
+"""Lay kept models where a family expects them, so that it goes on from there on another machine.
+
+    python benchmarks/restore_family.py benchmarks/lite.toml --runs runs/lite teacher-0.013=zoo:lite-teacher \
+        feds-0.013-seed0=zoo:lite-feds control-0.013-seed0=benchmarks/lite-control.safetensors
+    distillkit family benchmarks/lite.toml
+
+Each job gets a run folder with its recipe and the model; the family takes it as done, measures it, and carries out
+what is left. Kept models are in half precision: what starts from them differs by that rounding.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import distillkit
+from distillkit.family.plan import Family, plan
+from distillkit.model_file import save_model
+from distillkit.run_folder import RunFolder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("family", type=Path)
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the family's runs")
+    parser.add_argument("models", nargs="+", help="JOB=MODEL")
+    arguments = parser.parse_args()
+    folder, plugins = arguments.runs.resolve(), distillkit.load_plugins()
+    jobs = {job.name: job for job in plan(Family.load(arguments.family), folder)}
+    for item in arguments.models:
+        name, _, source = item.partition("=")
+        model, run = distillkit.load_model(source, plugins), RunFolder(folder / name)
+        run.open(jobs[name].recipe.resolve(plugins))
+        if not run.model.exists():
+            save_model(run.model, model.codec, model.pair, model.options, model.part, model.lmbda)
+        print(f"{name}: {run.model}")
+
+
+if __name__ == "__main__":
+    main()
