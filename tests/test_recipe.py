@@ -106,7 +106,7 @@ def test_every_key_of_a_full_recipe_arrives(load):
 
 def test_resolve_fills_in_every_effective_value(load, loaded):
     written = tomllib.loads(load(SMALLEST).resolve(loaded).to_toml())
-    assert written.keys() == Recipe.model_fields.keys() - {"teacher"}
+    assert written.keys() == Recipe.model_fields.keys() - {"teacher", "teacher_cache"}
     assert written["pair"] == {"name": "models.cheng2020", "size": "tiny"}
     assert written["schedule"]["name"] == "core.constant"
     assert written["taps"] == {
