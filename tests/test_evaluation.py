@@ -181,6 +181,7 @@ def test_the_estimate_is_what_the_likelihoods_say(codec, paths):
         likelihoods = codec.adapter.module(batch.contiguous())["likelihoods"]
     bits = sum(-float(values.log2().sum()) for values in likelihoods.values())
     assert estimated_bpp(codec.adapter, picture) == pytest.approx(bits / (170 * 200), rel=1e-4)
+    assert estimated_bpp(codec.adapter, np.broadcast_to(picture[:1, :1], (4001, 4000, 3))) is None
 
 
 def test_the_estimate_is_near_the_file(codec, paths, tmp_path):

@@ -8,9 +8,11 @@ import torch
 from ..adapters import CodecAdapter
 from ..losses import sum_of_bits
 
+MAX_PIXELS = 16_000_000  #: a forward pass takes a picture whole; a larger one might not fit in memory
+
 
 @torch.no_grad()
-def estimated_bpp(adapter: CodecAdapter, image: np.ndarray) -> float:
+def estimated_bpp(adapter: CodecAdapter, image: np.ndarray) -> float | None:
     """Return the information of the latents, in bits for each pixel of the original (padding costs bits, too).
 
     From one forward pass in eval mode, with rounded latents. A file is larger by its header and by what the coder's
@@ -19,9 +21,11 @@ def estimated_bpp(adapter: CodecAdapter, image: np.ndarray) -> float:
 
     Args:
         adapter: the codec; left in eval mode.
-        image: uint8, shape (H, W, 3), RGB.
+        image: uint8, shape (H, W, 3), RGB; None comes back for one of more than 16 megapixels.
     """
     height, width, _ = image.shape
+    if height * width > MAX_PIXELS:
+        return None
     margins = ((0, -height % adapter.stride), (0, -width % adapter.stride), (0, 0))
     padded = np.pad(image, margins, mode="edge")  # as ImageCodec pads
     batch = torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1))[None])

@@ -125,7 +125,7 @@ def environment() -> dict[str, str | int]:
     }
 
 
-def _encode(codec: ImageCodec, path: Path, file: Path) -> tuple[float, float]:
+def _encode(codec: ImageCodec, path: Path, file: Path) -> tuple[float | None, float]:
     """Write the compressed file; return the estimated rate in bpp and the seconds that encoding took."""
     original = read_image(path)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def _measure(
     name: str,
     out: Path,
     lmbda: float | None,
-    estimate: float,
+    estimate: float | None,
     encode_seconds: float,
     decode_seconds: float,
 ) -> ImageResult:

@@ -37,7 +37,7 @@ class ImageResult:
         height: of the original, in pixels.
         file_bytes: size of the compressed file, header included.
         rate_bpp: bits of that file for each pixel of the original.
-        estimated_bpp: bits per pixel by the likelihoods of a forward pass in eval mode, see `estimated_bpp`.
+        estimated_bpp: bits per pixel by the likelihoods of a forward pass in eval mode, or None, see the function.
         psnr_db: of the decoded 8-bit picture against the original, over all RGB samples, in dB.
         ms_ssim: multi-scale structural similarity (unitless), or None where a side is shorter than 161 pixels.
         ms_ssim_db: the same as -10 log10(1 - MS-SSIM), in dB.
@@ -52,7 +52,7 @@ class ImageResult:
     height: int
     file_bytes: int
     rate_bpp: float
-    estimated_bpp: float
+    estimated_bpp: float | None
     psnr_db: float
     ms_ssim: float | None
     ms_ssim_db: float | None
