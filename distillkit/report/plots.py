@@ -62,12 +62,9 @@ def _same_cost(plot: Plot, teacher: VariantResult, lmbda: float) -> None:
                 points.append((rate, quality))
     plot.line(points, "teacher", "dotted")
     if points:
-        plot.text(
-            plot.x(points[0][0]) + 4,
-            min(plot.y(points[0][1]) + 16, plot.bottom - 4),
-            "the teacher\N{RIGHT SINGLE QUOTATION MARK}s RD cost",
-            "tick",
-        )
+        x, y = plot.x(points[-1][0]), plot.y(points[-1][1])
+        name = "the teacher\N{RIGHT SINGLE QUOTATION MARK}s RD cost"
+        plot.text(min(x + 6, plot.right - 110), y + (4 if y > plot.top + 8 else 8), name, "tick")
 
 
 def differences(rows: Sequence[tuple[str, Difference, list[float]]], names: Mapping[str, str], other: str) -> Markup:

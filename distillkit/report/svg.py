@@ -119,17 +119,20 @@ class Plot:
 
     def labels(self, labels: Sequence[tuple[float, float, str, str]], gap: float = 14) -> None:
         """Write (x, y, text, series) at the ends of lines, pushed apart where they would overlap."""
-        low = self.top + 4.0
-        placed: list[tuple[float, float, str, str]] = []
-        for x, y, text, series in sorted(labels, key=lambda label: label[1]):
-            low = max(low, y)
-            placed.append((x, low, text, series))
-            low += gap
-        over = low - gap - (self.bottom - 8)
-        for index in range(len(placed) - 1, -1, -1):
-            x, y, text, series = placed[index]
-            limit = self.bottom - 8 - gap * (len(placed) - 1 - index)
-            self.text(x, min(y, limit) + 4 if over > 0 else y + 4, text, "label", series)
+        ordered = sorted(labels, key=lambda label: label[1])
+        heights: list[float] = []
+
+        def near(first: int, second: int) -> bool:
+            longer = max(len(ordered[first][2]), len(ordered[second][2]))
+            return abs(ordered[first][0] - ordered[second][0]) < 7.5 * longer + 10
+
+        for index, (_, y, _, _) in enumerate(ordered):  # downwards, each below those before
+            heights.append(max([y, self.top + 4.0, *(heights[k] + gap for k in range(index) if near(index, k))]))
+        for index in reversed(range(len(ordered))):  # and back up where they would leave the plot
+            below = [heights[k] - gap for k in range(index + 1, len(ordered)) if near(index, k)]
+            heights[index] = min([heights[index], self.bottom - 8.0, *below])
+        for (x, _, text, series), y in zip(ordered, heights, strict=True):
+            self.text(x, y + 4, text, "label", series)
 
     def done(self, title: str) -> Markup:
         """Return the plot; `title` says to those who cannot see it what it shows."""
