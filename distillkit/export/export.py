@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ..adapters import CompressAIAdapter, fingerprint
+from ..adapters import CompressAIAdapter
 from ..errors import DistillkitError, PairError
 from ..model_file import TrainedModel, save_model
 from .driver import FORMAT
@@ -86,7 +86,8 @@ def _write_tables(model: TrainedModel, parts: CodecParts, to: Target, out: Path)
         "pair": model.pair,
         "part": model.part,
         "lmbda": model.lmbda,
-        "fingerprint": fingerprint(model.codec.module),
+        # Not of the module as it is now: CompressAI's masked convolutions mask their weights when they first run.
+        "fingerprint": model.fingerprint,
         "runtime": to,
         "flow": parts.flow,
         "stride": parts.stride,

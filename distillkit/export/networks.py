@@ -37,16 +37,21 @@ def export_onnx(parts: CodecParts, folder: Path) -> list[Path]:
     """Write each network as `<name>.onnx`: input `x`, output `y`, height and width dynamic.
 
     Raises:
-        PairError: a network cannot be traced.
+        PairError: a network cannot be traced or converted.
         DistillkitError: the extra `onnx` is not installed.
     """
     _need("onnxscript", "onnx")
     paths = []
     for name, network in parts.networks.items():
-        with _quiet():
-            program: Any = torch.onnx.export(
-                _trace(name, network, parts.inputs[name]), dynamo=True, input_names=["x"], output_names=["y"]
-            )
+        traced = _trace(name, network, parts.inputs[name])
+        try:
+            with _quiet():
+                program: Any = torch.onnx.export(traced, dynamo=True, input_names=["x"], output_names=["y"])
+        except Exception as error:  # whatever the converter meets
+            raise PairError(
+                f"network {name}: expected one that torch.onnx can convert, got {_first_line(error)} Deploy the codec "
+                "with `--to torch`, or as one safetensors file with `--to model`."
+            ) from error
         paths.append(folder / f"{name}.onnx")
         program.save(paths[-1], external_data=False)
     return paths
@@ -87,11 +92,14 @@ def _trace(name: str, network: nn.Module, given: tuple[int, int]) -> torch.expor
         with _quiet():
             return torch.export.export(network.cpu(), (example,), dynamic_shapes=(sizes,))
     except Exception as error:  # whatever the tracer meets in a network that it was not made for
-        first = str(error).strip().partition("\n")[0]
         raise PairError(
             f"network {name}: expected one that torch.export can trace for pictures of any size, got "
-            f"{type(error).__name__}: {first}. Deploy the codec as one safetensors file with `--to model`."
+            f"{_first_line(error)} Deploy the codec as one safetensors file with `--to model`."
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def _need(module: str, extra: str) -> None:
