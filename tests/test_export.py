@@ -109,13 +109,12 @@ CODECS = {
     "scale": (lambda: compressai_codec("scale"), "scale"),
     "mean-scale": (lambda: compressai_codec("mean-scale"), "mean-scale"),
     "cheng2020": (lambda: shipped("models.cheng2020"), "checkerboard"),
-    "swin": (lambda: shipped("models.swin"), "checkerboard"),
 }
 
 
 @pytest.mark.parametrize(
     ("to", "name"),
-    [*(("onnx", name) for name in CODECS), ("openvino", "cheng2020"), ("torch", "mean-scale"), ("torch", "swin")],
+    [*(("onnx", name) for name in CODECS), ("openvino", "cheng2020"), ("torch", "mean-scale")],
 )
 def test_files_go_both_ways(to, name, tmp_path):
     """Pictures of two sizes, other than the one that was traced."""
