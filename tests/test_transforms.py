@@ -62,3 +62,42 @@ def test_bfloat16_but_for_the_last_block():
     assert seen == [(torch.bfloat16, torch.bfloat16), (torch.float32, torch.float32)]
     assert got.dtype == torch.float32
     assert 0 < (got - expected).abs().max() < 0.02
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("kernel", "pad", "extra"), [(5, 2, 1), (4, 1, 0), (3, 1, 1)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_upsampling_to_few_channels_is_an_ordinary_convolution(kernel, pad, extra, bias):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(4, 6, 1), nn.ConvTranspose2d(6, 3, kernel, 2, pad, extra, bias=bias))
+    features = torch.randn(2, 4, 5, 7)
+    expected = network(features)
+    transform = fast(network)
+    torch.testing.assert_close(transform(features), expected)
+    assert not any(isinstance(layer, nn.ConvTranspose2d) for layer in transform.modules())
+
+
+@torch.no_grad()
+def test_other_upsampling_is_left_alone():
+    for layer in (nn.ConvTranspose2d(6, 32, 5, 2, 2, 1), nn.ConvTranspose2d(6, 3, 5, 1, 2)):
+        assert any(isinstance(each, nn.ConvTranspose2d) for each in fast(nn.Sequential(layer)).modules())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("last", ["shuffle", "transposed"])
+def test_pixels_in_bfloat16_are_differences_from_middle_grey(last):
+    torch.manual_seed(0)
+    upsampling = nn.ConvTranspose2d(8, 3, 5, 2, 2, 1)
+    if last == "shuffle":
+        upsampling = nn.Sequential(nn.Conv2d(8, 12, 3, padding=1), nn.PixelShuffle(2))
+    for parameter in upsampling.parameters():
+        parameter.mul_(0.1)
+        if parameter.ndim == 1:
+            parameter.add_(0.45)
+    network = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), upsampling)
+    features = torch.randn(1, 4, 16, 16)
+    expected = network(features)
+    assert 0.3 < expected.min() < expected.max() < 0.7
+    got = Transform(network, torch.bfloat16, torch.float32, Stopwatch(), centre=0.5)(features)
+    assert got.dtype == torch.float32
+    assert (got - expected).abs().max() < 0.5 / 255

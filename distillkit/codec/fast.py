@@ -80,7 +80,7 @@ class FastCodec:
                 part.register_forward_pre_hook(lambda _, args: tuple(_to(exact, value) for value in args))
         for parent, name, child in places:
             if child not in transforms:
-                transforms[child] = Transform(child, *dtypes[name], stopwatch)
+                transforms[child] = Transform(child, *dtypes[name], stopwatch, 0.5 if name == "g_s" else None)
                 if name != "h_a":
                     self._tiled.append(transforms[child])
                 if name == "g_s":  # nothing is synthesised from latents that are not what was encoded
