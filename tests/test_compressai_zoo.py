@@ -97,7 +97,7 @@ class TestWhatIsWrongIsSaid:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"student": {"architecture": "mbt2018-men"}}, "input should be 'bmshj2018-factorized'"),
+            ({"student": {"architecture": "mbt2018-men"}}, "expected 'bmshj2018-factorized'"),
             ({"student": {"architecture": "cheng2020-anchor", "M": 5}}, "cheng2020-anchor has as many latent channels"),
             (
                 {"student": {"architecture": "cheng2020-attn", "quality": 7}},

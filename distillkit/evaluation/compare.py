@@ -61,7 +61,7 @@ class Comparison:
 
         num_images = len(self.models[0].evaluation.images)
         title = f"Means over {num_images} held-out picture{'s' * (num_images != 1)}; bpp from file bytes"
-        table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         table.add_column("")
         headings = ("params", "kMAC/pixel", "bpp", "est. bpp", "PSNR dB", "MS-SSIM", "encode s", "decode s", "RD cost")
         for heading in headings:  # in two lines where that saves width: a terminal may have 80 columns
