@@ -65,5 +65,7 @@ def _measure(name: str, setup: Setup, recipe: Recipe, run: RunFolder, ranks: Ran
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
-        raise TrainingError(f"{path}: cannot be written: {error.strerror}.") from None
+        raise TrainingError(
+            f"{path}: cannot be written: {error.strerror}; make room, or mend its rights, and go on."
+        ) from None
     return json.loads(text)["record"]

@@ -6,13 +6,18 @@ import filecmp
 import importlib.util
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from . import zoo
 from .errors import DataError
 from .images import check_images, list_images
 from .recipe import Recipe
 from .shipped import load_shipped
+
+if TYPE_CHECKING:
+    from .evaluation.compare import Comparison
 
 Size = Literal["tiny", "lite", "paper"]
 
@@ -68,6 +73,18 @@ def gather_images(folder: Path, data: Path | None = None) -> tuple[Path, list[Pa
         target.parent.mkdir(parents=True, exist_ok=True)
         _link(source, target)
     return folder / "train", list_images(folder / "held_out")
+
+
+def first_look(images: Sequence[Path], folder: Path) -> Comparison:
+    """Code pictures to real files with the teacher and the student that ship, and measure; takes seconds.
+
+    Args:
+        images: 8-bit RGB pictures.
+        folder: gets the compressed files and the decoded pictures.
+    """
+    from .evaluation.compare import compare
+
+    return compare({name: zoo.find(f"{zoo.PREFIX}{name}") for name in zoo.manifest()}, images, folder)
 
 
 def recipes(size: Size, train: Path) -> tuple[Recipe, Recipe]:

@@ -104,7 +104,7 @@ def pack(
         partial.write_text(json.dumps(index), encoding="utf-8")
         partial.replace(out / INDEX)
     except OSError as error:
-        raise DataError(f"shards {out}: cannot be written: {error.strerror}.") from None
+        raise DataError(f"shards {out}: cannot be written: {error.strerror}; choose another place.") from None
     return Packed(len(members), len(sizes), problems)
 
 
@@ -120,7 +120,8 @@ def list_training_images(folder: Path) -> list[Path] | list[PackedImage]:
     found = _indexed(file, shards) if file.exists() else [image for shard in shards for image in _scanned(shard)]
     if not found:
         raise DataError(
-            f"shards {folder}: expected images ({', '.join(SUFFIXES)}) in {len(shards)} tar files, got none."
+            f"shards {folder}: expected images ({', '.join(SUFFIXES)}) in {len(shards)} tar files, got none; make "
+            "shards with `distillkit pack`."
         )
     return found
 

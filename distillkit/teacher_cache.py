@@ -101,7 +101,9 @@ class TeacherCache:
             if not os.access(self.folder, os.W_OK):
                 raise PermissionError(13, "Permission denied")
         except OSError as error:
-            raise TrainingError(f"teacher_cache.folder {self.folder}: cannot be written: {error.strerror}.") from None
+            raise TrainingError(
+                f"teacher_cache.folder {self.folder}: cannot be written: {error.strerror}; choose another one."
+            ) from None
         there = sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
         if num_bytes > free + there:
             raise TrainingError(

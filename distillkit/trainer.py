@@ -63,7 +63,7 @@ def train(
         if recipe.data.batch_size % (ranks.num * recipe.accumulate):
             raise RecipeError(
                 f"recipe data.batch_size: expected a multiple of {ranks.num} processes x accumulate = "
-                f"{recipe.accumulate}, got {recipe.data.batch_size}."
+                f"{recipe.accumulate}, got {recipe.data.batch_size}; change one of them."
             )
         run = RunFolder(Path(folder).resolve())
         ranks.first(lambda: run.open(recipe))

@@ -4,9 +4,10 @@
     python examples/feds_cheng2020.py --data ~/photos       # your own images; every tenth is held out
     python examples/feds_cheng2020.py --data ~/photos --size lite
 
-It trains a large teacher, then the same small student twice with equal steps: without distillation (the control), and
-with FEDS's three phases. Each codec compresses the held-out pictures to files and decodes them. Run it again after an
-interruption: it goes on where it was. `distillkit demo` is the same job.
+First it shows a trained student at work, in seconds. Then it trains a large teacher, and the same small student twice
+with equal steps: without distillation (the control), and with FEDS's three phases. Each codec compresses the held-out
+pictures to files and decodes them. Run it again after an interruption: it goes on where it was. `distillkit demo` is
+the same job.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from rich.console import Console
 
 import distillkit
-from distillkit.demo import gather_images
+from distillkit.demo import first_look, gather_images
 
 # J = LMBDA * 255^2 * MSE + bits per pixel: larger means better pictures and larger files.
 LMBDA = 0.013
@@ -76,6 +77,8 @@ def main() -> None:
     out = arguments.out or Path("runs") / f"feds-cheng2020-{arguments.size}"
     try:
         train, held_out = gather_images(out / "images", arguments.data)
+        print("Models that ship, at work on the held-out pictures:")
+        Console().print(first_look(held_out, out / "first-look").table())
         comparison = distillkit.distil(
             teacher=recipe(arguments.size, train, "teacher"),
             student=recipe(arguments.size, train, "student", **feds(arguments.size)),

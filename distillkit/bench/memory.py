@@ -61,7 +61,10 @@ def _measure(direction: Direction, model: Path, image: Path, file: Path, threads
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise DistillkitError(f"memory of {model}: its process ended with {done.returncode}: {done.stderr.strip()}")
+        raise DistillkitError(
+            f"memory of {model}: expected its process to end with code 0, got {done.returncode}; it said: "
+            f"{done.stderr.strip()}"
+        )
     return Memory(**json.loads(done.stdout.splitlines()[-1]))
 
 

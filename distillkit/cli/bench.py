@@ -58,7 +58,9 @@ def bench(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DistillkitError(f"bench {out}: cannot be written: {error.strerror}.") from None
+        raise DistillkitError(
+            f"bench {out}: cannot be written: {error.strerror}; choose another place with --out."
+        ) from None
     with Console(stderr=True).status("loading") as status:
         result = measure(
             model,

@@ -38,13 +38,17 @@ def demo(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a teacher, distil it with FEDS, and compare on real files with the same student trained without it."""
-    from ..demo import gather_images, recipes
+    """Show a trained student at work; then train a teacher, distil it, and compare with a student trained without."""
+    from ..demo import first_look, gather_images, recipes
     from ..experiment import distil
 
     out = out or Path("runs") / f"demo-{size.value}"
     train_folder, held_out = gather_images(out / "images", data)
     teacher, student = recipes(size.value, train_folder)
+    if not as_json:
+        print("Models that ship, on your held-out pictures:")
+        show(first_look(held_out, out / "first-look").table(), "", False)
+        print(f"Their files and pictures: {out / 'first-look'}. Now for the training:")
     with goes_on_later():
         comparison = distil(teacher, student, out, held_out)
     show(comparison.table(), comparison.to_json(), as_json)

@@ -137,7 +137,10 @@ def write(image: CompressedImage) -> bytes:
             "pass the first 8 bytes of distillkit's fingerprint of the model."
         )
     if len(image.entropy_hash) != len(NO_HASH):
-        raise BitstreamError(f"compressed file: expected an entropy hash of 4 bytes, got {len(image.entropy_hash)}.")
+        raise BitstreamError(
+            f"compressed file: expected an entropy hash of 4 bytes, got {len(image.entropy_hash)}; pass NO_HASH where "
+            "there is none."
+        )
     about = (image.fingerprint, image.entropy_hash, COLOUR_SRGB, image.width, image.height, len(image.substreams))
     head = _HEAD.pack(MAGIC, VERSION, *about)
     lengths = b"".join(_leb128(len(substream)) for substream in image.substreams)

@@ -62,7 +62,8 @@ def classical_codec(name: str, threads: int = 1) -> ClassicalCodec:
     """
     if name not in CLASSICAL:
         raise DistillkitError(
-            f"classical codec: expected one of {', '.join(CLASSICAL)}, got {name!r}.{did_you_mean(name, CLASSICAL)}"
+            f"classical codec: expected one of {', '.join(CLASSICAL)}, got {name!r}; correct the name."
+            f"{did_you_mean(name, CLASSICAL)}"
         )
     return CLASSICAL[name](threads)
 
@@ -215,5 +216,7 @@ def _run(command: list[str], data: bytes = b"") -> bytes:
     done = subprocess.run(command, input=data, capture_output=True, check=False)
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()
-        raise DistillkitError(f"{command[0]}: ended with {done.returncode}: {said or 'nothing said'}.")
+        raise DistillkitError(
+            f"{command[0]}: expected it to end with code 0, got {done.returncode}; it said: {said or 'nothing'}."
+        )
     return done.stdout

@@ -30,7 +30,7 @@ def classical_curve(codec: ClassicalCodec, paths: Sequence[Path], qualities: Seq
         DataError: there are no pictures, or one cannot be used.
     """
     if not paths:
-        raise DataError(f"{codec.title}: expected at least one picture to measure on, got none.")
+        raise DataError(f"{codec.title}: expected at least one picture to measure on, got none; name a folder of them.")
     if qualities is None:
         last = len(codec.qualities) - 1
         qualities = sorted({codec.qualities[round(place * last)] for place in _PLACES})

@@ -158,11 +158,13 @@ def read_curve(path: str | Path, name: str | None = None) -> RDCurve:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"curve {path}: cannot be read: {error.strerror}.") from None
+        raise DataError(f"curve {path}: cannot be read: {error.strerror}; check the path.") from None
     except ValueError as error:
         raise DataError(f"curve {path}: expected JSON, got {error}; check that it is a file of results.") from None
     if not isinstance(content, dict):
-        raise DataError(f"curve {path}: expected a JSON object, got {type(content).__name__}.")
+        raise DataError(
+            f"curve {path}: expected a JSON object, got {type(content).__name__}; check that it is a file of results."
+        )
     name = name or str(content.get("name") or path.stem)
     if "averages" in content and isinstance(content.get("images"), list):
         return curve_from_results(name, [content], str(path))
@@ -177,15 +179,23 @@ def read_curve(path: str | Path, name: str | None = None) -> RDCurve:
 
 def _points(columns: Any, where: str) -> tuple[RDPoint, ...]:
     if not isinstance(columns, Mapping):
-        raise DataError(f"{where}: expected lists by name under 'results', got {type(columns).__name__}.")
+        raise DataError(
+            f"{where}: expected lists by name under 'results', got {type(columns).__name__}; check that it is a file "
+            "of results."
+        )
     found = {key: _column(columns, names, where) for key, names in _KEYS.items()}
     rates = found["rate_bpp"]
     if rates is None or (found["psnr_db"] is None and found["ms_ssim"] is None):
         missing = "'bpp'" if rates is None else "'psnr-rgb' or 'ms-ssim-rgb'"
-        raise DataError(f"{where}: expected a list {missing}, got {', '.join(map(repr, columns)) or 'nothing'}.")
+        raise DataError(
+            f"{where}: expected a list {missing}, got {', '.join(map(repr, columns)) or 'nothing'}; check that it is a "
+            "file of results."
+        )
     for key, values in found.items():
         if values is not None and len(values) != len(rates):
-            raise DataError(f"{where}: expected {len(rates)} values of {key}, as of bpp, got {len(values)}.")
+            raise DataError(
+                f"{where}: expected {len(rates)} values of {key}, as of bpp, got {len(values)}; make them equal."
+            )
     rows = [{key: values and values[index] for key, values in found.items()} for index in range(len(rates))]
     return tuple(RDPoint(**row) for row in rows)  # type: ignore[arg-type]
 
@@ -196,7 +206,7 @@ def _column(columns: Mapping[str, Any], names: Sequence[str], where: str) -> lis
         return None
     values = columns[name] if isinstance(columns[name], list) else [columns[name]]
     if not all(value is None or (isinstance(value, int | float) and math.isfinite(value)) for value in values):
-        raise DataError(f"{where}: expected finite numbers in {name!r}, got {values}.")
+        raise DataError(f"{where}: expected finite numbers in {name!r}, got {values}; leave out what is not known.")
     if name.startswith(("ms-ssim", "ms_ssim")) and ("db" in name or any(value and value > 1 for value in values)):
         return [None if value is None else 1 - 10 ** (-value / 10) for value in values]
     if all(value is None for value in values):

@@ -82,8 +82,8 @@ def compare_curves(curves: Sequence[RDCurve], anchor: str | None = None) -> RDCo
     anchor = anchor or names[0]
     if anchor not in names:
         raise DataError(
-            f"comparison: expected the anchor to be one of {', '.join(names)}, got {anchor!r}."
-            f"{did_you_mean(anchor, names)}"
+            f"comparison: expected the anchor to be one of {', '.join(names)}, got {anchor!r}; correct "
+            f"--anchor.{did_you_mean(anchor, names)}"
         )
     reference = curves[names.index(anchor)]
     results: list[BDResult] = []

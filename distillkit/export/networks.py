@@ -49,7 +49,7 @@ def export_onnx(parts: CodecParts, folder: Path) -> list[Path]:
                 program: Any = torch.onnx.export(traced, dynamo=True, input_names=["x"], output_names=["y"])
         except Exception as error:  # whatever the converter meets
             raise PairError(
-                f"network {name}: expected one that torch.onnx can convert, got {_first_line(error)} Deploy the codec "
+                f"network {name}: expected one that torch.onnx can convert, got {_first_line(error)}; deploy the codec "
                 "with `--to torch`, or as one safetensors file with `--to model`."
             ) from error
         paths.append(folder / f"{name}.onnx")
@@ -94,7 +94,7 @@ def _trace(name: str, network: nn.Module, given: tuple[int, int]) -> torch.expor
     except Exception as error:  # whatever the tracer meets in a network that it was not made for
         raise PairError(
             f"network {name}: expected one that torch.export can trace for pictures of any size, got "
-            f"{_first_line(error)} Deploy the codec as one safetensors file with `--to model`."
+            f"{_first_line(error)}; deploy the codec as one safetensors file with `--to model`."
         ) from error
 
 

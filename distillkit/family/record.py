@@ -114,7 +114,7 @@ def read_record(path: str | Path) -> Record:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"record {path}: cannot be read: {error.strerror}.") from None
+        raise DataError(f"record {path}: cannot be read: {error.strerror}; check the path.") from None
     except ValueError as error:
         raise DataError(f"record {path}: expected JSON, got {error}.") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:

@@ -113,7 +113,7 @@ def read_runs(path: Path) -> Runs:
     path = path.resolve()
     if not path.is_dir():
         got = "a file" if path.exists() else "nothing there"
-        raise TrainingError(f"report {path}: expected a run folder, or a folder of run folders, got {got}.")
+        raise TrainingError(f"report {path}: expected a run folder, or a folder of such, got {got}; check the path.")
     if _is_run(path):
         main = _read(path)
         beside = _read_all(path.parent)
@@ -203,7 +203,9 @@ def _json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise TrainingError(f"report: {file} cannot be read: {error}.") from None
     if not isinstance(content, dict):
-        raise TrainingError(f"report: {file}: expected an object, got {type(content).__name__}.")
+        raise TrainingError(
+            f"report: {file}: expected an object, got {type(content).__name__}; it was not written by distillkit."
+        )
     return content
 
 
