@@ -1,7 +1,7 @@
 """Make the models that ship: round runs of a family to half precision, measure them again, write the manifest.
 
     python benchmarks/make_zoo.py benchmarks/lite.toml --runs runs/lite \
-        --models lite-teacher=teacher-0.013 lite-feds=feds-0.013-seed0
+        --models lite-teacher=teacher-0.013 lite-student=alignment-0.013-seed0
 
 Each model is written to distillkit/zoo/NAME.safetensors, loaded from there, and measured on the family's pictures by
 real files; the manifest says what came out.
@@ -23,13 +23,14 @@ from distillkit.images import list_images
 from distillkit.model_file import save_model
 from distillkit.zoo import MANIFEST
 
-ZOO = Path(distillkit.__file__).parent / "zoo"
+ZOO = Path(distillkit.__file__).parent / "zoo"  # where the models that ship lie; elsewhere, they are only kept
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("family", type=Path)
     parser.add_argument("--runs", type=Path, required=True, help="folder of the family's runs")
+    parser.add_argument("--out", type=Path, default=ZOO)
     parser.add_argument("--models", nargs="+", required=True, help="NAME=JOB")
     parser.add_argument(
         "--data",
@@ -44,7 +45,7 @@ def main() -> None:
     for item in arguments.models:
         name, _, job_name = item.partition("=")
         model, recipe = distillkit.load_model(arguments.runs / job_name), jobs[job_name].recipe
-        path = ZOO / f"{name}.safetensors"
+        path = arguments.out / f"{name}.safetensors"
         save_model(path, model.codec, model.pair, model.options, model.part, model.lmbda, half=True)
         shipped = distillkit.load_model(path)
         with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +77,7 @@ def main() -> None:
             "torch": torch.__version__,
         }
         print(name, path.stat().st_size, manifest[name]["measured"])
-    (ZOO / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    (arguments.out / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Lay kept models where a family expects them, so that it goes on from there on another machine.
 
     python benchmarks/restore_family.py benchmarks/lite.toml --runs runs/lite teacher-0.013=zoo:lite-teacher \
-        feds-0.013-seed0=zoo:lite-feds control-0.013-seed0=benchmarks/lite-control.safetensors
+        control-0.013-seed0=benchmarks/kept/lite-control.safetensors \
+        feds-0.013-seed0=benchmarks/kept/lite-feds.safetensors
     distillkit family benchmarks/lite.toml
 
 Each job gets a run folder with its recipe and the model; the family takes it as done, measures it, and carries out

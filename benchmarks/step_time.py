@@ -167,7 +167,7 @@ def measure(arguments, folder: Path) -> list[dict]:
     copy = prepare(recipe, plugins)
     roles = set(ours.report.shapes.student)
     taps = [
-        {path: role for role, path in bank.paths.items() if role in roles and role.count("/")}
+        {tap.path: role for role, tap in bank.taps.items() if role in roles and role.count("/")}
         for bank in (ours.pair._teacher_bank, ours.pair._student_bank)
     ]
     last = [role for path, role in sorted(taps[0].items(), key=lambda item: item[0]) if path.startswith("g_s")][-1]

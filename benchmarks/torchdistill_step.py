@@ -113,7 +113,7 @@ def torchdistill_box(recipe: distillkit.Recipe, setup):
             ).cost
         }
 
-    path = {"teacher": setup.pair.teacher_paths["latent"], "student": setup.pair._student_bank.paths["latent"]}
+    path = {"teacher": setup.pair.teacher_paths["latent"], "student": setup.pair._student_bank.taps["latent"].path}
 
     def model(side: str, **more):
         hook = {"input": [], "output": [path[side]]}

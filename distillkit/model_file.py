@@ -61,20 +61,19 @@ def save_model(
         options: the pair's options.
         part: which of the pair's two codecs it is.
         lmbda: rate-distortion trade-off that it was trained for.
-        half: write weights in half precision. They are rounded to it in `codec`, too, and the tables and the
-            fingerprint follow from the rounded ones, so that the file and `codec` are the same model.
+        half: write weights in half precision, and buffers as short as holds them exactly. Weights are rounded in
+            `codec`, too, and the tables and the fingerprint follow from the rounded ones: both are one model.
 
     Raises:
         CheckpointError: the file cannot be written.
     """
-    parameters = dict(codec.module.named_parameters())
     if half:
-        for parameter in parameters.values():
+        for parameter in codec.module.parameters():
             parameter.data = parameter.data.half().float()
     codec.update()
     state = codec.module.state_dict()
     if half:
-        state = {name: tensor.half() if name in parameters else tensor for name, tensor in state.items()}
+        state = {name: _smallest(tensor) for name, tensor in state.items()}
     about = {"pair": pair, "options": options, "part": part, "lmbda": lmbda, "fingerprint": fingerprint(codec.module)}
     write_tensors(path, state, {"format": FORMAT, "model": json.dumps(about)})
 
@@ -125,4 +124,10 @@ def _fit_tables(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         for name, buffer in part.named_buffers(recurse=False):
             saved = tensors.get(f"{prefix}.{name}" if prefix else name)
             if saved is not None and saved.shape != buffer.shape:
-                setattr(part, name, torch.empty_like(saved))
+                setattr(part, name, torch.empty(saved.shape, dtype=buffer.dtype))
+
+
+def _smallest(tensor: Tensor) -> Tensor:
+    """Return the same values as 8-bit integers or in half precision, if one of these holds them exactly."""
+    shorter = (tensor.to(dtype) for dtype in (torch.uint8, torch.float16))
+    return next((each for each in shorter if torch.equal(each.to(tensor.dtype), tensor)), tensor)

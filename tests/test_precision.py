@@ -21,9 +21,10 @@ def test_a_cpu_needs_the_instructions(monkeypatch, capabilities, expected):
     ("fast", "precision", "used"), [(True, "auto", "bf16"), (False, "auto", "no"), (False, "bf16", "bf16")]
 )
 def test_what_a_run_takes(monkeypatch, recipe, tmp_path, plugins, fast, precision, used):
+    import distillkit.precision
     import distillkit.trainer
 
-    monkeypatch.setattr(distillkit.trainer, "bf16_is_fast", lambda device: fast)
+    monkeypatch.setattr(distillkit.precision, "bf16_is_fast", lambda device: fast)
     seen, notes = [], []
     accelerator = distillkit.trainer.Accelerator
     monkeypatch.setattr(

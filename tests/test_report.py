@@ -204,7 +204,7 @@ def test_names_are_escaped(trained_family, tmp_path, trained_plugins):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda run: shutil.rmtree(run), "expected a run folder, or a folder of run folders, got nothing there"),
+        (lambda run: shutil.rmtree(run), "expected a run folder, or a folder of such, got nothing there"),
         (lambda run: (run / "recipe.toml").unlink(), "got neither; `distillkit train`"),
         (lambda run: (run / "recipe.toml").write_text("num_steps = 1"), "report, run .*: recipe recipe.toml: pair"),
         (lambda run: (run / "metrics.jsonl").write_text("{nonsense}\n"), "metrics.jsonl cannot be read"),

@@ -114,8 +114,6 @@ def test_the_parts_of_the_time_are_there(photographs):
         assert parts["transform"] > 0
         assert len(parts) > 1
         assert min(parts.values()) > 0
-    assert not codec.module.g_a._forward_hooks
-    assert not codec.module.g_a._forward_pre_hooks
 
 
 @pytest.mark.parametrize(

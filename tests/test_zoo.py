@@ -22,7 +22,7 @@ def test_half_precision_is_the_same_model_in_half_the_bytes(tmp_path, plugins):
     save_model(tmp_path / "half.safetensors", codec, "small.pair", {}, "student", 0.013, half=True)
     sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("full", "half")]
     weights = 2 * sum(tensor.numel() for tensor in before.values())
-    assert sizes[0] - sizes[1] == pytest.approx(weights, rel=0.1)
+    assert sizes[0] - sizes[1] == pytest.approx(weights, rel=0.2)
     loaded = distillkit.load_model(tmp_path / "half.safetensors", plugins)
     assert loaded.fingerprint == fingerprint(loaded.codec.module) == fingerprint(codec.module)
     for name, tensor in loaded.codec.module.named_parameters():

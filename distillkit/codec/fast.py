@@ -34,6 +34,7 @@ class FastCodec:
 
     Attributes:
         adapter: the codec's adapter, copied with its module.
+        takes_channels_last: whether images may come in that memory format, for they meet a transform first.
 
     Args:
         adapter: has entropy models of CompressAI's kind in its module; it is left as it is.
@@ -86,6 +87,7 @@ class FastCodec:
                 if name == "g_s":  # nothing is synthesised from latents that are not what was encoded
                     transforms[child].register_forward_pre_hook(lambda *_: self._check())
             setattr(parent, name, transforms[child])
+        self.takes_channels_last = isinstance(getattr(module, "g_a", None), Transform)
         self._entropy = EntropyWatch(module, stopwatch)
         code_serial_contexts(module, self._entropy)
         for owner in list(module.modules()):

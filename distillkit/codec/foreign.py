@@ -31,6 +31,7 @@ class ForeignCodec:
         self.adapter = adapter
         self._refuse = unsafe and not trusted
         self._stopwatch = stopwatch
+        self.takes_channels_last = False  # its module may take views of images
 
     # no_grad, not inference_mode: a module that caches a tensor in its forward pass must still train afterwards.
     @torch.no_grad()

@@ -30,7 +30,7 @@ def read_picture(path: Path, convert: bool = False) -> np.ndarray:
         DataError: the file is unreadable, or of a kind that has to be converted.
     """
     if not convert and (problem := check_image(path)) is not None:
-        raise DataError(f"{problem} Or let `--convert` do it.")
+        raise DataError(f"{problem} Or pass `--convert`; it makes 8-bit RGB of it.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # damaged metadata

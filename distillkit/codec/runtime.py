@@ -139,9 +139,10 @@ class ImageCodec:
     def _padded(self, image: np.ndarray, rows: int, columns: int) -> Tensor:
         """Return a batch of shape (1, 3, H, W), range [0, 1], the last row and column replicated."""
         margins = ((0, rows * self.adapter.stride - len(image)), (0, columns * self.adapter.stride - image.shape[1]))
-        padded = np.pad(image, (*margins, (0, 0)), mode="edge")
-        batch = torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1))[None])
-        return batch.to(self._device()).to(torch.float32).div_(255)
+        padded = np.pad(image, (*margins, (0, 0)), mode="edge") if margins != ((0, 0), (0, 0)) else image
+        batch = torch.from_numpy(np.require(padded, requirements=["C", "W"])).permute(2, 0, 1)[None]
+        batch = batch.to(self._device()).to(torch.float32).div_(255)
+        return batch if self._coder.takes_channels_last else batch.contiguous()
 
     def _compress_blank(self, rows: int, columns: int) -> CompressedLatents:
         stride = self.adapter.stride

@@ -94,14 +94,20 @@ def stacked(rows: Sequence[tuple[str, str, Sequence[tuple[str, float]]]], unit: 
     names = list(dict.fromkeys(name for _, _, parts in rows for name, _ in parts if name))
 
     def draw(width: int) -> Markup:
-        head = 26 if names else 4
-        plot = Plot(width, head + 30 * len(rows), left=82, right=96, top=0, bottom=0)
-        plot.scales((0, longest), (0, 1))
-        x = float(plot.left)
+        left, x, y = 82, 82.0, 0
+        places = []  # of the legend, in as many lines as it takes
         for name in names:
-            plot.bar((x, x + 10), (3, 13), "original", style=f"bar {name}")
-            plot.text(x + 15, 12, name, "tick")
-            x += 32 + 6.2 * len(name)
+            wide = 32 + 6.2 * len(name)
+            if x > left and x + wide > width:
+                x, y = float(left), y + 18
+            places.append((name, x, y))
+            x += wide
+        head = y + 26 if names else 4
+        plot = Plot(width, head + 30 * len(rows), left=left, right=96, top=0, bottom=0)
+        plot.scales((0, longest), (0, 1))
+        for name, x, y in places:
+            plot.bar((x, x + 10), (y + 3, y + 13), "original", style=f"bar {name}")
+            plot.text(x + 15, y + 12, name, "tick")
         for index, (label, series, parts) in enumerate(rows):
             y, start = head + 2 + 30 * index, 0.0
             plot.text(0, y + 14, label, "label", series)
