@@ -27,7 +27,8 @@ def test_half_precision_is_the_same_model_in_half_the_bytes(tmp_path, plugins):
     assert loaded.fingerprint == fingerprint(loaded.codec.module) == fingerprint(codec.module)
     for name, tensor in loaded.codec.module.named_parameters():
         assert tensor.dtype == torch.float32
-        assert torch.equal(tensor, before[name].half().float())
+        if not name.endswith("quantiles"):  # solved for again, from the rounded weights
+            assert torch.equal(tensor, before[name].half().float())
     picture = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
     data = distillkit.ImageCodec(codec, loaded.fingerprint).encode(picture)
     assert distillkit.ImageCodec(loaded.codec, loaded.fingerprint).decode(data).shape == picture.shape
