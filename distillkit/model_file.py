@@ -15,7 +15,7 @@ from .adapters import CodecAdapter, as_codec, fingerprint
 from .checkpoint import read_tensors, write_tensors
 from .errors import CheckpointError
 from .plugins import Plugins, load_plugins
-from .zoo import PREFIX, find
+from .zoo import located
 
 FORMAT = "distillkit-model-1"
 MODEL_NAME = "model.safetensors"  #: of the trained model in its run folder
@@ -89,7 +89,7 @@ def load_model(path: str | Path, plugins: Plugins | None = None) -> TrainedModel
         CheckpointError: the file is missing, damaged or not a model.
         RecipeError: its pair is not registered.
     """
-    path = find(str(path)) if str(path).startswith(PREFIX) else Path(path)
+    path = located(path)
     if path.is_dir():
         path = path / MODEL_NAME
     if not path.is_file():

@@ -44,5 +44,7 @@ def test_what_is_missing_is_said(monkeypatch):
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(DistillkitError, match="expected one of jpeg, .*got 'jepg'. Did you mean 'jpeg'?"):
+    with pytest.raises(
+        DistillkitError, match="expected one of jpeg, .*got 'jepg'; correct the name. Did you mean 'jpeg'?"
+    ):
         classical_codec("jepg")

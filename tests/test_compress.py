@@ -170,7 +170,7 @@ class TestPictures:
     )
     def test_converted_on_request_only(self, pixels, expected, tmp_path):
         path = save(tmp_path / "x.png", pixels)
-        with pytest.raises(DataError, match="expected 8-bit RGB.*`--convert` converts it"):
+        with pytest.raises(DataError, match="expected 8-bit RGB.*Or pass `--convert`"):
             read_picture(path)
         assert (read_picture(path, convert=True) == expected).all()
 

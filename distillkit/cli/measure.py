@@ -17,17 +17,22 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for compressed files, decoded pictures and results.")] = Path(
         "runs/evaluation"
     ),
+    lpips: Annotated[
+        Path | None, typer.Option(help="torchvision's weights of AlexNet: also measure LPIPS (extra `perceptual`).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compress pictures to real files with each model, decode them, and measure."""
     from ..evaluation.compare import compare
+    from ..evaluation.perceptual import Lpips
     from ..images import list_images
 
     names = _distinct_names(models)
-    comparison = compare(dict(zip(names, models, strict=True)), list_images(data), out)
+    distance = Lpips(lpips) if lpips else None
+    comparison = compare(dict(zip(names, models, strict=True)), list_images(data), out, lpips=distance)
     show(comparison.table(), comparison.to_json(), as_json)
 
 
 def _distinct_names(models: list[Path]) -> list[str]:
-    names = [(path.parent if path.is_file() else path).resolve().name for path in models]
+    names = [(path.parent if path.is_file() else path).resolve().name.removeprefix("zoo:") for path in models]
     return [name if names.count(name) == 1 else f"{index}-{name}" for index, name in enumerate(names, 1)]

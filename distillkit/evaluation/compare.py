@@ -15,6 +15,7 @@ from .complexity import kmac_per_pixel, num_parameters
 from .contact_sheet import save_contact_sheet
 from .decode import DecodingProcess
 from .evaluate import evaluate_model
+from .perceptual import Lpips
 from .results import Evaluation
 
 if TYPE_CHECKING:
@@ -63,7 +64,19 @@ class Comparison:
         title = f"Means over {num_images} held-out picture{'s' * (num_images != 1)}; bpp from file bytes"
         table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         table.add_column("")
-        headings = ("params", "kMAC/pixel", "bpp", "est. bpp", "PSNR dB", "MS-SSIM", "encode s", "decode s", "RD cost")
+        perceptual = any(model.evaluation.averages["lpips"] is not None for model in self.models)
+        headings = (
+            "params",
+            "kMAC/pixel",
+            "bpp",
+            "est. bpp",
+            "PSNR dB",
+            "MS-SSIM",
+            "encode s",
+            "decode s",
+            "RD cost",
+            *["LPIPS"] * perceptual,
+        )
         for heading in headings:  # in two lines where that saves width: a terminal may have 80 columns
             table.add_column(heading.replace(" ", "\n").replace("/", "/\n"), justify="right")
         for model in self.models:
@@ -82,6 +95,7 @@ class Comparison:
                         ("encode_seconds", 3),
                         ("decode_seconds", 3),
                         ("rd_cost", 3),
+                        *[("lpips", 4)] * perceptual,
                     )
                 ),
             )
@@ -109,6 +123,7 @@ def compare(
     *,
     plugins: Plugins | None = None,
     on_model: Callable[[str], None] | None = None,
+    lpips: Lpips | None = None,
 ) -> Comparison:
     """Compress `images` with each model to real files in `folder`, decode those in a fresh process, and measure.
 
@@ -118,6 +133,7 @@ def compare(
         folder: where files and results go.
         plugins: where the models' pairs are registered; by default the installed plugins.
         on_model: called with each model's name before it is measured.
+        lpips: also measures the perceptual distance.
 
     Raises:
         DistillkitError: a model or picture cannot be used.
@@ -130,7 +146,7 @@ def compare(
                 on_model(name)
             model = load_model(path, plugins)
             codec: CodecAdapter = model.codec
-            evaluation = evaluate_model(path, images, folder / name, plugins=plugins, process=process)
+            evaluation = evaluate_model(path, images, folder / name, plugins=plugins, process=process, lpips=lpips)
             rows.append(
                 ComparedModel(name, Path(path), num_parameters(codec.module), kmac_per_pixel(codec), evaluation)
             )

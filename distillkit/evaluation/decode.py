@@ -28,6 +28,7 @@ from ..codec.runtime import ImageCodec
 from ..errors import BitstreamError, DistillkitError
 from ..model_file import TrainedModel, load_model
 from ..plugins import Plugins, load_plugins
+from ..zoo import located
 
 #: From (compressed file, picture to write) of each picture to the seconds that each took, in order.
 Decoder = Callable[[Sequence[tuple[Path, Path]]], Iterator[float]]
@@ -86,7 +87,7 @@ class DecodingProcess:
 
         def decode(files: Sequence[tuple[Path, Path]]) -> Iterator[float]:
             job = {
-                "model": str(path.resolve()),
+                "model": str(located(path).resolve()),
                 "plugins": modules,
                 "path": [os.path.abspath(each) for each in sys.path],
                 "num_threads": torch.get_num_threads(),  # the same entropy parameters need the same number of threads

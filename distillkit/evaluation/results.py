@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from .quality import decibel
 
-AVERAGED = ("rate_bpp", "estimated_bpp", "psnr_db", "ms_ssim", "encode_seconds", "decode_seconds", "rd_cost")
+AVERAGED = ("rate_bpp", "estimated_bpp", "psnr_db", "ms_ssim", "encode_seconds", "decode_seconds", "rd_cost", "lpips")
 
 # CompressAI's names of what its plots and tables read.
 _COMPRESSAI = {
@@ -44,6 +44,7 @@ class ImageResult:
         encode_seconds: wall clock from pixels to the written file.
         decode_seconds: wall clock from that file to pixels.
         rd_cost: lmbda * 255^2 * MSE + bpp, MSE on the scale [0, 1]; None where no lmbda was given.
+        lpips: perceptual distance (unitless), or None where it was not asked for, see `Lpips`.
     """
 
     name: str
@@ -59,6 +60,7 @@ class ImageResult:
     encode_seconds: float
     decode_seconds: float
     rd_cost: float | None
+    lpips: float | None = None
 
 
 @dataclass(frozen=True)

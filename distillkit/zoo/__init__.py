@@ -21,6 +21,11 @@ def manifest() -> dict[str, dict[str, Any]]:
     return json.loads(_folder().joinpath(MANIFEST).read_text(encoding="utf-8"))
 
 
+def located(model: str | Path) -> Path:
+    """Return the file or folder that a model's name stands for: itself, or the file of `zoo:NAME`."""
+    return find(str(model)) if str(model).startswith(PREFIX) else Path(model)
+
+
 def find(name: str) -> Path:
     """Return the file of a model, given as `zoo:NAME`.
 
