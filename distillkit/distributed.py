@@ -5,6 +5,7 @@ Every method does nothing but its local part where there is one process.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, final
@@ -174,7 +175,13 @@ def is_first_rank() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def leave() -> None:
-    """Part from the other processes, if there are any; for the end of a program."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+def leave() -> bool:
+    """Part from the other processes, and return whether there were any; for the end of a program.
+
+    Afterwards `os._exit` is safer than a return: gloo's threads now and then abort a process that winds down.
+    """
+    if not dist.is_initialized():
+        return False
+    gc.collect()  # what still holds a group would end it too late
+    dist.destroy_process_group()
+    return True

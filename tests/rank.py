@@ -79,6 +79,8 @@ def main() -> None:
     checkpoints = [path.stem for path in list_checkpoints(folder / "run" / "checkpoints")]
     (folder / f"said-{rank}.json").write_text(json.dumps({"said": said, "wrapped": wrapped, "saved": checkpoints}))
     leave()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 main()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -103,4 +105,7 @@ def _train(recipe: Any, folder: Path, tensorboard: bool) -> None:
     except OtherRankError:
         raise typer.Exit(2) from None  # the other one says why
     finally:
-        leave()
+        others = leave()
+    if others:
+        sys.stdout.flush()
+        os._exit(0)
