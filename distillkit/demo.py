@@ -84,7 +84,8 @@ def first_look(images: Sequence[Path], folder: Path) -> Comparison:
     """
     from .evaluation.compare import compare
 
-    return compare({name: zoo.find(f"{zoo.PREFIX}{name}") for name in zoo.manifest()}, images, folder)
+    models = {about["part"]: zoo.find(f"{zoo.PREFIX}{name}") for name, about in zoo.manifest().items()}
+    return compare(models, images, folder)
 
 
 def recipes(size: Size, train: Path) -> tuple[Recipe, Recipe]:

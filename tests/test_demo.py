@@ -185,3 +185,12 @@ def test_pictures_that_cannot_be_used_are_all_named_before_anything_is_made(tmp_
     with pytest.raises(DataError, match=r"(?s)got 2 that cannot be used.*own/grey.png: .*own/junk.png: "):
         demo.gather_images(tmp_path / "images", own)
     assert not (tmp_path / "images").exists()
+
+
+def test_the_first_look_codes_the_users_pictures_with_the_models_that_ship(tmp_path, photographs):
+    comparison = demo.first_look(sorted(photographs.iterdir())[:1], tmp_path / "look")
+    teacher, student = comparison.models
+    assert (teacher.name, student.name) == ("teacher", "student")
+    assert student.num_parameters < 0.3 * teacher.num_parameters
+    assert all(model.evaluation.averages["psnr_db"] > 20 for model in comparison.models)
+    assert (tmp_path / "look" / "comparison.png").exists()
