@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .plugins import Plugins as Plugins
     from .plugins import load_plugins as load_plugins
     from .recipe import Recipe as Recipe
+    from .sampled_taps import sampled as sampled
     from .tap_points import Tap as Tap
     from .taps import TapProvider as TapProvider
     from .taps import TapShape as TapShape
@@ -92,6 +93,7 @@ _HOME = {
     "load_model": "model_file",
     "load_plugins": "plugins",
     "read_image": "images",
+    "sampled": "sampled_taps",
     "train": "trainer",
 }
 

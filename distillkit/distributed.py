@@ -160,14 +160,15 @@ def batch_variance(features: Tensor) -> Tensor:
     Returns:
         Shape (C,).
     """
+    mean = _mean_over_ranks(features.mean(dim=(0, 2, 3), keepdim=True))
+    return _mean_over_ranks((features - mean).square().mean(dim=(0, 2, 3)))  # several times as fast as `Tensor.var`
+
+
+def _mean_over_ranks(tensor: Tensor) -> Tensor:
     if not dist.is_initialized() or dist.get_world_size() == 1:
-        return features.var(dim=(0, 2, 3), unbiased=False)
-    mean = features.mean(dim=(0, 2, 3))
-    dist.all_reduce(mean)
-    mean /= dist.get_world_size()
-    variance = (features - mean[:, None, None]).square().mean(dim=(0, 2, 3))
-    dist.all_reduce(variance)
-    return variance / dist.get_world_size()
+        return tensor
+    dist.all_reduce(tensor)
+    return tensor / dist.get_world_size()
 
 
 def is_first_rank() -> bool:

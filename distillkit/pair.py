@@ -157,6 +157,11 @@ class TeachingPair:
             for role, tap in taps.items()
         }
 
+    @property
+    def teacher_modules(self) -> frozenset[str]:
+        """Paths of the teacher's modules and methods that are tapped."""
+        return frozenset(tap.path for tap in self._teacher_bank.taps.values())
+
     def run_teacher(self, images: Tensor, roles: Collection[str]) -> dict[str, Tensor]:
         """Return the teacher's features; its forward pass ends at the last tap asked for."""
         self.teacher.module.eval()  # a parent's .train() reaches it

@@ -104,6 +104,8 @@ class Recipe(_Settings):
         data: the training images.
         optimizer: how the weights move.
         teacher_cache: where the teacher's features are kept for the next run on the same crops; none keeps nothing.
+        compile_teacher: whether the teacher's parts between the taps are compiled (`torch.compile`): minutes at the
+            start of a run, for less time in each step; features differ by rounding.
         precision: `bf16` runs convolutions and products in bfloat16 where that is safe; `auto` does so where the device
             computes in bfloat16 itself, for one that emulates it is many times slower.
         device: `auto` takes an accelerator where there is one.
@@ -127,6 +129,7 @@ class Recipe(_Settings):
     data: DataSettings
     optimizer: OptimizerSettings = OptimizerSettings()
     teacher_cache: TeacherCacheSettings | None = None
+    compile_teacher: bool = False
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu"] = "auto"
     accumulate: PositiveInt = 1

@@ -21,6 +21,7 @@ from .phases import Timeline
 from .plugins import Plugins
 from .random_state import seed_everything
 from .recipe import Recipe
+from .sampled_taps import tap_and_stride
 from .shards import list_training_images
 from .tap_points import Tap
 from .task import DistillationTask
@@ -179,7 +180,7 @@ def _term(name: str, options: Mapping[str, Any], report: TapReport, plugins: Plu
     term_class, config = plugins.configure("loss", name, options, where)
     try:
         term = term_class(config, report.shapes)
-        missing = sorted(term.required_taps() - set(report.shapes.student))
+        missing = sorted({tap_and_stride(role)[0] for role in term.required_taps()} - set(report.shapes.student))
     except DistillkitError as error:
         raise type(error)(f"{where}: {error}") from None
     except ValueError as error:

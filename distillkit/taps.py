@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .adapters import CodecAdapter, CodecOutput
 from .components import Component
 from .errors import TapError, did_you_mean
+from .sampled_taps import sample, tap_and_stride
 from .tap_points import Tap, as_map, find_method, listening
 
 
@@ -168,19 +169,20 @@ class TapBank:
 
         Args:
             images: shape (B, 3, H, W), range [0, 1].
-            roles: taps to capture.
+            roles: taps to capture, some of them perhaps sampled, see `distillkit.sampled`.
             stop_early: end the forward pass at the last tap; the output is then None.
 
         Raises:
             TapError: a tap is unknown, did not fire, or was overwritten after it was captured.
         """
-        self._check_known(roles)
-        self._stop_early = stop_early and bool(roles)
+        taps = {tap_and_stride(role)[0] for role in roles}
+        self._check_known(taps)
+        self._stop_early = stop_early and bool(taps)
         output: CodecOutput | None = None
         with suppress(_StopForward):
-            output = self._listen(images, roles)
+            output = self._listen(images, taps)
         captured, self._captured = self._captured, {}
-        for role in roles:
+        for role in taps:
             if role not in captured:
                 raise TapError(
                     f"tap '{role}': '{self.taps[role].path}' of {self.name} did not run in the forward pass. "
@@ -191,7 +193,8 @@ class TapBank:
                     f"tap '{role}': the output of '{self.taps[role].path}' of {self.name} was overwritten in place "
                     "after it was captured, which the probe had not seen. Tap the activation behind it instead."
                 )
-        return output, {role: captured[role].features for role in roles}
+        places = {role: tap_and_stride(role) for role in roles}
+        return output, {role: sample(captured[tap].features, stride) for role, (tap, stride) in places.items()}
 
     def probe(self, images: Tensor) -> tuple[CodecOutput, dict[str, TapShape]]:
         """Run every tap once in eval mode; return the output and each tap's shape, and note which need copying."""

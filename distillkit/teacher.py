@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from .compiled import CompiledParts
 from .distributed import Ranks
 from .recipe import Recipe
+from .sampled_taps import tap_and_stride
 from .setup import Setup
 from .teacher_cache import TeacherCache
 
@@ -35,9 +37,13 @@ class Teacher:
         """
         self._setup, self._autocast = setup, autocast
         self._cache: TeacherCache | None = None
+        self._compiled: CompiledParts | None = None
         if setup.pair is None:
             return
         setup.pair.teacher.module.to(ranks.device)
+        if recipe.compile_teacher:
+            self._compiled = CompiledParts(setup.pair.teacher.module, setup.pair.teacher_modules)
+            setup.notes.append(f"teacher: {self._compiled.num_parts} parts are compiled when they first run")
         if recipe.teacher_cache is None:
             return
         modes = recipe.teacher_cache.taps
@@ -52,6 +58,7 @@ class Teacher:
             processor,
             platform.machine(),
             torch.__version__,
+            *(["compiled"] if recipe.compile_teacher else []),
         ]
         self._cache = TeacherCache(recipe.teacher_cache.folder, about, paths)
         if ranks.is_first:
@@ -63,7 +70,7 @@ class Teacher:
             return {}
         roles = self._roles(weights)
         cache = self._cache
-        cached = [role for role in roles if cache is not None and role in cache.paths]
+        cached = self._cached(roles)
         if cache is None or not cached:
             return self._run(images, roles)
         key = cache.key(images)
@@ -82,9 +89,13 @@ class Teacher:
     def _roles(self, terms: Collection[str]) -> list[str]:
         return sorted(set().union(*(self._setup.task.term(name).required_taps() for name in terms)))
 
+    def _cached(self, roles: Collection[str]) -> list[str]:
+        paths = self._cache.paths if self._cache is not None else {}
+        return [role for role in roles if tap_and_stride(role)[0] in paths]
+
     def _run(self, images: Tensor, roles: Collection[str]) -> dict[str, Tensor]:
         assert self._setup.pair is not None
-        with self._autocast():
+        with self._autocast(), self._compiled.active() if self._compiled else nullcontext():
             return self._setup.pair.run_teacher(images, roles)
 
     def _num_bytes(self, recipe: Recipe, device: torch.device) -> int:
@@ -94,7 +105,7 @@ class Teacher:
         crop = torch.zeros(1, 3, recipe.data.crop, recipe.data.crop, device=device)
         for phase in self._setup.timeline.phases:
             for weights, num_steps in phase.stretches():
-                wanted = [role for role in self._roles(weights) if role in self._cache.paths] if weights else []
+                wanted = self._cached(self._roles(weights))
                 if missing := [role for role in wanted if role not in sizes]:
                     sizes |= {role: tensor.nbytes for role, tensor in self._run(crop, missing).items()}
                 total += num_steps * recipe.data.batch_size * sum(sizes[role] for role in wanted)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .checkpoint import write_tensors
 from .errors import CheckpointError, TrainingError
+from .sampled_taps import sampled, tap_and_stride
 
 _FORMAT = "distillkit-teacher-1"
 _FILE_BYTES = 256 << 20  # features are held in memory until a file is this long
@@ -113,7 +114,8 @@ class TeacherCache:
         return f"teacher cache: {num_bytes / 2**30:.2f} GiB when complete, {there / 2**30:.2f} GiB are there"
 
     def _name(self, key: str, role: str) -> str:
-        return f"{key}|{self.paths[role]}"
+        tap, stride = tap_and_stride(role)
+        return f"{key}|{sampled(self.paths[tap], stride)}"
 
     def _read(self, name: str) -> Tensor | None:
         path = self._place.get(name)

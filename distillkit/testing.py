@@ -26,6 +26,7 @@ from .losses import Calibration, LossTerm, Step, TapPair, rate_distortion
 from .pair import CodecPair, TeachingPair, find_taps
 from .phases import PhaseSchedule, Timeline
 from .plugins import Plugins, load_plugins
+from .sampled_taps import tap_and_stride
 from .taps import TapBank, TapProvider, TapShape, TapShapes
 
 _ROLES = {"analysis.1/2": 32, "analysis.1/4": 16, "analysis.1/8": 8, "latent": 4, "synthesis.1/8": 8, "hyper_latent": 1}
@@ -60,7 +61,8 @@ def check_loss_term(
         if same_channels:
             raise AssertionError(f"{name}: refuses taps of equal width: {error}") from error
         return  # a term that compares like with like may refuse other widths
-    unknown = first.required_taps() - set(student)
+    wanted = {role: tap_and_stride(role) for role in first.required_taps()}
+    unknown = {tap for tap, _ in wanted.values()} - set(student)
     assert not unknown, f"{name}: required_taps() names roles that the kit has not: {sorted(unknown)}"
     if first.needs_calibration:
         record = json.loads(json.dumps(first.calibrate(_calibration(teacher["latent"].channels))))
@@ -68,8 +70,8 @@ def check_loss_term(
             each.load_calibration(record)
             assert not each.needs_calibration, f"{name}: still needs calibration after load_calibration"
     taps = {
-        role: TapPair(torch.randn(4, *student[role], requires_grad=True), torch.randn(4, *teacher[role]))
-        for role in first.required_taps()
+        role: TapPair(_features(student[tap], stride).requires_grad_(), _features(teacher[tap], stride))
+        for role, (tap, stride) in wanted.items()
     }
     images = torch.rand(4, 3, 64, 64)
     step = Step(images, CodecOutput(images.clone().requires_grad_(), {"y": torch.full((4, 6, 4, 4), 0.5)}), taps)
@@ -215,6 +217,10 @@ def _shapes(channels: int) -> dict[str, TapShape]:
     shapes["reconstruction"] = TapShape(3, 64, 64)
     shapes["hyper_parameters"] = shapes["entropy_parameters"] = TapShape(2 * channels, 4, 4)
     return shapes
+
+
+def _features(shape: TapShape, stride: int) -> Tensor:
+    return torch.randn(4, shape.channels, shape.height // stride, shape.width // stride)
 
 
 def _check_codec(codec: CodecAdapter, fresh: CodecAdapter, size: int) -> None:

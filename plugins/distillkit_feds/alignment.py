@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import Any, final
+from typing import Annotated, Any, final
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 import distillkit
@@ -20,12 +21,14 @@ class FeatureAlignment(distillkit.LossTerm):
 
     f_S, f_T: the two sides' features, shape (B, C_S, H, W) and (B, C_T, H, W). P_l: a 1x1 convolution to C_T channels
     where C_S differs, else the identity; trained with the student, never exported. sg: no gradient. Var: over batch and
-    positions of the teacher's features, averaged over channels.
+    positions of the teacher's features, averaged over channels. Both means are over a sample of the positions where
+    there are more than `positions`: one out of each cell of s x s, see `distillkit.sampled`.
 
     Source: FEDS (arXiv 2503.06399) aligns intermediate features of student and teacher. Adapters: Romero et al. (2015),
     FitNets, arXiv 1412.6550.
     Departure: the paper's distance, taps and normalisation are not public. We take the squared distance at every
-    resolution stage and the latent, and divide by the variance so that one weight serves all taps.
+    resolution stage and the latent, and divide by the variance so that one weight serves all taps. Positions are
+    sampled because the finest stages cost most of the loss's time and memory.
     """
 
     class Config(distillkit.LossConfig):
@@ -33,11 +36,13 @@ class FeatureAlignment(distillkit.LossTerm):
 
         Attributes:
             taps: patterns (fnmatch) of the roles to align; each must match at least one.
+            positions: how many positions of one crop's feature map are compared at most; 0 for all.
             resize: whether the student's features are resized (bilinear) where the teacher's have another resolution;
                 an error otherwise.
         """
 
         taps: tuple[str, ...] = ("analysis.*", "latent", "synthesis.*")
+        positions: Annotated[int, Field(ge=0)] = 1024
         resize: bool = False
 
     def __init__(self, config: Config, shapes: distillkit.TapShapes) -> None:
@@ -64,14 +69,15 @@ class FeatureAlignment(distillkit.LossTerm):
                 )
             if student.channels != teacher.channels:
                 self.adapters[_key(role)] = nn.Conv2d(student.channels, teacher.channels, 1)
+        self._wanted = {role: distillkit.sampled(role, self._stride(role, shapes)) for role in self._roles}
 
     def required_taps(self) -> set[str]:
         """Return the roles to align."""
-        return set(self._roles)
+        return set(self._wanted.values())
 
     def forward(self, step: distillkit.Step) -> Tensor:
         """Return the mean over the taps."""
-        return torch.stack([self._distance(role, *step.taps[role]) for role in self._roles]).mean()
+        return torch.stack([self._distance(role, *step.taps[wanted]) for role, wanted in self._wanted.items()]).mean()
 
     def _distance(self, role: str, student: Tensor, teacher: Tensor) -> Tensor:
         if _key(role) in self.adapters:
@@ -80,7 +86,17 @@ class FeatureAlignment(distillkit.LossTerm):
             student = F.interpolate(student, size=teacher.shape[2:], mode="bilinear", align_corners=False)
         teacher = teacher.float()
         variance = distillkit.batch_variance(teacher).mean()
-        return (student.float() - teacher).square().mean() / variance.clamp_min(1e-6)
+        return F.mse_loss(student.float(), teacher) / variance.clamp_min(1e-6)
+
+    def _stride(self, role: str, shapes: distillkit.TapShapes) -> int:
+        """Return the side s of the cells: the smallest that leaves no more than `positions`."""
+        student, teacher = shapes.student[role], shapes.teacher[role]
+        if not self.config.positions or student[1:] != teacher[1:]:  # resized maps have no positions in common
+            return 1
+        stride = 1
+        while (student.height // stride) * (student.width // stride) > self.config.positions:
+            stride += 1
+        return stride
 
     def extra_repr(self) -> str:
         """Name the taps."""
