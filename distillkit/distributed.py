@@ -6,6 +6,7 @@ Every method does nothing but its local part where there is one process.
 from __future__ import annotations
 
 import gc
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, final
@@ -19,6 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 from .errors import DistillkitError, TrainingError
 
 T = TypeVar("T")
+_NEW, _OLD = "forward_sync_buffers", "broadcast_buffers"  # torch 2.14 renamed it
+_SYNC_BUFFERS = _NEW if _NEW in inspect.signature(DistributedDataParallel).parameters else _OLD
 
 
 class OtherRankError(TrainingError):
@@ -38,6 +41,10 @@ class Ranks:
     def __init__(self, *, cpu: bool) -> None:
         """Join the others; `cpu` leaves accelerators alone."""
         state = PartialState(cpu=cpu)
+        if not cpu and torch.device(state.device or "cpu").type == "cpu":
+            # Where there is no accelerator, accelerate joins the other processes only if it is told so.
+            PartialState._reset_state()
+            state = PartialState(cpu=True)
         self.rank, self.num = state.process_index, state.num_processes
         self.device = torch.device(state.device or "cpu")
         # Words between processes go over the CPU: NCCL would make each of them wait for its device.
@@ -143,7 +150,7 @@ class Ranks:
         """
         if self.num == 1:
             return task
-        return DistributedDataParallel(task, find_unused_parameters=True, broadcast_buffers=False)
+        return DistributedDataParallel(task, find_unused_parameters=True, **{_SYNC_BUFFERS: False})
 
     def without_averaging(self, task: nn.Module) -> AbstractContextManager[Any]:
         """Return a context in which gradients add up in this process alone, to be averaged by a later step."""

@@ -101,7 +101,7 @@ class Trainer:
         self.recipe, self.run_folder, self.hook, self.setup = recipe, run, plugins.manager.hook, setup
         self.ranks = ranks
         bf16 = computes_in_bf16(recipe.precision, ranks.device, setup.notes)
-        self.accelerator = Accelerator(cpu=recipe.device == "cpu", mixed_precision="bf16" if bf16 else "no")
+        self.accelerator = Accelerator(cpu=ranks.device.type == "cpu", mixed_precision="bf16" if bf16 else "no")
         self.teacher = Teacher(setup, recipe, ranks, bf16, lambda: self.accelerator.autocast())
         self.parameters = setup.task.main_parameters()
         quantiles = setup.codec.quantile_parameters()
@@ -180,7 +180,9 @@ class Trainer:
             self.save(0)
         self.setup.task.train()
         data, left = recipe.data, recipe.num_steps - step
-        stream = batches(self.setup.dataset, data.batch_size, step, left, data.num_workers, ranks.rank, ranks.num)
+        stream = batches(
+            self.setup.dataset, data.batch_size, step, left, data.num_workers, ranks.rank, ranks.num, ranks.device
+        )
         window: MetricsWindow | None = None
         for images in ranks.together(stream):
             index, step_in_phase = self.setup.timeline.at(step)

@@ -128,6 +128,14 @@ def test_accumulation_gives_the_same_weights(sgd, tmp_path, plugins):
     assert largest_difference(whole, student(tmp_path / "both", plugins), start) < 1e-3
 
 
+def test_without_an_accelerator_auto_is_the_cpu_and_the_processes_still_train_together(sgd, tmp_path, plugins):
+    """Otherwise each would train a model of its own, and all would write into one folder."""
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        pytest.skip("there is an accelerator")
+    said = launch(sgd(device="auto", num_steps=2, losses={}, teacher=None), tmp_path / "both")
+    assert all("DistributedDataParallel" in each["wrapped"] for each in said)
+
+
 def test_sigterm_to_one_process_stops_all_and_they_go_on_bit_for_bit(recipe, teacher_file, tmp_path):
     r = recipe(losses=FEDS, teacher=teacher_file)  # with noise, which each process draws for itself
     said = launch(r, tmp_path / "run", fault="sigterm", fault_rank=1, fault_step=2)
