@@ -1,4 +1,4 @@
-"""A job that a scheduler ends: SIGTERM asks for a stop, which comes after the step in hand."""
+"""A run that is asked to end, by a scheduler (SIGTERM) or a user (Ctrl-C): it does so after the step in hand."""
 
 from __future__ import annotations
 
@@ -17,27 +17,35 @@ class TrainingStopped(Exception):  # noqa: N818 - nothing went wrong
 @final
 @dataclass
 class StopRequest:
-    """Whether a stop was asked for."""
+    """Whether a stop was asked for, and whether by Ctrl-C."""
 
     made: bool = False
+    by_user: bool = False
 
 
 @contextmanager
-def stop_on_sigterm() -> Iterator[StopRequest]:
-    """Turn SIGTERM into a request for as long as the context lasts; what handled it before handles it afterwards.
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Turn SIGTERM and the first Ctrl-C into a request for as long as the context lasts; a second Ctrl-C acts at once.
 
-    Python hands signals to the main thread alone: in another one nothing is changed.
+    What handled the signals before handles them afterwards. Python hands signals to the main thread alone: in another
+    one nothing is changed.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
 
-    def note(*_: Any) -> None:
+    def note(number: int, _: Any) -> None:
         request.made = True
+        if number == signal.SIGINT:
+            request.by_user = True
+            signal.signal(signal.SIGINT, before[signal.SIGINT])
 
-    before = signal.signal(signal.SIGTERM, note)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, note)
     try:
         yield request
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -27,7 +27,7 @@ from .optimizers import build_optimizer, learning_rate_factor
 from .phases import Phase
 from .plugins import Plugins, load_plugins
 from .precision import computes_in_bf16
-from .preemption import StopRequest, TrainingStopped, stop_on_sigterm
+from .preemption import StopRequest, TrainingStopped, stop_on_signal
 from .random_state import random_state, restore_random_state, seed_rank
 from .recipe import Recipe
 from .run_folder import RunFolder
@@ -55,6 +55,7 @@ def train(
     Raises:
         DistillkitError: bad input, or a loss that is not finite.
         TrainingStopped: the process got SIGTERM; the step in hand was finished and saved.
+        KeyboardInterrupt: the user pressed Ctrl-C; likewise, unless it was pressed twice.
     """
     plugins = plugins or load_plugins()
     recipe = recipe.resolve(plugins)
@@ -79,7 +80,7 @@ def train(
         notes += trainer.setup.notes
         info = RunInfo(run.path.name, run.path, recipe, start_step, recipe.num_steps, tuple(notes))
         observing = plugins.observing([MetricsFile(), *observers])
-        with observing, stop_on_sigterm() as stop, closing(trainer.teacher):
+        with observing, stop_on_signal() as stop, closing(trainer.teacher):
             while True:
                 try:
                     trainer.run(info, stop)
@@ -204,6 +205,8 @@ class Trainer:
                 path = self.save(step)
                 ranks.first(lambda path=path, step=step: hook.checkpoint_saved(run=info, step=step, path=path))
             if stopping and step < recipe.num_steps:
+                if stop.by_user:
+                    raise KeyboardInterrupt
                 raise TrainingStopped(f"run {info.name}: stopped after step {step} of {recipe.num_steps}, and saved.")
         ranks.first(self._finish)
         ranks.first(lambda: hook.run_finished(run=info, model=self.run_folder.model))

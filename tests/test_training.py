@@ -497,21 +497,45 @@ def test_weights_that_are_not_finite_are_not_saved(recipe, tmp_path, plugins):
     assert not list_checkpoints(run.checkpoints)
 
 
-def test_sigterm_saves_the_step_in_hand_and_the_run_goes_on_bit_for_bit(recipe, teacher_file, tmp_path, plugins):
-    """A scheduler that takes the machine back costs no step; with 10 steps, checkpoints would be at 5 and 10 only."""
+@pytest.mark.parametrize(
+    ("number", "raised"),
+    [
+        (signal.SIGTERM, pytest.raises(TrainingStopped, match="stopped after step 3 of 10, and saved")),
+        (signal.SIGINT, pytest.raises(KeyboardInterrupt)),
+    ],
+)
+def test_a_signal_saves_the_step_in_hand_and_the_run_goes_on_bit_for_bit(
+    recipe, teacher_file, tmp_path, plugins, number, raised
+):
+    """Neither a scheduler nor Ctrl-C costs a step; with 10 steps, checkpoints would be at 5 and 10 only."""
 
     class Preempt:
         @distillkit.hookimpl
         def metrics_logged(self, metrics):
             if metrics["step"] == 3:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
 
     whole = recipe(losses=FEDS, teacher=teacher_file)
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(TrainingStopped, match="stopped after step 3 of 10, and saved"):
+    before = signal.getsignal(number)
+    with raised:
         distillkit.train(whole, tmp_path / "run", plugins=plugins, observers=[Preempt()])
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
     assert [path.stem for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000003"]
     resumed = weights(distillkit.train(whole, tmp_path / "run", plugins=plugins))
     expected = weights(distillkit.train(whole, tmp_path / "whole", plugins=plugins))
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_a_second_ctrl_c_stops_at_once(recipe, teacher_file, tmp_path, plugins):
+    class Impatient:
+        @distillkit.hookimpl
+        def metrics_logged(self, metrics):
+            if metrics["step"] == 3:
+                for _ in range(2):
+                    signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        distillkit.train(
+            recipe(losses=FEDS, teacher=teacher_file), tmp_path / "run", plugins=plugins, observers=[Impatient()]
+        )
+    assert not list_checkpoints(tmp_path / "run" / "checkpoints")
