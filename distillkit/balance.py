@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,8 @@ def balanced_scales(
     sums: dict[str, list[Tensor | None]] = {}
 
     def add(name: str, loss: Tensor) -> None:
-        gradients = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
+        found = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
+        gradients = cast(tuple[Tensor | None, ...], found)  # None for the unused, which torch's types leave out
         before = sums.get(name) or [None] * len(wanted)
         sums[name] = [g if s is None else s if g is None else s + g for s, g in zip(before, gradients, strict=True)]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator, Sequence
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -64,7 +65,7 @@ class CropDataset(Dataset[Tensor]):
         self.seed = seed
         self.skip_bad = skip_bad
         self.problems: dict[int, str] = {}  # of images left out by this process, by their place in `paths`
-        self._cached: list[np.ndarray | None] = []
+        self._cached: list[NDArray[Any] | None] = []
         num_bytes = 0
         for index in range(len(self.paths)):
             picture = self._decoded(index)
@@ -107,7 +108,7 @@ class CropDataset(Dataset[Tensor]):
         other.seed, other._epoch = seed, -1
         return other
 
-    def _decoded(self, index: int) -> np.ndarray | None:
+    def _decoded(self, index: int) -> NDArray[Any] | None:
         """Return an image, shape (3, H, W), or None if it is damaged and shall be left out."""
         try:
             return read_image(self.paths[index], min_side=self.crop).transpose(2, 0, 1)
@@ -117,7 +118,7 @@ class CropDataset(Dataset[Tensor]):
             self.problems[index] = str(error)
             return None
 
-    def _shuffled(self, epoch: int) -> np.ndarray:
+    def _shuffled(self, epoch: int) -> NDArray[Any]:
         """Return the order of an epoch: shards in groups of a few, and within a group every image anywhere."""
         words = self._random_words(_ORDER_STREAM, epoch, len(self))
         num_shards = int(self._shards.max()) + 1
@@ -126,7 +127,7 @@ class CropDataset(Dataset[Tensor]):
         place = np.argsort(np.argsort(self._random_words(_SHARD_STREAM, epoch, num_shards)))
         return np.lexsort((words, place[self._shards] // _NUM_MIXED))
 
-    def _random_words(self, stream: int, number: int, num_words: int) -> np.ndarray:
+    def _random_words(self, stream: int, number: int, num_words: int) -> NDArray[Any]:
         key = np.array([self.seed, number], dtype=np.uint64)
         return np.random.Philox(key=key, counter=[0, 0, 0, stream]).random_raw(num_words)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from .errors import DataError
@@ -69,7 +70,7 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def read_image(path: str | ImageFile, min_side: int = 1) -> np.ndarray:
+def read_image(path: str | ImageFile, min_side: int = 1) -> NDArray[np.uint8]:
     """Return the picture in `path`, upright by its EXIF orientation: uint8, shape (H, W, 3), RGB.
 
     Args:
@@ -132,7 +133,7 @@ class _BadImageError(DataError):
 
 
 @contextmanager
-def _opened(path: ImageFile) -> Iterator[Image.Image]:
+def _opened(path: ImageFile) -> Generator[Image.Image]:
     try:
         with warnings.catch_warnings():
             # Pillow warns, and goes on, about decompression bombs (RuntimeWarning) and damaged metadata (UserWarning).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +134,7 @@ class ProgressDisplay:
 
 
 @contextmanager
-def _written(path: Path) -> Iterator[None]:
+def _written(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin
+from typing import Any, TypeGuard, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
@@ -49,10 +49,12 @@ def options_of(model: type[BaseModel], prefix: str = "", defaults: BaseModel | N
         default = (
             getattr(defaults, name) if defaults else None if required else field.get_default(call_default_factory=True)
         )
-        if isinstance(inner, type) and issubclass(inner, BaseModel) and inner.model_config.get("extra") != "allow":
+        if _is_table(inner):
             yield from options_of(inner, f"{prefix}{name}.", default)
         else:
             yield Option(prefix + name, _type_name(inner), to_toml(default), required, meanings.get(name, ""))
+            for table in filter(_is_table, get_args(inner)):  # one that may be left out
+                yield from options_of(table, f"{prefix}{name}.")
 
 
 def attributes_of(documented: type) -> dict[str, str]:
@@ -76,6 +78,12 @@ def to_toml(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(to_toml, value)) + "]"
     return json.dumps(value)
+
+
+def _is_table(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    """Return whether it is a model whose keys are known."""
+    known = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return known and annotation.model_config.get("extra") != "allow"
 
 
 def _type_name(annotation: Any) -> str:

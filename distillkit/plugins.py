@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pluggy
 
@@ -65,7 +65,7 @@ class Plugins:
         return known[name]
 
     @contextmanager
-    def observing(self, observers: Iterable[object]) -> Iterator[None]:
+    def observing(self, observers: Iterable[object]) -> Generator[None]:
         """Register observers for as long as the context lasts, and close those that have a `close`.
 
         Raises:
@@ -171,7 +171,7 @@ def _check_hooks(manager: pluggy.PluginManager, plugin: object, origin: str) -> 
 
 
 def _registrar(loaded: Plugins, kind: str, plugin: str, origin: str) -> Callable[[str, type[Component]], None]:
-    def register(name: str, component: type[Component]) -> None:
+    def register(name: str, component: object) -> None:  # a plugin may hand over anything
         full = f"{plugin}.{name}"
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise PluginError(
@@ -190,11 +190,12 @@ def _registrar(loaded: Plugins, kind: str, plugin: str, origin: str) -> Callable
             raise PluginError(
                 f"{origin}: {kind} '{full}': {component.__name__} does not implement {missing}; write them."
             )
-        if not (isinstance(component.Config, type) and issubclass(component.Config, ComponentConfig)):
+        config = cast(object, component.Config)  # typed, but not by everybody
+        if not (isinstance(config, type) and issubclass(config, ComponentConfig)):
             raise PluginError(
                 f"{origin}: {kind} '{full}': its Config is not a distillkit.ComponentConfig; subclass that."
             )
-        if kind != "loss" and "name" in component.Config.model_fields:
+        if kind != "loss" and "name" in config.model_fields:
             raise PluginError(
                 f"{origin}: {kind} '{full}': its Config has an option 'name', which in a recipe is the component's own "
                 "name. Rename the option."

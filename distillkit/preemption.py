@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
@@ -24,7 +24,7 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[StopRequest]:
+def stop_on_signal() -> Generator[StopRequest]:
     """Turn SIGTERM and the first Ctrl-C into a request for as long as the context lasts; a second Ctrl-C acts at once.
 
     What handled the signals before handles them afterwards. Python hands signals to the main thread alone: in another

@@ -146,24 +146,8 @@ class Recipe(_Settings):
             RecipeError: the file cannot be read, is not TOML, or is not a valid recipe.
         """
         path = Path(path)
-        recipe = validate(cls, read_toml(path, "recipe"), f"recipe {path.name}")
-        folder = path.resolve().parent
-        data = recipe.data.model_copy(update={"train": folder / recipe.data.train})
-        teacher = folder / recipe.teacher if recipe.teacher else None
-        initial = recipe.initial_weights
-        initial = folder / initial if isinstance(initial, Path) else initial
-        return recipe.model_copy(
-            update={
-                "data": data,
-                "teacher": teacher,
-                "initial_weights": initial,
-                "teacher_cache": recipe._cache_in(folder),
-            }
-        )
-
-    def _cache_in(self, folder: Path) -> TeacherCacheSettings | None:
-        cache = self.teacher_cache
-        return cache.model_copy(update={"folder": folder / cache.folder}) if cache else None
+        values = from_folder(read_toml(path, "recipe"), path.resolve().parent)
+        return validate(cls, values, f"recipe {path.name}")
 
     @classmethod
     def create(cls, **values: Any) -> Recipe:
@@ -196,7 +180,7 @@ class Recipe(_Settings):
             name: plugins.configure("loss", name, options, f"recipe losses.{name}")[1].model_dump(mode="json")
             for name, options in self.losses.items()
         }
-        initial = self.initial_weights
+        initial, cache = self.initial_weights, self.teacher_cache
         inherits = initial == "teacher"
         if self.trains == "teacher" and (losses or self.teacher or inherits):
             raise RecipeError(
@@ -219,7 +203,7 @@ class Recipe(_Settings):
                 "teacher": self.teacher.resolve() if self.teacher else None,
                 "initial_weights": initial.resolve() if isinstance(initial, Path) else initial,
                 "data": self.data.model_copy(update={"train": self.data.train.resolve()}),
-                "teacher_cache": self._cache_in(Path.cwd()),
+                "teacher_cache": cache.model_copy(update={"folder": cache.folder.absolute()}) if cache else None,
             }
         )
 
@@ -246,6 +230,23 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         raise RecipeError(f"{what} {path}: cannot be read: {error.strerror}; check the path.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{what} {path}: not valid TOML: {error}.") from None
+
+
+def from_folder(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the keys of a recipe with every relative path as it is from `folder`.
+
+    Whatever is no path stays as it is, for validation to refuse.
+    """
+    placed = dict(recipe)
+    if isinstance(teacher := recipe.get("teacher"), str):
+        placed["teacher"] = folder / teacher
+    if isinstance(weights := recipe.get("initial_weights"), str) and weights not in ("random", "teacher"):
+        placed["initial_weights"] = folder / weights
+    for key, inner in (("data", "train"), ("teacher_cache", "folder")):
+        settings = recipe.get(key)
+        if isinstance(settings, dict) and isinstance(settings.get(inner), str):
+            placed[key] = {**settings, inner: folder / settings[inner]}
+    return placed
 
 
 def _without_none(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
@@ -53,7 +53,7 @@ def find_method(root: nn.Module, path: str) -> tuple[nn.Module, str] | None:
 
 
 @contextmanager
-def listening(owner: nn.Module, method: str, heard: Callable[[Any], None]) -> Iterator[None]:
+def listening(owner: nn.Module, method: str, heard: Callable[[Any], None]) -> Generator[None]:
     """Call `heard(output)` whenever `owner.method` returns, for as long as the context lasts."""
     before = getattr(owner, method)
     own = owner.__dict__.get(method)  # of the object itself, not of its class

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -195,7 +195,7 @@ def check_taps(
 
 
 @contextmanager
-def _said_by(name: str) -> Iterator[None]:
+def _said_by(name: str) -> Generator[None]:
     """Turn an error that a user would see into a failed check."""
     try:
         yield

@@ -88,7 +88,8 @@ def train(
                 except DivergedError as error:
                     info = trainer.go_back(info, error)
     finally:
-        AcceleratorState._reset_state(reset_partial_state=True)  # the next run may want another precision
+        # The next run may want another precision; accelerate has no public way to begin again.
+        AcceleratorState._reset_state(reset_partial_state=True)  # pyright: ignore[reportPrivateUsage]
     return run.model
 
 

@@ -11,11 +11,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: Section -> its pages in order; those that are not there are left out, and others are added to the last section.
+#: Section -> its pages in order; every page has a place here.
 NAVIGATION = {
     "Start here": ["index.md"],
     "Tutorials": ["tutorial-codec.md", "tutorial-loss.md"],
@@ -28,9 +29,10 @@ NAVIGATION = {
         "scale.md",
         "evaluation.md",
         "report.md",
+        "coding.md",
         "deploy.md",
     ],
-    "Explanation": ["feds.md", "results.md", "design.md", "security.md"],
+    "Explanation": ["feds.md", "results.md", "reference/results.md", "design.md", "security.md"],
     "Reference": [
         "reference/cli.md",
         "reference/recipe.md",
@@ -44,13 +46,13 @@ _LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)\s]*)?\))")
 
 
 def on_config(config: Any) -> Any:
-    """Set the navigation from the pages that exist."""
+    """Set the navigation, in which every page has a place."""
     pages = sorted(path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md"))
     listed = [page for section in NAVIGATION.values() for page in section]
-    others = [page for page in pages if page not in listed]
-    navigation = {title: [page for page in names if page in pages] for title, names in NAVIGATION.items()}
-    navigation["Explanation"] += others
-    config.nav = [{title: names if len(names) > 1 else names[0]} for title, names in navigation.items() if names]
+    if pages != sorted(listed):
+        strange = ", ".join(sorted(set(pages) ^ set(listed)))
+        raise PluginError(f"docs/site_hooks.py: NAVIGATION and the pages under docs/ differ in {strange}; correct it.")
+    config.nav = [{title: names if len(names) > 1 else names[0]} for title, names in NAVIGATION.items()]
     return config
 
 

@@ -51,10 +51,10 @@ class InterruptAfterOneStep:
             raise Interrupted
 
 
-@pytest.mark.slow
+@pytest.mark.timeout(900)  # half a minute in all where nothing else runs; five gigabytes of memory
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("-paper")])
 def test_paper_scale_dry_run(name, photographs, tmp_path):
-    """Build, probe, one step at a small crop, checkpoint, and resume for another; minutes each."""
+    """Build, probe, one step at a small crop, checkpoint, and resume for another."""
     shipped = load_shipped(name, "student", photographs)
     losses = {**shipped.losses, "feds.channel_entropy": {"calibration_crops": 1}}
     options = {**shipped.pair.options}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
-import numpy as np
+from numpy.typing import NDArray
 
 from ..evaluation.classical import ClassicalCodec
 from ..evaluation.quality import psnr_db
@@ -27,7 +27,7 @@ class Match:
     rate_bpp: float
 
 
-def match_psnr(codec: ClassicalCodec, image: np.ndarray, target_db: float) -> Match | None:
+def match_psnr(codec: ClassicalCodec, image: NDArray[Any], target_db: float) -> Match | None:
     """Return where a codec reaches a PSNR on a picture, by bisection on its quality; None if it cannot.
 
     It cannot where its best quality is worse, or its worst already better. PSNR is taken to rise with quality.

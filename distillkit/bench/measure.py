@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..codec.fast import Precision
 from ..codec.runtime import ImageCodec
@@ -123,7 +124,7 @@ def bench(
 
 
 def _measure_image(
-    image: np.ndarray,
+    image: NDArray[Any],
     name: str,
     codecs: Mapping[str, ImageCodec],
     classical: Mapping[str, ClassicalCodec],
@@ -176,7 +177,7 @@ def _names(images: Sequence[Path]) -> list[str]:
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
+def _threads(number: int) -> Generator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Literal, final
 
-import numpy as np
+from numpy.typing import NDArray
 
 Direction = Literal["encode", "decode"]
 
@@ -28,8 +28,8 @@ class Coder:
         seconds_by_part: where the time of the last call went, by part; empty where that is not known.
     """
 
-    encode: Callable[[np.ndarray], bytes]
-    decode: Callable[[bytes], np.ndarray]
+    encode: Callable[[NDArray[Any]], bytes]
+    decode: Callable[[bytes], NDArray[Any]]
     seconds_by_part: Callable[[], Mapping[Any, float]] = dict
 
 
@@ -54,7 +54,7 @@ class Timed:
     """
 
     data: bytes
-    decoded: np.ndarray
+    decoded: NDArray[Any]
     runs: dict[Direction, list[Run]] = field(default_factory=lambda: {"encode": [], "decode": []})
 
 
@@ -98,13 +98,13 @@ class Latency:
         return cls(Spread.of([run.seconds for run in runs]), parts, len(runs))
 
 
-def warm_up(coder: Coder, image: np.ndarray) -> Timed:
+def warm_up(coder: Coder, image: NDArray[Any]) -> Timed:
     """Code a picture once, untimed, for first calls allocate and choose kernels for the picture's size."""
     data = coder.encode(image)
     return Timed(data, coder.decode(data))
 
 
-def time_by_turns(coders: Mapping[str, tuple[Coder, Timed]], image: np.ndarray, repeats: int) -> None:
+def time_by_turns(coders: Mapping[str, tuple[Coder, Timed]], image: NDArray[Any], repeats: int) -> None:
     """Code a picture `repeats` times with each coder in turn, so that all meet the machine in the same state.
 
     Args:

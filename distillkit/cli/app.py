@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 def main() -> None:
     """Run the command line; bad input ends with its message and exit code 2, never with a traceback."""
+    warnings.filterwarnings("ignore", ".torch.jit.script. is deprecated")  # compressai and timm, when imported
     try:
         app()
     except DistillkitError as error:
@@ -34,7 +36,7 @@ def main() -> None:
 
 
 @contextmanager
-def goes_on_later() -> Iterator[None]:
+def goes_on_later() -> Generator[None]:
     """Turn Ctrl-C and SIGTERM into a word on how to go on, and exit codes 130 and 0."""
     try:
         yield

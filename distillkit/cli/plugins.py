@@ -47,7 +47,7 @@ def new(
     folder = out or Path(f"distillkit-{name.replace('_', '-')}")
     for path in new_plugin(name, folder):
         print(path)
-    print(f"\nNext: cd {folder} && pip install --editable '.[test]' && python -m pytest")
+    print(f"\nNext: cd {folder} && pip install --quiet --editable '.[test]' && python -m pytest")
 
 
 def _content(loaded: Any) -> dict[str, list[dict[str, Any]]]:

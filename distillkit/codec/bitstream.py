@@ -28,8 +28,10 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import BitstreamError
 
@@ -112,7 +114,7 @@ def entropy_hash(width: int, height: int, checksums: Mapping[str, int]) -> bytes
     return _CRC.pack(max(zlib.crc32(b"".join((_SIZE.pack(width, height), *parts))), 1))
 
 
-def step_checksum(indexes: np.ndarray, values: np.ndarray, before: int = 0) -> int:
+def step_checksum(indexes: NDArray[Any], values: NDArray[Any], before: int = 0) -> int:
     """Return an entropy model's checksum after a further step of coding: CRC-32 over both, as 4-byte integers.
 
     Args:

@@ -20,6 +20,7 @@ from typing import Any, final
 
 import constriction
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import BitstreamError, PairError
 
@@ -32,7 +33,7 @@ MISMATCH = (
     "decode it where it was made, or compress the image again."
 )
 
-Step = tuple[np.ndarray, np.ndarray]
+Step = tuple[NDArray[Any], NDArray[Any]]
 """Symbols, int32, and the indexes of their tables, both of shape (n,)."""
 
 
@@ -50,7 +51,7 @@ class TableCoder:
         PairError: the tables are no tables of probabilities.
     """
 
-    def __init__(self, cdf: np.ndarray, lengths: np.ndarray, offsets: np.ndarray, where: str) -> None:
+    def __init__(self, cdf: NDArray[Any], lengths: NDArray[Any], offsets: NDArray[Any], where: str) -> None:
         if cdf.ndim != 2 or cdf.size == 0 or lengths.shape != (len(cdf),) or offsets.shape != (len(cdf),):
             raise PairError(
                 f"{where}: expected tables of shape (n, longest row), n lengths and n offsets, got {cdf.shape}, "
@@ -58,17 +59,17 @@ class TableCoder:
             )
         self.num_tables = len(cdf)
         self._where = where
-        self._offsets = offsets.astype(np.int32)
-        self._escapes = (lengths - 2).astype(np.int32)
+        self.offsets = offsets.astype(np.int32)
+        self.escapes = (lengths - 2).astype(np.int32)
         if np.abs(offsets).max() > MAX_SYMBOL or lengths.max() > MAX_SYMBOL:
             raise PairError(f"{where}: expected symbols up to {MAX_SYMBOL}, got larger; call adapter.update() again.")
-        self._models = []
+        self.models = []
         for row, length in zip(cdf, lengths, strict=True):
             frequencies = np.diff(row[:length])
             if not 3 <= length <= cdf.shape[1] or frequencies.min() <= 0:  # a symbol and the escape, or more
                 raise PairError(f"{where}: expected frequencies that rise, got {row}; call adapter.update().")
-            self._models.append(_categorical(frequencies))
-        self._length_model = _categorical(np.ones(_NUM_LENGTHS))
+            self.models.append(_categorical(frequencies))
+        self.length_model = _categorical(np.ones(_NUM_LENGTHS))
 
     def encode(self, steps: list[Step]) -> bytes:
         """Return the bytes of all symbols; `Decoder.decode` takes them back a step at a time, in the same order.
@@ -92,19 +93,19 @@ class TableCoder:
         """Return a decoder of what `encode` returned."""
         return Decoder(self, data)
 
-    def _encode_step(self, coder: Any, symbols: np.ndarray, indexes: np.ndarray) -> None:
+    def _encode_step(self, coder: Any, symbols: NDArray[Any], indexes: NDArray[Any]) -> None:
         order, groups = _group(indexes, self.num_tables)
-        entries = symbols - self._offsets[indexes]
-        escapes = self._escapes[indexes]
+        entries = symbols - self.offsets[indexes]
+        escapes = self.escapes[indexes]
         outside = np.flatnonzero((entries < 0) | (entries >= escapes))
         if outside.size:
             self._encode_escaped(coder, entries[outside], escapes[outside])
             entries[outside] = escapes[outside]
         entries = entries[order]
         for table, start, end in reversed(groups):
-            coder.encode_reverse(entries[start:end], self._models[table])
+            coder.encode_reverse(entries[start:end], self.models[table])
 
-    def _encode_escaped(self, coder: Any, entries: np.ndarray, escapes: np.ndarray) -> None:
+    def _encode_escaped(self, coder: Any, entries: NDArray[Any], escapes: NDArray[Any]) -> None:
         numbers = np.where(entries < 0, -2 * entries - 1, 2 * (entries - escapes))
         lengths = np.frexp(numbers)[1].astype(np.int32)
         order, groups = _group(lengths, _NUM_LENGTHS)
@@ -112,7 +113,7 @@ class TableCoder:
         for length, start, end in reversed(groups):
             if length > 1:  # the highest bit is known to be 1
                 coder.encode_reverse(rests[start:end], _uniform(length))
-        coder.encode_reverse(lengths, self._length_model)
+        coder.encode_reverse(lengths, self.length_model)
 
 
 @final
@@ -132,20 +133,20 @@ class Decoder:
             raise BitstreamError(f"compressed file: expected a substream that ends in no zero byte; {MISMATCH}")
         self._ans = _stream.stack.AnsCoder(words)
 
-    def decode(self, indexes: np.ndarray) -> np.ndarray:
+    def decode(self, indexes: NDArray[Any]) -> NDArray[Any]:
         """Return one symbol, int32, for each index of a table, shape (n,)."""
         coder, ans = self._coder, self._ans
         order, groups = _group(indexes, coder.num_tables)
         grouped = np.empty(len(indexes), np.int32)
         for table, start, end in groups:
-            grouped[start:end] = ans.decode(coder._models[table], end - start)
+            grouped[start:end] = ans.decode(coder.models[table], end - start)
         entries = np.empty_like(grouped)
         entries[order] = grouped
-        escapes = coder._escapes[indexes]
+        escapes = coder.escapes[indexes]
         outside = np.flatnonzero(entries == escapes)
         if outside.size:
             entries[outside] = self._decode_escaped(escapes[outside])
-        entries += coder._offsets[indexes]
+        entries += coder.offsets[indexes]
         return entries
 
     def finish(self) -> None:
@@ -157,8 +158,8 @@ class Decoder:
         if not self._ans.is_empty():
             raise BitstreamError(f"compressed file: expected a substream to end with its last symbol; {MISMATCH}")
 
-    def _decode_escaped(self, escapes: np.ndarray) -> np.ndarray:
-        lengths = self._ans.decode(self._coder._length_model, len(escapes))
+    def _decode_escaped(self, escapes: NDArray[Any]) -> NDArray[Any]:
+        lengths = self._ans.decode(self._coder.length_model, len(escapes))
         order, groups = _group(lengths, _NUM_LENGTHS)
         rests = np.zeros(len(escapes), np.int32)
         for length, start, end in groups:
@@ -170,7 +171,7 @@ class Decoder:
         return np.where(numbers & 1, -(numbers + 1 >> 1), (numbers >> 1) + escapes)
 
 
-def _group(indexes: np.ndarray, num_tables: int) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
+def _group(indexes: NDArray[Any], num_tables: int) -> tuple[NDArray[Any], list[tuple[int, int, int]]]:
     """Return the stable order that sorts `indexes`, and (index, start, end) of every run of equal ones in it."""
     order = np.argsort(indexes.astype(np.uint8 if num_tables <= 256 else np.uint16), kind="stable")  # radix: 8, 16 bits
     counts = np.bincount(indexes, minlength=num_tables)
@@ -178,7 +179,7 @@ def _group(indexes: np.ndarray, num_tables: int) -> tuple[np.ndarray, list[tuple
     return order, [(int(i), int(ends[i] - counts[i]), int(ends[i])) for i in np.flatnonzero(counts)]
 
 
-def _categorical(frequencies: np.ndarray) -> Any:
+def _categorical(frequencies: NDArray[Any]) -> Any:
     return _stream.model.Categorical(frequencies.astype(np.float64), perfect=False, lazy=False)
 
 

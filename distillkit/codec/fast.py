@@ -77,7 +77,7 @@ class FastCodec:
             setattr(parent, name, nn.Identity())
         module.to(exact)
         for part in module.modules():
-            if any(parameter is not None for parameter in part._parameters.values()):
+            if any(True for _ in part.parameters(recurse=False)):
                 part.register_forward_pre_hook(lambda _, args: tuple(_to(exact, value) for value in args))
         for parent, name, child in places:
             if child not in transforms:

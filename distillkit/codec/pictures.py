@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from ..errors import DataError
@@ -15,7 +17,7 @@ from ..images import check_image
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
-def read_picture(path: Path, convert: bool = False) -> np.ndarray:
+def read_picture(path: Path, convert: bool = False) -> NDArray[Any]:
     """Return the picture in `path`, upright by its EXIF orientation, in sRGB: uint8, shape (H, W, 3).
 
     An embedded colour profile other than sRGB is carried out, for a compressed file cannot hold it.

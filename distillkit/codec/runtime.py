@@ -6,6 +6,7 @@ from typing import Any, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..adapters import CodecAdapter, CompressedLatents
@@ -84,7 +85,7 @@ class ImageCodec:
         self._check_latents(small, 1, 1)
         self._check_latents(large, 2, 3)
 
-    def encode(self, image: np.ndarray) -> bytes:
+    def encode(self, image: NDArray[Any]) -> bytes:
         """Return the compressed file of `image`, uint8, shape (H, W, 3), RGB.
 
         Raises:
@@ -104,7 +105,7 @@ class ImageCodec:
             digest = entropy_hash(width, height, checksums)
             return write(CompressedImage(self._file_fingerprint, width, height, substreams, digest))
 
-    def decode(self, data: bytes) -> np.ndarray:
+    def decode(self, data: bytes) -> NDArray[np.uint8]:
         """Return the image in the compressed file `data`: uint8, shape (H, W, 3), RGB.
 
         Raises:
@@ -136,7 +137,7 @@ class ImageCodec:
                 )
             return _to_pixels(x_hat[0, :, : image.height, : image.width])
 
-    def _padded(self, image: np.ndarray, rows: int, columns: int) -> Tensor:
+    def _padded(self, image: NDArray[Any], rows: int, columns: int) -> Tensor:
         """Return a batch of shape (1, 3, H, W), range [0, 1], the last row and column replicated."""
         margins = ((0, rows * self.adapter.stride - len(image)), (0, columns * self.adapter.stride - image.shape[1]))
         padded = np.pad(image, (*margins, (0, 0)), mode="edge") if margins != ((0, 0), (0, 0)) else image
@@ -177,7 +178,7 @@ class ImageCodec:
         return next((tensor.device for tensor in self.adapter.module.parameters()), torch.device("cpu"))
 
 
-def _to_pixels(x_hat: Tensor) -> np.ndarray:
+def _to_pixels(x_hat: Tensor) -> NDArray[np.uint8]:
     """Return an image of shape (3, H, W), range [0, 1], as uint8, shape (H, W, 3)."""
     return x_hat.permute(1, 2, 0).clamp(0, 1).mul_(255).round_().to(torch.uint8).contiguous().cpu().numpy()
 

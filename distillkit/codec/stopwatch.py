@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Literal, final
@@ -32,7 +32,7 @@ class Stopwatch:
         self.seconds = {}
 
     @contextmanager
-    def time(self, part: Part) -> Iterator[None]:
+    def time(self, part: Part) -> Generator[None]:
         """Count what runs inside as `part`."""
         self._switch()
         self._inside.append(part)

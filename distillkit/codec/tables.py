@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import PairError
@@ -60,7 +61,7 @@ class EntropyTables:
         return self.written[-1]
 
     @contextmanager
-    def decode(self, data: bytes) -> Iterator[Callable[[Tensor], Tensor]]:
+    def decode(self, data: bytes) -> Generator[Callable[[Tensor], Tensor]]:
         """Return a function from tables' indexes to symbols, int32, of the same shape; at its end no bytes are left.
 
         Raises:
@@ -210,7 +211,7 @@ class ScaleIndexes:
 
     def __init__(self, scale_table: Tensor, lower_bound: nn.Module) -> None:
         self._edges, self._lower_bound = scale_table[:-1].contiguous(), lower_bound
-        self._bins: tuple[int, int, np.ndarray, np.ndarray] | None = None
+        self._bins: tuple[int, int, NDArray[Any], NDArray[Any]] | None = None
         edges = self._edges.detach().cpu().double().numpy()
         for bits in range(3, 9):
             shift = 52 - bits
@@ -239,6 +240,6 @@ def for_decoder(values: Tensor) -> Tensor:
     return values.float().to(values.dtype)
 
 
-def integers(tensor: Tensor) -> np.ndarray:
+def integers(tensor: Tensor) -> NDArray[Any]:
     """Return a tensor's values as an array of int32, shape (n,)."""
     return tensor.reshape(-1).int().cpu().numpy()

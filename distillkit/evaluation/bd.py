@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Any, Literal, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import DataError
 from .curve import Metric, RDCurve
@@ -122,7 +123,7 @@ def bd_rate(anchor: RDCurve, test: RDCurve, method: Method = "pchip", *, metric:
     )
 
 
-def _curve(curve: RDCurve, metric: Metric, where: str) -> tuple[np.ndarray, np.ndarray]:
+def _curve(curve: RDCurve, metric: Metric, where: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return rate and quality of the curve, checked."""
     if len(curve.points) < MIN_POINTS:
         lmbdas = f" (lambda {', '.join(f'{lmbda:g}' for lmbda in curve.lmbdas)})" if curve.lmbdas else ""
@@ -147,7 +148,7 @@ def _curve(curve: RDCurve, metric: Metric, where: str) -> tuple[np.ndarray, np.n
     return rate, quality
 
 
-def _overlap(curves: Sequence[tuple[np.ndarray, np.ndarray]], where: str) -> tuple[float, float, float]:
+def _overlap(curves: Sequence[tuple[NDArray[Any], NDArray[Any]]], where: str) -> tuple[float, float, float]:
     low, high = max(quality[0] for _, quality in curves), min(quality[-1] for _, quality in curves)
     overlap = max(0.0, high - low) / min(quality[-1] - quality[0] for _, quality in curves)
     if overlap < MIN_OVERLAP:
@@ -171,7 +172,9 @@ def _common_pictures(anchor: RDCurve, test: RDCurve, where: str) -> list[str]:
     return list(anchor.per_image)
 
 
-def _delta(kind: Literal["bd_rate", "bd_psnr"], curves: Sequence[tuple[np.ndarray, np.ndarray]], method: str) -> float:
+def _delta(
+    kind: Literal["bd_rate", "bd_psnr"], curves: Sequence[tuple[NDArray[Any], NDArray[Any]]], method: str
+) -> float:
     import bjontegaard  # here, since it imports matplotlib
 
     compute: Any = getattr(bjontegaard, kind)
@@ -207,7 +210,7 @@ def _interval(
     return float(low), float(high)
 
 
-def _table(curve: RDCurve, names: Sequence[str], metric: Metric) -> np.ndarray:
+def _table(curve: RDCurve, names: Sequence[str], metric: Metric) -> NDArray[Any]:
     """Return shape (pictures, 2, points): rate and PSNR in dB or linear MS-SSIM, which is how each is averaged."""
     quality = "psnr_db" if metric == "psnr" else "ms_ssim"
     return np.array(
@@ -216,6 +219,6 @@ def _table(curve: RDCurve, names: Sequence[str], metric: Metric) -> np.ndarray:
     )
 
 
-def _comparable(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> bool:
+def _comparable(curves: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> bool:
     rising = all((np.diff(rate) > 0).all() and (np.diff(quality) > 0).all() for rate, quality in curves)
     return rising and min(quality[-1] for _, quality in curves) > max(quality[0] for _, quality in curves)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, features
 
 from ..errors import DistillkitError, did_you_mean
@@ -38,8 +39,8 @@ class ClassicalCodec:
 
     name: str
     title: str
-    encode: Callable[[np.ndarray, int], bytes]
-    decode: Callable[[bytes], np.ndarray]
+    encode: Callable[[NDArray[Any], int], bytes]
+    decode: Callable[[bytes], NDArray[Any]]
     qualities: range
     settings: str
     version: str
@@ -106,7 +107,7 @@ def _avif(threads: int) -> ClassicalCodec:
         raise MissingCodecError("AVIF: Pillow was built without it; `pip install --upgrade 'pillow>=11.3'`.")
     from PIL import AvifImagePlugin
 
-    def decode(data: bytes) -> np.ndarray:
+    def decode(data: bytes) -> NDArray[Any]:
         AvifImagePlugin.DEFAULT_MAX_THREADS = threads
         return _pillow_decode(data)
 
@@ -125,7 +126,7 @@ def _jpeg_xl(threads: int) -> ClassicalCodec:
     except ImportError:
         raise MissingCodecError("JPEG XL: not installed; `pip install 'distillkit-lic[anchors]'`.") from None
 
-    def decode(data: bytes) -> np.ndarray:
+    def decode(data: bytes) -> NDArray[Any]:
         JpegXLImagePlugin.DECODE_THREADS = threads
         return _pillow_decode(data)
 
@@ -141,7 +142,7 @@ def _vvc(threads: int) -> ClassicalCodec:
     start = [program, "-v", "error", "-threads", str(threads)]
     colours = "flags=accurate_rnd+full_chroma_int+full_chroma_inp+bicubic"
 
-    def encode(image: np.ndarray, quality: int) -> bytes:
+    def encode(image: NDArray[Any], quality: int) -> bytes:
         height, width, _ = image.shape
         padded = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         size = f"{padded.shape[1]}x{padded.shape[0]}"
@@ -151,7 +152,7 @@ def _vvc(threads: int) -> ClassicalCodec:
         stream = _run([*start, *given, *wanted, *coded, "-threads", str(threads), "-f", "vvc", "-"], padded.tobytes())
         return struct.pack("<HH", width, height) + stream
 
-    def decode(data: bytes) -> np.ndarray:
+    def decode(data: bytes) -> NDArray[Any]:
         width, height = struct.unpack_from("<HH", data)
         wanted = ["-vf", f"scale=in_color_matrix=bt709:in_range=full:{colours},format=rgb24", "-f", "rawvideo", "-"]
         pixels = _run([*start, "-f", "vvc", "-i", "-", *wanted], data[4:])
@@ -177,8 +178,8 @@ CLASSICAL: dict[str, Callable[[int], ClassicalCodec]] = {
 _LARGEST_QP = 63
 
 
-def _pillow_encode(kind: str, **options: Any) -> Callable[[np.ndarray, int], bytes]:
-    def encode(image: np.ndarray, quality: int) -> bytes:
+def _pillow_encode(kind: str, **options: Any) -> Callable[[NDArray[Any], int], bytes]:
+    def encode(image: NDArray[Any], quality: int) -> bytes:
         file = io.BytesIO()
         Image.fromarray(image).save(file, kind, quality=quality, **options)
         return file.getvalue()
@@ -186,7 +187,7 @@ def _pillow_encode(kind: str, **options: Any) -> Callable[[np.ndarray, int], byt
     return encode
 
 
-def _pillow_decode(data: bytes) -> np.ndarray:
+def _pillow_decode(data: bytes) -> NDArray[Any]:
     with Image.open(io.BytesIO(data)) as image:
         return np.array(image.convert("RGB"))
 

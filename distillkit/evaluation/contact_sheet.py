@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..images import read_image
@@ -39,7 +41,7 @@ def save_contact_sheet(images: Sequence[Path], evaluations: Mapping[str, Evaluat
     _join(rows, horizontal=False).save(path)
 
 
-def _cell(picture: np.ndarray, box: tuple[int, int, int], title: str, numbers: str) -> Image.Image:
+def _cell(picture: NDArray[Any], box: tuple[int, int, int], title: str, numbers: str) -> Image.Image:
     height, width, _ = picture.shape
     whole = Image.fromarray(picture).resize((_WIDTH, round(height * _WIDTH / width)), Image.Resampling.LANCZOS)
     top, left, side = box
@@ -54,7 +56,7 @@ def _cell(picture: np.ndarray, box: tuple[int, int, int], title: str, numbers: s
     return cell
 
 
-def _detailed_piece(picture: np.ndarray) -> tuple[int, int, int]:
+def _detailed_piece(picture: NDArray[Any]) -> tuple[int, int, int]:
     """Return top, left and side of the square with the steepest changes of brightness."""
     height, width, _ = picture.shape
     side = min(_WIDTH // 2, height, width)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..adapters import CodecAdapter
 from ..losses import sum_of_bits
@@ -12,7 +15,7 @@ MAX_PIXELS = 16_000_000  #: a forward pass takes a picture whole; a larger one m
 
 
 @torch.no_grad()
-def estimated_bpp(adapter: CodecAdapter, image: np.ndarray) -> float | None:
+def estimated_bpp(adapter: CodecAdapter, image: NDArray[Any]) -> float | None:
     """Return the information of the latents, in bits for each pixel of the original (padding costs bits, too).
 
     From one forward pass in eval mode, with rounded latents. A file is larger by its header and by what the coder's

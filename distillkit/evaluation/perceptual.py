@@ -10,6 +10,7 @@ from typing import Any, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import DataError
@@ -52,12 +53,12 @@ class Lpips:
             ) from None
 
     @torch.no_grad()
-    def __call__(self, original: np.ndarray, decoded: np.ndarray) -> float:
+    def __call__(self, original: NDArray[Any], decoded: NDArray[Any]) -> float:
         """Return the distance of two pictures, uint8, shape (H, W, 3), RGB."""
         return float(self._network(_batch(original), _batch(decoded)))
 
 
-def _batch(picture: np.ndarray) -> Tensor:
+def _batch(picture: NDArray[Any]) -> Tensor:
     """Return shape (1, 3, H, W), range [-1, 1]."""
     return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))[None]).float() / 127.5 - 1
 

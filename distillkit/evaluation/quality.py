@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytorch_msssim
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 MS_SSIM_MIN_SIDE = 161  # five scales with a window of 11 pixels
 
 
-def mse01(a: np.ndarray, b: np.ndarray) -> float:
+def mse01(a: NDArray[Any], b: NDArray[Any]) -> float:
     """Return the mean squared error of two pictures, uint8, shape (H, W, 3), on the scale [0, 1]."""
     _check_same(a, b)
     return float(np.mean(np.square(a.astype(np.float64) - b.astype(np.float64)))) / 255**2
 
 
-def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
+def psnr_db(a: NDArray[Any], b: NDArray[Any]) -> float:
     """Return the peak signal-to-noise ratio in dB, -10 log10(MSE / 255^2) over all RGB samples; inf where equal.
 
     Args:
@@ -29,7 +31,7 @@ def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
     return -10 * math.log10(error) if error > 0 else math.inf
 
 
-def ms_ssim(a: np.ndarray, b: np.ndarray) -> float | None:
+def ms_ssim(a: NDArray[Any], b: NDArray[Any]) -> float | None:
     """Return the multi-scale structural similarity (unitless, at most 1, mean of R, G and B), or None.
 
     None where a side is shorter than 161 pixels: the fifth scale would be smaller than the window.
@@ -52,7 +54,7 @@ def decibel(similarity: float) -> float:
     return -10 * math.log10(1 - similarity) if similarity < 1 else math.inf
 
 
-def _check_same(a: np.ndarray, b: np.ndarray) -> None:
+def _check_same(a: NDArray[Any], b: NDArray[Any]) -> None:
     for picture in (a, b):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape != a.shape:
             raise ValueError(
@@ -61,5 +63,5 @@ def _check_same(a: np.ndarray, b: np.ndarray) -> None:
             )
 
 
-def _batch(picture: np.ndarray) -> Tensor:
+def _batch(picture: NDArray[Any]) -> Tensor:
     return torch.from_numpy(picture.transpose(2, 0, 1)[None].astype(np.float32, order="C"))

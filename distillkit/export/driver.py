@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..codec.bitstream import CompressedImage, entropy_hash, read, step_checksum, write
 from ..codec.coder import TableCoder
 from ..errors import BitstreamError, DistillkitError
 
-Network = Callable[[np.ndarray], np.ndarray]
+Network = Callable[[NDArray[Any]], NDArray[Any]]
 
 FORMAT = "distillkit-export-1"
 MAX_PIXELS = 2**26  #: of an image that is decoded unless told otherwise: 67 megapixels
@@ -59,13 +60,13 @@ class ExportedCodec:
                 raise DistillkitError(f"export {folder}: expected network {name}, got no such file; export again.")
             self._run[name] = load(self.folder, name, threads)
         with np.load(self.folder / "tables.npz") as file:
-            self._tables = {name: file[name] for name in file.files}
-        self._coders: dict[str, TableCoder] = {}
+            self.tables = {name: file[name] for name in file.files}
+        self.coders: dict[str, TableCoder] = {}
         for latent in about["entropy_models"]:
-            cdf, lengths, offsets = (self._tables[f"{latent}.{key}"] for key in ("cdf", "cdf_length", "offset"))
-            self._coders[latent] = TableCoder(cdf, lengths, offsets, latent)
+            cdf, lengths, offsets = (self.tables[f"{latent}.{key}"] for key in ("cdf", "cdf_length", "offset"))
+            self.coders[latent] = TableCoder(cdf, lengths, offsets, latent)
 
-    def encode(self, image: np.ndarray) -> bytes:
+    def encode(self, image: NDArray[Any]) -> bytes:
         """Return the compressed file of `image`, uint8, shape (H, W, 3), RGB.
 
         Raises:
@@ -91,7 +92,7 @@ class ExportedCodec:
         digest = entropy_hash(width, height, coding.checksums)
         return write(CompressedImage(self._fingerprint, width, height, tuple(substreams), digest))
 
-    def decode(self, data: bytes) -> np.ndarray:
+    def decode(self, data: bytes) -> NDArray[Any]:
         """Return the image in the compressed file `data`: uint8, shape (H, W, 3), RGB.
 
         Raises:
@@ -127,7 +128,7 @@ class ExportedCodec:
         channels, each = self.about["latents"][latent]
         return channels, rows * each, columns * each
 
-    def _latent(self, coding: Any, params: np.ndarray, y: np.ndarray | None) -> np.ndarray:
+    def _latent(self, coding: Any, params: NDArray[Any], y: NDArray[Any] | None) -> NDArray[Any]:
         if self.flow == "scale":
             return coding.gaussian(params, None, y)
         if self.flow == "mean-scale":
@@ -147,7 +148,7 @@ class ExportedCodec:
             halves[turn] = coding.gaussian(scales, means, wanted[turn])
         return self._whole(halves[0], halves[1], shape)
 
-    def _half(self, latent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _half(self, latent: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return anchors and the others of a latent, each of half its width."""
         first = np.empty((*latent.shape[:3], latent.shape[3] // 2), latent.dtype)
         second = np.empty_like(first)
@@ -157,7 +158,7 @@ class ExportedCodec:
             second[:, :, row::2] = latent[:, :, row::2, (row + odd + 1) % 2 :: 2]
         return first, second
 
-    def _whole(self, first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    def _whole(self, first: NDArray[Any], second: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         latent = np.empty(shape)
         odd = self.about["anchor_parity"] == "odd"
         for row in (0, 1):
@@ -171,11 +172,11 @@ class _Coding:
 
     def __init__(self, codec: ExportedCodec) -> None:
         self.codec = codec
-        self.tables, self.coders = codec._tables, codec._coders
+        self.tables, self.coders = codec.tables, codec.coders
         self.strings: list[bytes] = []
         self.checksums: dict[str, int] = {}  # of each entropy model, as distillkit makes them
 
-    def _seen(self, latent: str, indexes: np.ndarray, values: np.ndarray) -> np.ndarray:
+    def _seen(self, latent: str, indexes: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
         """Take values, in float64, into the hash, and return them with the precision of float32, as distillkit does."""
         name = self.codec.about["entropy_models"][latent]
         with np.errstate(all="ignore"):  # a forged file's values may be too large, or no numbers at all
@@ -183,25 +184,25 @@ class _Coding:
         self.checksums[name] = step_checksum(indexes, fixed, self.checksums.get(name, 0))
         return values.astype(np.float32).astype(np.float64)
 
-    def _indexes(self, scales: np.ndarray) -> np.ndarray:
+    def _indexes(self, scales: NDArray[Any]) -> NDArray[Any]:
         edges, least = (self.tables[f"y.{key}"].astype(np.float64) for key in ("scale_table", "scale_bound"))
         return np.searchsorted(edges[:-1], np.maximum(scales.reshape(-1), least)).astype(np.int32)
 
-    def _medians(self, latent: str) -> np.ndarray:
+    def _medians(self, latent: str) -> NDArray[Any]:
         return self.tables[f"{latent}.medians"].astype(np.float64).reshape(1, -1, 1, 1)
 
 
 @final
 class _Encoding(_Coding):
-    def bottleneck(self, latent: str, values: np.ndarray) -> np.ndarray:
+    def bottleneck(self, latent: str, values: NDArray[Any]) -> NDArray[Any]:
         medians = self._medians(latent)
         channels = np.arange(values.shape[1], dtype=np.int32).reshape(1, -1, 1, 1)
         return self._code(latent, values, np.broadcast_to(channels, values.shape), medians)
 
-    def gaussian(self, scales: np.ndarray, means: np.ndarray | None, values: np.ndarray) -> np.ndarray:
+    def gaussian(self, scales: NDArray[Any], means: NDArray[Any] | None, values: NDArray[Any]) -> NDArray[Any]:
         return self._code("y", values, self._indexes(scales), 0.0 if means is None else means)
 
-    def _code(self, latent: str, values: np.ndarray, indexes: np.ndarray, means: Any) -> np.ndarray:
+    def _code(self, latent: str, values: NDArray[Any], indexes: NDArray[Any], means: Any) -> NDArray[Any]:
         symbols = np.rint(values.astype(np.float64) - means).astype(np.int32)
         step = symbols.reshape(-1), np.ascontiguousarray(indexes.reshape(-1))
         self.strings.append(self.coders[latent].encode([step]))
@@ -210,17 +211,17 @@ class _Encoding(_Coding):
 
 @final
 class _Decoding(_Coding):
-    def bottleneck(self, latent: str, data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    def bottleneck(self, latent: str, data: bytes, shape: tuple[int, int, int]) -> NDArray[Any]:
         indexes = np.repeat(np.arange(shape[0], dtype=np.int32), shape[1] * shape[2])
         symbols = self._decode(latent, data, indexes).reshape(1, *shape)
         return self._seen(latent, indexes, symbols + self._medians(latent))
 
-    def gaussian(self, scales: np.ndarray, means: np.ndarray | None, _: Any) -> np.ndarray:
+    def gaussian(self, scales: NDArray[Any], means: NDArray[Any] | None, _: Any) -> NDArray[Any]:
         indexes = self._indexes(scales)
         symbols = self._decode("y", self.strings.pop(0), indexes).reshape(scales.shape)
         return self._seen("y", indexes, symbols + (0.0 if means is None else means))
 
-    def _decode(self, latent: str, data: bytes, indexes: np.ndarray) -> np.ndarray:
+    def _decode(self, latent: str, data: bytes, indexes: NDArray[Any]) -> NDArray[Any]:
         decoder = self.coders[latent].decoder(data)
         symbols = decoder.decode(indexes)
         decoder.finish()
@@ -261,7 +262,7 @@ def _program(folder: Path, name: str, threads: int) -> Network:
     # The guards are the example's sizes where the tracer saw a 1; the networks are for all sizes.
     network = torch.export.load(folder / f"{name}.pt2").module(check_guards=False)
 
-    def run(x: np.ndarray) -> np.ndarray:
+    def run(x: NDArray[Any]) -> NDArray[Any]:
         with torch.no_grad():
             return network(torch.from_numpy(x)).numpy()
 

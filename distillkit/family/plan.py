@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 from ..components import validate
 from ..errors import RecipeError
 from ..model_file import MODEL_NAME
-from ..recipe import Recipe, read_toml
+from ..recipe import Recipe, from_folder, read_toml
 
 CONTROL = "control"
 
@@ -91,15 +91,17 @@ class Family(BaseModel):
         path = Path(path)
         family = validate(cls, read_toml(path, "family"), f"family {path.name}")
         folder = path.resolve().parent
-
-        def placed(recipe: dict[str, Any]) -> dict[str, Any]:
-            data = recipe.get("data")
-            if not isinstance(data, dict) or "train" not in data:
-                return recipe
-            return {**recipe, "data": {**data, "train": folder / data["train"]}}
-
+        variants = {
+            name: variant.model_copy(update=from_folder(variant.changes, folder))
+            for name, variant in family.variants.items()
+        }
         return family.model_copy(
-            update={"test": folder / family.test, "teacher": placed(family.teacher), "student": placed(family.student)}
+            update={
+                "test": folder / family.test,
+                "teacher": from_folder(family.teacher, folder),
+                "student": from_folder(family.student, folder),
+                "variants": variants,
+            }
         )
 
     @classmethod

@@ -14,6 +14,9 @@ from .plan import CONTROL
 from .record import MeasuredJob, measured_job
 from .run import JobStatus
 
+#: Of a line of results; the first two columns hold words, the others figures.
+HEADINGS = ("lambda", "variant", "seeds", "bpp", "PSNR dB", "RD cost", "spread", "against control")
+
 
 @final
 @dataclass(frozen=True)
@@ -39,6 +42,20 @@ class VariantResult:
     rd_cost: float
     spread: float | None
     against_control: float | None
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The line as a table shows it, under `HEADINGS`."""
+        return (
+            f"{self.lmbda:g}",
+            self.variant,
+            str(self.num_seeds),
+            f"{self.rate_bpp:.3f}",
+            f"{self.psnr_db:.2f}",
+            f"{self.rd_cost:.3f}",
+            "-" if self.spread is None else f"{self.spread:.3f}",
+            "-" if self.against_control is None else f"{self.against_control:+.1%}",
+        )
 
 
 def summarise(jobs: Sequence[MeasuredJob | JobStatus]) -> list[VariantResult]:
@@ -67,21 +84,10 @@ def summarise(jobs: Sequence[MeasuredJob | JobStatus]) -> list[VariantResult]:
 def results_table(jobs: Sequence[MeasuredJob]) -> Table:
     """Return mean and spread over seeds of every variant, beside the control."""
     table = Table(title="RD cost on the family's pictures, from file bytes", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("lambda")
-    table.add_column("variant")
-    for heading in ("seeds", "bpp", "PSNR dB", "RD cost", "spread", "against control"):
-        table.add_column(heading, justify="right")
+    for index, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if index < 2 else "right")
     for line in summarise(jobs):
-        table.add_row(
-            f"{line.lmbda:g}",
-            line.variant,
-            str(line.num_seeds),
-            f"{line.rate_bpp:.3f}",
-            f"{line.psnr_db:.2f}",
-            f"{line.rd_cost:.3f}",
-            "-" if line.spread is None else f"{line.spread:.3f}",
-            "-" if line.against_control is None else f"{line.against_control:+.1%}",
-        )
+        table.add_row(*line.cells)
     return table
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from ..evaluation.bd import BDResult
 from .gains import gains
 from .record import Record
-from .report import summarise
+from .report import HEADINGS, summarise
 
 
 def results_markdown(record: Record) -> str:
@@ -20,7 +20,7 @@ def results_markdown(record: Record) -> str:
         "cost over seeds. Against control: RD cost over the seeds that both have."
         + f" Measured on: {measured}."
         * bool(measured),
-        _costs(record),
+        _table(HEADINGS, (line.cells for line in summarise(record.jobs)), left=2),
     ]
     found = gains(record.jobs)
     if found.results:
@@ -37,24 +37,6 @@ def results_markdown(record: Record) -> str:
         parts.append("No BD-rate:\n\n" + "\n".join(f"- {why}" for why in found.notes))
     parts.append(_recipes(record))
     return "\n\n".join(parts) + "\n"
-
-
-def _costs(record: Record) -> str:
-    rows = [
-        (
-            f"{line.lmbda:g}",
-            line.variant,
-            str(line.num_seeds),
-            f"{line.rate_bpp:.3f}",
-            f"{line.psnr_db:.2f}",
-            f"{line.rd_cost:.3f}",
-            "-" if line.spread is None else f"{line.spread:.3f}",
-            "-" if line.against_control is None else f"{line.against_control:+.1%}",
-        )
-        for line in summarise(record.jobs)
-    ]
-    headings = ("lambda", "variant", "seeds", "bpp", "PSNR dB", "RD cost", "spread", "against control")
-    return _table(headings, rows, left=2)
 
 
 def _bd_row(result: BDResult) -> tuple[str, ...]:

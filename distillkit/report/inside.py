@@ -9,6 +9,7 @@ from typing import Any, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..adapters import CodecAdapter
@@ -72,7 +73,7 @@ def bits_by_channel(codec: CodecAdapter, crops: Sequence[Tensor]) -> BitsMap | N
 
 
 @torch.no_grad()
-def bits_by_position(codec: CodecAdapter, picture: np.ndarray) -> np.ndarray | None:
+def bits_by_position(codec: CodecAdapter, picture: NDArray[Any]) -> NDArray[Any] | None:
     """Return the bits per pixel of the image at each position of y, shape (h, w), for a uint8 picture (H, W, 3)."""
     height, width, _ = picture.shape
     margins = ((0, -height % codec.stride), (0, -width % codec.stride), (0, 0))
@@ -164,5 +165,5 @@ def kept_channels(
     return kept
 
 
-def _batch(picture: np.ndarray) -> Tensor:
+def _batch(picture: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))[None]).to(torch.float32).div_(255)

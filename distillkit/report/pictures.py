@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..evaluation.quality import psnr_db
@@ -140,7 +141,7 @@ def show(name: str, why: str, shown: Sequence[tuple[str, str, Run]]) -> Picture 
     return Picture(name, why, width, height, whole, tuple(views), places, source)
 
 
-def heat_map(values: np.ndarray, top: float) -> str:
+def heat_map(values: NDArray[Any], top: float) -> str:
     """Return values from 0 to `top`, shape (h, w), as a picture in a data URI, one pixel a value."""
     place = np.clip(values / top, 0, 1) * (len(_RAMP) - 1)
     low = np.minimum(place.astype(int), len(_RAMP) - 2)
@@ -166,7 +167,7 @@ def _result(run: Run, name: str) -> Mapping[str, Any]:
     return next(image for image in run.results["images"] if image["name"] == name)
 
 
-def _window(differing: np.ndarray) -> tuple[int, int, int, int]:
+def _window(differing: NDArray[Any]) -> tuple[int, int, int, int]:
     """Return top, left, height and width of the part to show: all, or the window in which most differs."""
     height, width = differing.shape
     long, short = WINDOW
@@ -177,7 +178,7 @@ def _window(differing: np.ndarray) -> tuple[int, int, int, int]:
     return top, left, *size
 
 
-def _pieces(differing: np.ndarray) -> list[tuple[int, int]]:
+def _pieces(differing: NDArray[Any]) -> list[tuple[int, int]]:
     """Return top and left of the pieces in which most differs, apart from one another."""
     means = _box_means(differing, (min(PIECE, differing.shape[0]), min(PIECE, differing.shape[1])))
     places: list[tuple[int, int]] = []
@@ -188,18 +189,18 @@ def _pieces(differing: np.ndarray) -> list[tuple[int, int]]:
     return places
 
 
-def _box_means(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _box_means(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     sums = np.pad(values.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     h, w = size
     return (sums[h:, w:] - sums[:-h, w:] - sums[h:, :-w] + sums[:-h, :-w]) / (h * w)
 
 
-def _highest(values: np.ndarray) -> tuple[int, int]:
+def _highest(values: NDArray[Any]) -> tuple[int, int]:
     top, left = np.unravel_index(int(values.argmax()), values.shape)
     return int(top), int(left)
 
 
-def _encoded(picture: np.ndarray) -> str:
+def _encoded(picture: NDArray[Any]) -> str:
     buffer = io.BytesIO()
     for quality in _QUALITIES:
         buffer = io.BytesIO()
@@ -209,7 +210,7 @@ def _encoded(picture: np.ndarray) -> str:
     return _uri(buffer, "webp")
 
 
-def _lossless(picture: np.ndarray) -> str:
+def _lossless(picture: NDArray[Any]) -> str:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "WEBP", lossless=True)
     return _uri(buffer, "webp")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..codec.runtime import ImageCodec
 from ..errors import DistillkitError
@@ -158,7 +159,7 @@ def _maps(codecs: Codecs, pictures: list[Picture]) -> list[dict[str, Any]]:
     rows = []
     for picture in pictures:
         original = read_image(picture.source)
-        found: list[tuple[Side, np.ndarray]] = []
+        found: list[tuple[Side, NDArray[Any]]] = []
         for side in codecs.all:
             bits = inside.bits_by_position(side.model.codec, original)
             if bits is not None:

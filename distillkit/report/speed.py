@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import median
-from typing import final
+from typing import Any, final
 
-import numpy as np
+from numpy.typing import NDArray
 
 from ..codec.runtime import ImageCodec
 
@@ -27,7 +27,7 @@ class CodingTime:
     decode: dict[str, float]
 
 
-def coding_time(codec: ImageCodec, picture: np.ndarray) -> CodingTime | None:
+def coding_time(codec: ImageCodec, picture: NDArray[Any]) -> CodingTime | None:
     """Time a codec on a uint8 picture (H, W, 3), by its stopwatch; None where the parts cannot be told apart."""
     encode, decode = [], []
     for _ in range(NUM_TIMED + 1):
