@@ -137,7 +137,7 @@ def _essentials(recipe: Recipe) -> dict[str, Any]:
         "schedule": values["schedule"],
         "optimizer": values["optimizer"],
         "batch": f"{values['data']['batch_size']} of {values['data']['crop']}x{values['data']['crop']}",
-        "initial_weights": start if start in ("random", "teacher") else "the lambda before",
+        "initial_weights": start if start in ("random", "teacher") else Path(start).parent.name,
     }
 
 
