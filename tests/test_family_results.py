@@ -48,7 +48,10 @@ def test_bd_rates_over_equal_lambdas_and_seeds(jobs):
     assert feds.test_source == "runs: 2 at lambda 0.013, 2 at lambda 0.0067, 2 at lambda 0.0035, 2 at lambda 0.025"
     assert figures["feds", "teacher"].rate_percent == pytest.approx(100 * (0.9 / 0.8 - 1))
     assert figures["control", "teacher"].rate_percent == pytest.approx(100 * (3 / 0.8 - 1))
-    assert found.notes == ("Of alignment: fewer than 4 lambdas; compare RD costs at equal lambda.",)
+    assert found.notes == tuple(
+        f"Of alignment against {anchor}: fewer than 4 lambdas; compare RD costs instead."
+        for anchor in ("control", "teacher")
+    )
 
 
 def test_without_control_or_lambdas_there_are_no_figures(jobs):
@@ -56,7 +59,10 @@ def test_without_control_or_lambdas_there_are_no_figures(jobs):
     assert gains([]).notes == ()
     few = gains([each for each in jobs if each.lmbda < 0.02])
     assert few.results == ()
-    assert few.notes == ("Of feds, alignment, control: fewer than 4 lambdas; compare RD costs at equal lambda.",)
+    assert few.notes == (
+        "Of feds, alignment against control: fewer than 4 lambdas; compare RD costs instead.",
+        "Of control, feds, alignment against teacher: fewer than 4 lambdas; compare RD costs instead.",
+    )
 
 
 def test_curves_that_cannot_be_compared_are_named(jobs):
@@ -110,7 +116,7 @@ def test_the_page(record):
     assert row.split(" | ")[2] == "2"
     assert "| feds | control | -10.00 % | -10.00 to -10.00 | -10.00 % | -10.00 % |" in page
     assert "| feds | teacher | +12.50 % |" in page
-    assert "- Of alignment: fewer than 4 lambdas" in page
+    assert "- Of alignment against control: fewer than 4 lambdas" in page
     assert '| alignment | feds.alignment {"taps": 3}; kd.hint | feds.staged | random | 100 |' in page
     tables = [block.splitlines() for block in page.split("\n\n") if block.startswith("|")]
     assert len(tables) == 3

@@ -35,7 +35,7 @@ def gains(jobs: Sequence[MeasuredJob]) -> Gains:
     The intervals are over pictures: how the figure would change with other pictures of the kind, not with other seeds.
     """
     results: list[BDResult] = []
-    too_few: list[str] = []
+    too_few: dict[str, list[str]] = {}
     refused: list[str] = []
     variants = list(dict.fromkeys(job.variant for job in jobs))
     for anchor in (CONTROL, TEACHER):
@@ -44,16 +44,17 @@ def gains(jobs: Sequence[MeasuredJob]) -> Gains:
                 continue
             pairs = list(_pairs(jobs, anchor, variant))
             if len(pairs) < MIN_POINTS:
-                too_few.append(variant)
+                too_few.setdefault(anchor, []).append(variant)
                 continue
             reference, test = (_curve(name, [pair[i] for pair in pairs]) for i, name in enumerate((anchor, variant)))
             try:
                 results.append(bd_rate(reference, test))
             except BDRefusedError as error:
                 refused.append(str(error))
-    if too_few:
-        names = ", ".join(dict.fromkeys(too_few))
-        refused.append(f"Of {names}: fewer than {MIN_POINTS} lambdas; compare RD costs at equal lambda.")
+    for anchor, names in too_few.items():
+        refused.append(
+            f"Of {', '.join(names)} against {anchor}: fewer than {MIN_POINTS} lambdas; compare RD costs instead."
+        )
     return Gains(tuple(results), tuple(refused))
 
 
