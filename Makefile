@@ -19,8 +19,9 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
 coverage: $(VENV)/.installed
-	$(VENV)/bin/pip install --quiet 'coverage[toml]>=7.4'
-	$(VENV)/bin/coverage run -m pytest && $(VENV)/bin/coverage report
+	$(VENV)/bin/pip install --quiet 'coverage[toml]>=7.10'
+	$(VENV)/bin/coverage run -m pytest
+	$(VENV)/bin/coverage combine --quiet && $(VENV)/bin/coverage report
 
 docs: $(VENV)/.installed docs-generate
 	$(VENV)/bin/pip install --quiet 'mkdocs-material>=9.5' 'mkdocstrings[python]>=0.26'

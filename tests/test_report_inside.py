@@ -17,6 +17,7 @@ from distillkit.report.inside import (
     kept_channels,
     load_crops,
 )
+from distillkit.report.plots_inside import channels
 from distillkit.report.speed import coding_time
 from distillkit.report.svg import Plot, Scale
 from distillkit.taps import TapShape, TapShapes
@@ -83,6 +84,14 @@ def test_bits_add_up(crops):
     assert positions.mean() == pytest.approx(float(-same.log2().sum()) / 64**2, rel=1e-5)
     assert bits_by_position(codec, picture[:40, :60]).shape == (3, 4)  # positions of the picture, not of its margin
     assert bits_by_channel(codec, []) is None
+
+
+@pytest.mark.parametrize("silent", [[0.0, 0.0], [2e-5, 1e-6]])
+def test_a_codec_that_spends_next_to_nothing_is_drawn_too(silent):
+    drawn = channels([("loud", "student", [0.3, 0.1]), ("silent", "control", silent)])
+    assert "loud" in drawn
+    assert "silent" in drawn
+    assert "nan" not in channels([("silent", "student", silent)]).lower()
 
 
 def test_crops_are_the_middle_of_some_pictures(photographs):

@@ -69,21 +69,6 @@ def classical_codec(name: str, threads: int = 1) -> ClassicalCodec:
     return CLASSICAL[name](threads)
 
 
-def installed_codecs(threads: int = 1) -> tuple[list[ClassicalCodec], dict[str, str]]:
-    """Return the codecs that are installed, and for each of the others its name and what is missing.
-
-    Args:
-        threads: that each may use.
-    """
-    found, missing = [], {}
-    for name in CLASSICAL:
-        try:
-            found.append(classical_codec(name, threads))
-        except MissingCodecError as error:
-            missing[name] = str(error)
-    return found, missing
-
-
 def _jpeg(_: int) -> ClassicalCodec:
     turbo = features.version("libjpeg_turbo")
     version = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"

@@ -69,7 +69,7 @@ def alignment(taps: Sequence[str], sides: Sequence[tuple[str, str, Mapping[str, 
 def channels(sides: Sequence[tuple[str, str, Sequence[float]]]) -> Markup:
     """Draw the bits of every latent channel of each codec, each in its own falling order, on a log scale."""
     ordered = [(label, series, sorted(bits, reverse=True)) for label, series, bits in sides]
-    highest = max(bits[0] for _, _, bits in ordered)
+    highest = max(1e-6, *(bits[0] for _, _, bits in ordered))  # codecs that have learnt little may spend nothing
     lowest = max(highest / 1e3, 0.7 * min(bits[-1] for _, _, bits in ordered))
 
     def draw(width: int) -> Markup:
@@ -78,7 +78,7 @@ def channels(sides: Sequence[tuple[str, str, Sequence[float]]]) -> Markup:
         plot.axes("channels of y, by rank", "bits per pixel", 6 if width > 500 else 3)
         labels = []
         for label, series, bits in ordered:
-            points = [(rank, value) for rank, value in enumerate(bits, 1) if value >= lowest]
+            points = [(rank, value) for rank, value in enumerate(bits, 1) if value >= lowest] or [(1, lowest)]
             plot.line(points, series)
             labels.append((plot.x(points[-1][0]) + 7, plot.y(points[-1][1]), label, series))
         plot.labels(labels)
