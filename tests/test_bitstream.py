@@ -10,7 +10,7 @@ from distillkit.codec.bitstream import NO_HASH, CompressedImage, entropy_hash, r
 from distillkit.errors import BitstreamError
 
 FINGERPRINT = bytes(range(8))
-HEAD = b"DKIC\x02" + FINGERPRINT + b"hash\0"  # up to the width
+HEAD = b"DKIC\x03" + FINGERPRINT + b"hash\0"  # up to the width
 
 
 def example(*substreams: bytes, width: int = 768, height: int = 512) -> CompressedImage:
@@ -50,8 +50,8 @@ def test_overhead_of_three_substreams():
     [
         (b"", r"byte 0: expected b'DKIC', got b''"),
         (b"\x89PNG" + bytes(60), r"expected b'DKIC', got b'\\x89PNG'; this is not a file"),
-        (b"DKIC\x02", "expected at least 28 bytes, got 5; the file is damaged"),
-        (sealed(b"DKIC\x01" + bytes(19)), "byte 4: expected format version 2, got 1; read it with"),
+        (b"DKIC\x03", "expected at least 28 bytes, got 5; the file is damaged"),
+        (sealed(b"DKIC\x01" + bytes(19)), "byte 4: expected format version 3, got 1; read it with"),
         (sealed(HEAD[:-1] + b"\1\5\0\5\0\1\0"), "byte 17: expected colour 0 .8-bit sRGB., got 1"),
         (write(example(b"abc"))[:-1], "expected CRC-32"),
         (sealed(HEAD + b"\0\0\5\0\1\0"), "sides of 1 to 65535 pixels, got 0x5"),
@@ -102,7 +102,7 @@ def mutate(rng: random.Random, data: bytes, other: bytes) -> bytes:
     elif kind == 3:
         changed[place:] = other[rng.randrange(len(other)) :]
     elif kind == 4:
-        changed = bytearray(rng.choice([b"", b"DKIC", b"DKIC\x02"]) + rng.randbytes(rng.randint(0, 80)))
+        changed = bytearray(rng.choice([b"", b"DKIC", b"DKIC\x03"]) + rng.randbytes(rng.randint(0, 80)))
     else:
         changed += rng.randbytes(rng.randint(1, 8))
     return bytes(changed)

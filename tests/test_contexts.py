@@ -7,12 +7,13 @@ from compressai.layers import CheckerboardMaskedConv2d, MaskedConv2d
 from torch import nn
 from torch.nn import functional as F
 
-from distillkit.codec.context import CheckerboardContext, MaskedContext, sees_only
+from distillkit.codec.checkerboard import Checkerboard
+from distillkit.codec.context import MaskedContext, sees_only
 from distillkit.codec.stopwatch import Stopwatch
 from distillkit.codec.tables import EntropyWatch
 from distillkit.codec.wavefront import Wavefront, code_serial_contexts
 
-from .lively import adapter
+from .lively import adapter, coder, picture
 
 
 def masked(kind, kernel, bias=True):
@@ -34,20 +35,34 @@ def test_masked_context_is_the_convolution_at_chosen_positions(kind, kernel, bia
     torch.testing.assert_close(got, layer(latent)[0][:, rows, columns].t())
 
 
-@pytest.mark.parametrize("parity", ["even", "odd"])
-@pytest.mark.parametrize("batch", [1, 2])
-def test_checkerboard_context_is_the_convolution_where_it_is_used(parity, batch):
-    layer = masked(CheckerboardMaskedConv2d, 5)
-    rows, columns = torch.meshgrid(torch.arange(6), torch.arange(8), indexing="ij")
-    anchors = (rows + columns) % 2 == (0 if parity == "even" else 1)
-    latent = torch.randn(batch, 3, 6, 8, dtype=torch.float64) * anchors
-    got, expected = CheckerboardContext(layer, parity)(latent), layer(latent)
-    torch.testing.assert_close(got[..., ~anchors], expected[..., ~anchors])
-    assert not torch.allclose(expected[..., ~anchors], layer.bias[:, None])
-    # Where anchors stand the convolution sees none, and is its bias.
-    torch.testing.assert_close(got[..., anchors], expected[..., anchors])
-    torch.testing.assert_close(got[..., anchors], layer.bias[:, None].expand_as(got[..., anchors]))
-    torch.testing.assert_close(CheckerboardContext(layer, parity)(latent * 0), layer(latent * 0))
+@pytest.mark.parametrize("kind", ["checkerboard", "wide-parameters", "odd"])
+@pytest.mark.parametrize("size", [(2, 2), (1, 8), (6, 4), (5, 10)])
+@torch.no_grad()
+def test_the_checkerboard_gives_what_compressais_own_gives(kind, size):
+    """Both in float64: the same symbols, and the same latents but for the order of sums."""
+    torch.manual_seed(1)
+    owner = adapter("checkerboard").module.double().latent_codec.y
+    if kind == "odd":
+        owner.anchor_parity, owner.non_anchor_parity = "odd", "even"
+    channels = owner.context_prediction.in_channels
+    if kind == "wide-parameters":  # whose first layer cannot be split
+        inputs = owner.entropy_parameters[0].in_channels
+        owner.entropy_parameters = nn.Sequential(nn.Conv2d(inputs, 2 * channels, 3, padding=1)).double()
+    model = owner.latent_codec["y"].gaussian_conditional
+    hyper = torch.randn(
+        1, owner.entropy_parameters[0].in_channels - owner.context_prediction.out_channels, *size
+    ).double()
+    y = 3 * torch.randn(1, channels, *size, dtype=torch.float64)
+    plain = owner.compress(y, hyper)
+    coding = Checkerboard(owner, model, EntropyWatch(owner, Stopwatch()).tables[model])
+    data, y_hat = coding.encode(y, hyper)
+    torch.testing.assert_close(y_hat, plain["y_hat"], rtol=0, atol=1e-6)
+    assert torch.equal(coding.decode(data, hyper), y_hat)
+    assert (y - y_hat).abs().max() < 0.5 + 1e-6
+    # The context counts: without it the second half has other means.
+    owner.context_prediction.weight.zero_()
+    other = Checkerboard(owner, model, coding._tables).encode(y, hyper)[1]
+    assert not torch.allclose(other, y_hat)
 
 
 def test_what_a_mask_sees():
@@ -91,8 +106,51 @@ def test_the_wavefront_gives_what_position_by_position_gives(kind, size):
             height=size[0], width=size[1], padding=2, kernel_size=5,
         )  # fmt: skip
     assert (y - y_hat).abs().max() < 0.5 + 1e-6
-    torch.testing.assert_close(y_hat, serial, rtol=1e-6, atol=1e-6)
+    assert torch.equal(y_hat.float(), serial.float())  # to the bit of what is handed to the synthesis
     torch.testing.assert_close(wavefront.decode(data, params, 16), y_hat, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_raster_order_gives_the_wavefronts_latents_to_the_bit():
+    """The same arithmetic, position after position."""
+    owner, wavefront = prepared("serial")
+    torch.manual_seed(1)
+    y, params = 3 * torch.randn(1, 16, 9, 12).double(), torch.randn(1, 32, 9, 12).double()
+    y_hat = wavefront.encode(y, params)[1]
+    raster = F.pad(torch.zeros_like(y), [2] * 4)
+    for row in range(9):
+        for column in range(12):
+            window = raster[:, :, row : row + 5, column : column + 5]
+            context = F.conv2d(window, owner.context_prediction.weight, owner.context_prediction.bias)
+            place = (..., slice(row, row + 1), slice(column, column + 1))
+            _, means = owner.entropy_parameters(torch.cat((params[place], context), 1)).chunk(2, 1)
+            raster[:, :, row + 2, column + 2] = (torch.round(y[place] - means) + means)[..., 0, 0]
+    assert torch.equal(raster[..., 2:-2, 2:-2].float(), y_hat.float())
+
+
+@torch.no_grad()
+def test_the_decoder_gives_what_compressais_own_gives_in_double():
+    """Whole codecs by real bytes: latents to the bit, pixels but for the rounding of a synthesis in float32."""
+    codec = coder("serial", precision="fp32")
+    kept = {}
+    module = codec._coder.adapter.module
+    module.g_a.register_forward_hook(lambda _, args, out: kept.__setitem__("y", out))
+    module.g_s.register_forward_pre_hook(lambda _, args: kept.__setitem__("ours", args[0].float()))
+    pixels = codec.decode(codec.encode(picture(128, 192)))
+    double = adapter("serial").module.double()
+    double.g_a.register_forward_hook(lambda *_: kept["y"])
+    double.g_s.register_forward_pre_hook(lambda _, args: kept.__setitem__("theirs", args[0].float()))
+    torch.set_default_dtype(torch.float64)  # CompressAI collects what it decodes in a tensor of this
+    try:
+        coded = double.compress(torch.zeros(1, 3, 128, 192))
+        theirs = double.decompress(coded["strings"], coded["shape"])["x_hat"]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert kept["ours"].count_nonzero() > 1000
+    assert torch.equal(kept["ours"], kept["theirs"])
+    difference = abs(theirs[0].clamp(0, 1).mul(255).round().permute(1, 2, 0).numpy() - pixels)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-3
 
 
 class _Nowhere:

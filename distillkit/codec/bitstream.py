@@ -5,7 +5,7 @@ All integers are unsigned; those of fixed size are little-endian.
 | bytes | field |
 |---|---|
 | 4 | magic: `DKIC` in ASCII |
-| 1 | version: 2 |
+| 1 | version: 3 |
 | 8 | the first 8 bytes of the fingerprint of the model that wrote the file |
 | 4 | `entropy_hash` of the size and of what the entropy decoder must come to; 0 if the codec has none |
 | 1 | colour: 0, 8-bit RGB as sRGB has it |
@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from ..errors import BitstreamError
 
 MAGIC = b"DKIC"
-VERSION = 2
+VERSION = 3
 COLOUR_SRGB = 0
 MAX_SIDE = 65535
 MAX_SUBSTREAMS = 64

@@ -39,37 +39,6 @@ class MaskedContext:
         return torch.addmm(self.bias, padded[windows].flatten(1), self.weight)
 
 
-@final
-class CheckerboardContext(nn.Module):
-    """The context of a checkerboard codec, at half of the positions; elsewhere the convolution's value is its bias.
-
-    It is called on a latent that is 0 but for anchors (or 0 everywhere), of which its mask sees those next to
-    non-anchors only: so nothing but the order of sums differs from the convolution.
-
-    Source: He et al. (2021), arXiv 2103.15306.
-    """
-
-    def __init__(self, convolution: nn.Conv2d, anchor_parity: str) -> None:
-        super().__init__()
-        self._context = MaskedContext(convolution)
-        self._non_anchor = 1 if anchor_parity == "even" else 0
-
-    def forward(self, y_hat: Tensor) -> Tensor:
-        """Return the context, shape (B, outputs, H, W), of anchors, shape (B, C, H, W)."""
-        batch, channels, height, width = y_hat.shape
-        context, margin = self._context, self._context.margin
-        out = context.bias.repeat(batch, height * width, 1)
-        if bool(y_hat.any()):
-            padded = nn.functional.pad(y_hat, [margin] * 4).permute(0, 2, 3, 1).reshape(batch, -1, channels)
-            grid = torch.arange(height * width, device=y_hat.device)
-            rows, columns = grid // width, grid % width
-            chosen = (rows + columns) % 2 == self._non_anchor
-            windows = context.windows(rows[chosen], columns[chosen], width)
-            for image, image_padded in zip(out, padded, strict=True):
-                image[chosen] = context(image_padded, windows)
-        return out.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
-
-
 def sees_only(convolution: Any, seen: Any) -> bool:
     """Return whether a module is a masked convolution whose taps, as (row, column) from the centre, are all `seen`."""
     mask, kernel = getattr(convolution, "mask", None), getattr(convolution, "kernel_size", None)

@@ -1,9 +1,10 @@
 """A copy of a codec that codes fast: same weights, same substreams, other arithmetic.
 
 What the entropy coder's tables are chosen by (hyper-synthesis, context, entropy parameters) is computed in float64.
-There two devices, thread counts or library versions differ by 1e-16, too little to choose another table but in one
+There two devices, thread counts or algorithms differ by 1e-13 at most, too little to choose another table but in one
 picture of a hundred thousand; in float32 a 1x1 convolution already differs between one thread and two, and a picture
-has 300,000 scales to be put into tables. These networks work at 1/16 of the resolution; float64 doubles their time.
+has 300,000 scales to be put into tables. These networks work at 1/16 of the resolution; `winograd` wins back half of
+what float64 costs.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from ..adapters import CodecAdapter, CompressedLatents
 from ..errors import PairError
 from ..precision import bf16_is_fast
 from .bitstream import CompressedImage
-from .context import CheckerboardContext, sees_only
+from .checkerboard import code_checkerboards
 from .stopwatch import Stopwatch
 from .tables import EntropyWatch, is_entropy_model
 from .tiles import TILE_PIXELS
 from .transforms import Transform
 from .wavefront import code_serial_contexts
+from .winograd import use_winograd
 
 Precision = Literal["auto", "bf16", "fp32"]
 
@@ -76,6 +78,8 @@ class FastCodec:
         for parent, name, _ in places:
             setattr(parent, name, nn.Identity())
         module.to(exact)
+        if exact == torch.float64 and device.type == "cpu":
+            use_winograd(module)
         for part in module.modules():
             if any(True for _ in part.parameters(recurse=False)):
                 part.register_forward_pre_hook(lambda _, args: tuple(_to(exact, value) for value in args))
@@ -90,8 +94,9 @@ class FastCodec:
         self.takes_channels_last = isinstance(getattr(module, "g_a", None), Transform)
         self._entropy = EntropyWatch(module, stopwatch)
         code_serial_contexts(module, self._entropy)
-        for owner in list(module.modules()):
-            _replace_checkerboard(owner)
+        if device.type == "cpu":
+            _keep_freed_memory()
+        code_checkerboards(module, self._entropy)
 
     @torch.no_grad()
     def compress(self, images: Tensor) -> tuple[CompressedLatents, dict[str, int]]:
@@ -145,11 +150,15 @@ def can_be_fast(adapter: CodecAdapter) -> bool:
     return any(is_entropy_model(module) for module in adapter.module.modules())
 
 
+def _keep_freed_memory() -> None:
+    """Have glibc keep up to 64 MB of freed memory; elsewhere this does nothing.
+
+    Features take megabytes, which it would return to the system after each layer, and the pages of the next layer's
+    would be zeroed and mapped anew: a third of the time of a transform. It raises its thresholds by itself, to the size
+    of the largest block that it returned, 32 MB at most.
+    """
+    torch.empty(2**25 - 2**13, dtype=torch.uint8)
+
+
 def _to(dtype: torch.dtype, value: Any) -> Any:
     return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-
-
-def _replace_checkerboard(owner: Any) -> None:
-    context: Any = getattr(owner, "context_prediction", None)
-    if hasattr(owner, "anchor_parity") and sees_only(context, lambda row, column, _: (row + column) % 2 == 1):
-        owner.context_prediction = CheckerboardContext(context, owner.anchor_parity)

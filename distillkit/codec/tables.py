@@ -89,7 +89,8 @@ class EntropyTables:
             PairError: an input is not finite, or too far from its mean to be coded.
         """
         symbols = torch.round(inputs if means is None else inputs - means)
-        if not bool((symbols.abs() <= MAX_SYMBOL).all()):
+        low, high = torch.aminmax(symbols) if symbols.numel() else (torch.zeros(()), torch.zeros(()))
+        if not (float(low) >= -MAX_SYMBOL and float(high) <= MAX_SYMBOL):  # both are nan if any is
             raise PairError(
                 f"{self._where}: expected latents up to {MAX_SYMBOL} from their means, got larger ones or some that "
                 "are not finite; is the model trained, and are its weights finite?"
@@ -211,6 +212,9 @@ class ScaleIndexes:
 
     def __init__(self, scale_table: Tensor, lower_bound: nn.Module) -> None:
         self._edges, self._lower_bound = scale_table[:-1].contiguous(), lower_bound
+        bound = getattr(lower_bound, "bound", None)
+        # A scale below the first edge has the first table whatever it is raised to below that edge.
+        self._is_bounded = isinstance(bound, Tensor) and len(self._edges) > 0 and bool(bound.max() <= self._edges[0])
         self._bins: tuple[int, int, NDArray[Any], NDArray[Any]] | None = None
         edges = self._edges.detach().cpu().double().numpy()
         for bits in range(3, 9):
@@ -226,13 +230,16 @@ class ScaleIndexes:
 
     def __call__(self, scales: Tensor) -> Tensor:
         """Return the indexes, int32, of the same shape as `scales`."""
-        scales = self._lower_bound(scales.contiguous())
+        scales = scales.contiguous()
         if self._bins is None or scales.dtype != torch.float64 or scales.device.type != "cpu":
-            return torch.bucketize(scales, self._edges, out_int32=True)
+            return torch.bucketize(self._lower_bound(scales), self._edges, out_int32=True)
         shift, first, before, inside = self._bins
-        values = scales.numpy()
-        bins = np.clip((values.view(np.int64) >> shift) - first, 0, len(before) - 1)
-        return torch.from_numpy(before[bins] + (values > inside[bins]))
+        values = scales.numpy() if self._is_bounded else self._lower_bound(scales).numpy()
+        bins = values.view(np.int64) >> shift
+        bins -= first
+        indexes = before.take(bins, mode="clip")
+        indexes += values > inside.take(bins, mode="clip")
+        return torch.from_numpy(indexes)
 
 
 def for_decoder(values: Tensor) -> Tensor:

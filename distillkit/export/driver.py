@@ -177,12 +177,12 @@ class _Coding:
         self.checksums: dict[str, int] = {}  # of each entropy model, as distillkit makes them
 
     def _seen(self, latent: str, indexes: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
-        """Take values, in float64, into the hash, and return them with the precision of float32, as distillkit does."""
+        """Take values, in float64, into the hash, and return them."""
         name = self.codec.about["entropy_models"][latent]
         with np.errstate(all="ignore"):  # a forged file's values may be too large, or no numbers at all
             fixed = np.rint(values * 256).astype(np.int32)
         self.checksums[name] = step_checksum(indexes, fixed, self.checksums.get(name, 0))
-        return values.astype(np.float32).astype(np.float64)
+        return values
 
     def _indexes(self, scales: NDArray[Any]) -> NDArray[Any]:
         edges, least = (self.tables[f"y.{key}"].astype(np.float64) for key in ("scale_table", "scale_bound"))
@@ -197,7 +197,7 @@ class _Encoding(_Coding):
     def bottleneck(self, latent: str, values: NDArray[Any]) -> NDArray[Any]:
         medians = self._medians(latent)
         channels = np.arange(values.shape[1], dtype=np.int32).reshape(1, -1, 1, 1)
-        return self._code(latent, values, np.broadcast_to(channels, values.shape), medians)
+        return _rounded(self._code(latent, values, np.broadcast_to(channels, values.shape), medians))
 
     def gaussian(self, scales: NDArray[Any], means: NDArray[Any] | None, values: NDArray[Any]) -> NDArray[Any]:
         return self._code("y", values, self._indexes(scales), 0.0 if means is None else means)
@@ -214,7 +214,7 @@ class _Decoding(_Coding):
     def bottleneck(self, latent: str, data: bytes, shape: tuple[int, int, int]) -> NDArray[Any]:
         indexes = np.repeat(np.arange(shape[0], dtype=np.int32), shape[1] * shape[2])
         symbols = self._decode(latent, data, indexes).reshape(1, *shape)
-        return self._seen(latent, indexes, symbols + self._medians(latent))
+        return _rounded(self._seen(latent, indexes, symbols + self._medians(latent)))
 
     def gaussian(self, scales: NDArray[Any], means: NDArray[Any] | None, _: Any) -> NDArray[Any]:
         indexes = self._indexes(scales)
@@ -226,6 +226,11 @@ class _Decoding(_Coding):
         symbols = decoder.decode(indexes)
         decoder.finish()
         return symbols
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """Return values with the precision of float32, which is how distillkit hands on what a bottleneck coded."""
+    return values.astype(np.float32).astype(np.float64)
 
 
 def _onnx(folder: Path, name: str, threads: int) -> Network:

@@ -1,0 +1,209 @@
+"""Blocks of transforms, computed with less memory traffic: the same values but for rounding.
+
+Features are megabytes at half of the resolution: each pass over them costs as much as a convolution. So activations
+are computed as convolutions write their outputs, sums while normalising, and normalisations by pieces that fit in the
+cache.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import pairwise
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_CACHED_BYTES = 2**20
+_NARROW = 16  # output channels
+
+
+def replace_blocks(network: nn.Module) -> nn.Module:
+    """Replace blocks inside by others that compute the same with less memory traffic on channels-last features."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child).__name__ == "GDN" and hasattr(child, "beta_reparam"):
+                setattr(parent, name, Normalisation(child))
+            elif doubles_size(child) and child.out_channels < _NARROW:  # type: ignore[operator] - oneDNN is slow there
+                setattr(parent, name, as_convolution(child))
+    for parent in list(network.modules()):
+        if type(parent).forward is nn.Sequential.forward:
+            children: list[Any] = list(parent.children())
+            for index, (first, second) in enumerate(pairwise(children)):
+                if type(first) is nn.Conv2d and type(second) is nn.PixelShuffle:
+                    parent[index + 1] = Shuffle(first, second.upscale_factor)  # type: ignore[index]
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if (residual := _as_residual(child)) is not None:
+                setattr(parent, name, residual)
+    return network
+
+
+def doubles_size(layer: nn.Module) -> bool:
+    """Return whether a layer is a transposed convolution that `as_convolution` can replace."""
+    if type(layer) is not nn.ConvTranspose2d:
+        return False
+    sizes: Any = zip(layer.kernel_size, layer.output_padding, layer.padding, strict=True)
+    doubles = all(kernel + extra - 2 * pad == 2 for kernel, extra, pad in sizes)
+    return doubles and (layer.stride, layer.dilation, layer.groups) == ((2, 2), (1, 1), 1)
+
+
+def as_convolution(layer: Any) -> nn.Sequential:
+    """Return a transposed convolution that doubles the size as an ordinary one, of four outputs each, and a shuffle."""
+    rows, columns = (_phases(kernel, pad) for kernel, pad in zip(layer.kernel_size, layer.padding, strict=True))
+    reach = max(abs(offset) for phases in (rows, columns) for _, _, offset in phases)
+    convolution = nn.Conv2d(layer.in_channels, 4 * layer.out_channels, 2 * reach + 1, padding=reach).to(layer.weight)
+    weight = torch.zeros_like(convolution.weight).unflatten(0, (layer.out_channels, 2, 2))
+    for row, phase_row, offset_row in rows:
+        for column, phase_column, offset_column in columns:
+            taps = layer.weight.detach()[:, :, row, column].t()
+            weight[:, phase_row, phase_column, :, reach + offset_row, reach + offset_column] = taps
+    convolution.weight.data = weight.flatten(0, 2)
+    bias = torch.zeros(layer.out_channels).to(layer.weight) if layer.bias is None else layer.bias.detach()
+    convolution.bias.data = bias.repeat_interleave(4)  # type: ignore[union-attr]
+    return nn.Sequential(convolution, nn.PixelShuffle(2)).requires_grad_(False)
+
+
+def _phases(kernel: int, pad: int) -> list[tuple[int, int, int]]:
+    """Return (place in the kernel, output position modulo 2, input position less half the output's) of every place."""
+    return [(place, (place + pad) % 2, ((place + pad) % 2 + pad - place) // 2) for place in range(kernel)]
+
+
+@final
+class Normalisation(nn.Module):
+    """Generalised divisive normalisation, its parameters computed once; what is to be added afterwards is so at once.
+
+    Source: Ballé et al. (2016), arXiv 1511.06281.
+    """
+
+    def __init__(self, gdn: Any) -> None:
+        super().__init__()
+        beta, gamma = gdn.beta_reparam(gdn.beta).detach(), gdn.gamma_reparam(gdn.gamma).detach()
+        self.register_buffer("beta", beta)
+        self.register_buffer("gamma", gamma[:, :, None, None])
+        self.inverse = bool(gdn.inverse)
+
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """Return `x`, shape (B, C, H, W), normalised, plus `added`."""
+        out = torch.empty_like(x)
+        num_parts = max(x.numel() * x.element_size() // _CACHED_BYTES, 1) if x.device.type == "cpu" else 1
+        rows = -(-x.shape[2] // num_parts)  # each position stands alone: a few rows at a time stay in the cache
+        buffer = torch.empty_like(x[:, :, :rows])
+        addends = [None] * -(-x.shape[2] // rows) if added is None else added.split(rows, 2)
+        for part, out_part, addend in zip(x.split(rows, 2), out.split(rows, 2), addends, strict=True):
+            norm = buffer[:, :, : part.shape[2]]
+            torch.square(part, out=norm)
+            torch.sqrt(F.conv2d(norm, self.gamma, self.beta), out=norm)  # type: ignore[arg-type]
+            if addend is not None:
+                (torch.addcmul if self.inverse else torch.addcdiv)(addend, part, norm, out=out_part)
+            else:
+                (torch.mul if self.inverse else torch.div)(part, norm, out=out_part)
+        return out
+
+
+@final
+class Shuffle(nn.Module):
+    """Pixel shuffle whose channels are ordered so that it moves whole pixels of channels-last features.
+
+    Args:
+        convolution: what comes before; its outputs are put in that order.
+        factor: of the upsampling.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        order = torch.arange(convolution.out_channels).reshape(-1, factor**2).t().flatten()
+        convolution.weight.data = convolution.weight.data[order.to(convolution.weight.device)]
+        if convolution.bias is not None:
+            convolution.bias.data = convolution.bias.data[order.to(convolution.bias.device)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of shape (B, C / factor^2, H factor, W factor) for x of shape (B, C, H, W)."""
+        batch, channels, height, width = x.shape
+        factor, out = self.factor, channels // self.factor**2
+        blocks = x.permute(0, 2, 3, 1).reshape(batch, height, width, factor, factor, out).transpose(2, 3)
+        return blocks.reshape(batch, height * factor, width * factor, out).permute(0, 3, 1, 2)
+
+
+@final
+class _Activated(nn.Module):
+    """A convolution and a leaky ReLU in one pass, by oneDNN, where torch has it."""
+
+    def __init__(self, convolution: nn.Conv2d, slope: float) -> None:
+        super().__init__()
+        self.convolution, self.slope = convolution, slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer: Any = self.convolution
+        if x.device.type == "cpu" and _can_activate(x.dtype):
+            return _activated(x, layer.weight, layer.bias, layer.padding, layer.stride, layer.groups, self.slope)
+        return F.leaky_relu(layer(x), self.slope)
+
+
+@final
+class _Residual(nn.Module):
+    """A residual block: convolution, leaky ReLU, convolution, and normalisation or leaky ReLU; plus the skip."""
+
+    def __init__(self, first: nn.Module, second: nn.Module, skip: nn.Module | None) -> None:
+        super().__init__()
+        self.first, self.second, self.skip = first, second, skip
+        self.normalisation: Normalisation | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.second(self.first(x))
+        identity = x if self.skip is None else self.skip(x)
+        return out + identity if self.normalisation is None else self.normalisation(out, identity)
+
+
+def _as_residual(block: nn.Module) -> nn.Module | None:
+    """Return a residual block of CompressAI's kind as a `_Residual`, or None where it computes something else."""
+    parts: dict[str, Any] = dict(block.named_children())
+    first, second = (parts.pop(a, None) or parts.pop(b, None) for a, b in (("conv1", "subpel_conv"), ("conv2", "conv")))
+    skip = parts.pop("skip", None) or parts.pop("upsample", None)
+    normalisation = parts.pop("gdn", None) or parts.pop("igdn", None)
+    activation = parts.pop("leaky_relu", None)
+    if parts or type(activation) is not nn.LeakyReLU or not isinstance(normalisation, (Normalisation, type(None))):
+        return None
+    shuffle: list[nn.Module] = []
+    if type(first) is nn.Sequential and len(first) == 2 and type(first[1]) in (Shuffle, nn.PixelShuffle):
+        first, shuffle = first[0], [first[1]]
+    if not _is_plain(first) or not _is_plain(second):
+        return None
+    slope = activation.negative_slope
+    residual = _Residual(
+        nn.Sequential(_Activated(first, slope), *shuffle),
+        second if normalisation is not None else _Activated(second, slope),
+        skip,
+    )
+    residual.normalisation = normalisation
+    x = torch.rand(1, first.in_channels, 8, 8, generator=torch.Generator().manual_seed(0)).to(first.weight)
+    with torch.no_grad():
+        expected, got = block(x), residual(x)  # a subclass may compute something else
+    same = got.shape == expected.shape and bool((got - expected).abs().max() <= 1e-2 * expected.abs().max())
+    return residual.train(block.training) if same else None
+
+
+def _is_plain(layer: Any) -> bool:
+    if type(layer) is not nn.Conv2d or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+        return False
+    return layer.dilation == (1, 1)
+
+
+@cache
+def _can_activate(dtype: torch.dtype) -> bool:
+    """Return whether torch has the fused convolution here, for this type."""
+    x, weight = torch.linspace(-1, 1, 128).to(dtype).reshape(1, 2, 8, 8), torch.ones(2, 2, 3, 3, dtype=dtype)
+    try:
+        got = _activated(x, weight, None, (1, 1), (1, 1), 1, 0.5)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return torch.allclose(got.float(), F.leaky_relu(F.conv2d(x, weight, padding=1), 0.5).float(), rtol=1e-2, atol=1e-2)
+
+
+def _activated(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: Any, stride: Any, groups: int, slope: float
+) -> Tensor:
+    fused: Any = torch.ops.mkldnn._convolution_pointwise  # what torch.compile makes of the two
+    return fused(x, weight, bias, padding, stride, (1, 1), groups, "leaky_relu", [slope], "")
