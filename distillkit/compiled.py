@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from typing import Any, final
 
 import torch
 from torch import nn
+from torch._dynamo.exc import TorchDynamoException  # pyright: ignore[reportPrivateUsage]
+from torch._inductor.exc import InductorError  # pyright: ignore[reportPrivateUsage]
 
 from .errors import TrainingError
 
@@ -35,7 +37,7 @@ class CompiledParts:
         return len(self._parts)
 
     @contextmanager
-    def active(self) -> Iterator[None]:
+    def active(self) -> Generator[None]:
         """Let the compiled parts stand in; each is compiled when it first runs.
 
         Raises:
@@ -45,7 +47,7 @@ class CompiledParts:
             module.forward = forward
         try:
             yield
-        except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
+        except (TorchDynamoException, InductorError) as error:
             reason = str(error).strip().splitlines()[0]
             raise TrainingError(
                 f"recipe compile_teacher: the teacher cannot be compiled on this machine: {reason}. Compiling needs a "

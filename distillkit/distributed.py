@@ -21,7 +21,9 @@ from .errors import DistillkitError, TrainingError
 
 T = TypeVar("T")
 _NEW, _OLD = "forward_sync_buffers", "broadcast_buffers"  # torch 2.14 renamed it
-_SYNC_BUFFERS = _NEW if _NEW in inspect.signature(DistributedDataParallel).parameters else _OLD
+_NO_BUFFERS: dict[str, Any] = {
+    _NEW if _NEW in inspect.signature(DistributedDataParallel).parameters else _OLD: False,
+}
 
 
 class OtherRankError(TrainingError):
@@ -40,11 +42,8 @@ class Ranks:
 
     def __init__(self, *, cpu: bool) -> None:
         """Join the others; `cpu` leaves accelerators alone."""
-        state = PartialState(cpu=cpu)
-        if not cpu and torch.device(state.device or "cpu").type == "cpu":
-            # Where there is no accelerator, accelerate joins the other processes only if it is told so.
-            PartialState._reset_state()
-            state = PartialState(cpu=True)
+        # Where there is no accelerator, accelerate joins the other processes only if it is told so.
+        state = PartialState(cpu=cpu or not torch.accelerator.is_available())
         self.rank, self.num = state.process_index, state.num_processes
         self.device = torch.device(state.device or "cpu")
         # Words between processes go over the CPU: NCCL would make each of them wait for its device.
@@ -150,7 +149,7 @@ class Ranks:
         """
         if self.num == 1:
             return task
-        return DistributedDataParallel(task, find_unused_parameters=True, **{_SYNC_BUFFERS: False})
+        return DistributedDataParallel(task, find_unused_parameters=True, **_NO_BUFFERS)
 
     def without_averaging(self, task: nn.Module) -> AbstractContextManager[Any]:
         """Return a context in which gradients add up in this process alone, to be averaged by a later step."""
