@@ -1,6 +1,6 @@
 """Is a serial context decoded along a wavefront identical to CompressAI's own raster scan, and in what precision?
 
-    python benchmarks/serial_identity.py kodak/ --limit 4 --crop 256
+    python benchmarks/serial_identity.py kodak/ --limit 3 --crop 192
 
 Cheng2020-anchor, N = 128, random weights made lively. All sides get the same latents y, those of the analysis in
 float32, so that only what the serial context and the synthesis do is compared: distillkit (fp32) by real files,

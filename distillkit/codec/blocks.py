@@ -166,19 +166,20 @@ def _as_residual(block: nn.Module) -> nn.Module | None:
     activation = parts.pop("leaky_relu", None)
     if parts or type(activation) is not nn.LeakyReLU or not isinstance(normalisation, (Normalisation, type(None))):
         return None
+    convolution: Any = first
     shuffle: list[nn.Module] = []
     if type(first) is nn.Sequential and len(first) == 2 and type(first[1]) in (Shuffle, nn.PixelShuffle):
-        first, shuffle = first[0], [first[1]]
-    if not _is_plain(first) or not _is_plain(second):
+        convolution, shuffle = first[0], [first[1]]
+    if not _is_plain(convolution) or not _is_plain(second):
         return None
     slope = activation.negative_slope
     residual = _Residual(
-        nn.Sequential(_Activated(first, slope), *shuffle),
+        nn.Sequential(_Activated(convolution, slope), *shuffle),
         second if normalisation is not None else _Activated(second, slope),
         skip,
     )
     residual.normalisation = normalisation
-    x = torch.rand(1, first.in_channels, 8, 8, generator=torch.Generator().manual_seed(0)).to(first.weight)
+    x = torch.rand(1, convolution.in_channels, 8, 8, generator=torch.Generator().manual_seed(0)).to(convolution.weight)
     with torch.no_grad():
         expected, got = block(x), residual(x)  # a subclass may compute something else
     same = got.shape == expected.shape and bool((got - expected).abs().max() <= 1e-2 * expected.abs().max())

@@ -9,7 +9,7 @@ Source: Lavin and Gray (2015), arXiv 1509.09308: F(4x4, 3x3).
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,11 @@ class WinogradConvolution(nn.Module):
     Args:
         convolution: has these properties and no groups.
     """
+
+    inward: Tensor
+    weight: Tensor
+    outward: Tensor
+    bias: Tensor | None
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
@@ -61,17 +66,19 @@ class WinogradConvolution(nn.Module):
 def use_winograd(module: nn.Module) -> None:
     """Replace the convolutions inside that it can compute, and transposed ones that double the size."""
     for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
+        children: list[tuple[str, Any]] = list(parent.named_children())
+        for name, child in children:
             if doubles_size(child):
-                child = as_convolution(child)
-                setattr(parent, name, child)
-                if _is_3x3(child[0]):
-                    child[0] = WinogradConvolution(child[0])
+                upsampling = as_convolution(child)
+                setattr(parent, name, upsampling)
+                first: Any = upsampling[0]
+                if _is_3x3(first):
+                    upsampling[0] = WinogradConvolution(first)
             elif _is_3x3(child):
                 setattr(parent, name, WinogradConvolution(child))
 
 
-def _is_3x3(layer: nn.Module) -> bool:
+def _is_3x3(layer: Any) -> bool:
     if type(layer) is not nn.Conv2d or layer.padding_mode != "zeros":
         return False
     return (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups) == (
