@@ -67,4 +67,5 @@ def _draw_rates(axis: Any, bench: Bench) -> None:
     axis.set_yticklabels([f"{codec.title}, {len(codec.images)} pictures" for codec in found.values()])
     axis.invert_yaxis()
     if found:
+        axis.set_xlim(right=1.5 * axis.get_xlim()[1])  # the legend covers no bar
         axis.legend(fontsize=7)
