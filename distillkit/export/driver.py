@@ -228,7 +228,7 @@ class _Decoding(_Coding):
         return symbols
 
 
-def _rounded(values: np.ndarray) -> np.ndarray:
+def _rounded(values: NDArray[Any]) -> NDArray[Any]:
     """Return values with the precision of float32, which is how distillkit hands on what a bottleneck coded."""
     return values.astype(np.float32).astype(np.float64)
 
