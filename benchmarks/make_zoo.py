@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", required=True, help="NAME=JOB")
     parser.add_argument(
         "--data",
-        default="363 clean photographs, CID22 (CC BY-SA 4.0), Unsplash and Pexels",
+        default="364 clean photographs, CID22 (CC BY-SA 4.0), Unsplash and Pexels",
         help="said of the training data",
     )
     arguments = parser.parse_args()

@@ -66,15 +66,19 @@ class TestCommands:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["back.png", "photo.dk", "photo.png"]
 
     def test_a_folder_on_all_cores_with_one_bad_file(self, run, model, tmp_path, monkeypatch):
-        for name in ("a.png", "b/c.png"):
+        for name in ("a.png", "b/c.png", "b/d.png", "b/e.png", "b/f.png", "b/g.png"):
             save(tmp_path / "in" / name)
         (tmp_path / "in/broken.png").write_bytes(b"\x89PNG")
         monkeypatch.setattr(files, "_num_cores", lambda: 2)
+        monkeypatch.setattr(files, "_WORTH_SECONDS", 0.0)
+        started, pool = [], files.ProcessPoolExecutor
+        monkeypatch.setattr(files, "ProcessPoolExecutor", lambda *args: started.append(args[0]) or pool(*args))
         output = run("compress", tmp_path / "in", tmp_path / "out", "--json", code=2)
         assert "image" in output
         assert "broken.png: expected a readable image" in output
         made = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
-        assert made == ["a.dk", "b/c.dk"]
+        assert made == ["a.dk", "b/c.dk", "b/d.dk", "b/e.dk", "b/f.dk", "b/g.dk"]
+        assert started == [1]  # beside this process
         alone = run("compress", tmp_path / "in/a.png", "--json")
         assert json.loads(alone)[0]["compressed_bytes"] == (tmp_path / "out/a.dk").stat().st_size
         assert (tmp_path / "in/a.dk").read_bytes() == (tmp_path / "out/a.dk").read_bytes()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from .pictures import read_picture
 from .runtime import MAX_PIXELS, ImageCodec
 
 SUFFIX = ".dk"  #: of compressed files
+_WORTH_SECONDS = 5.0  #: of work that is left: other processes, which need about as long to start, are worth it
 Direction = Literal["compress", "decompress"]
 
 
@@ -102,8 +105,8 @@ def code_files(
 ) -> list[Coded]:
     """Compress or decompress all files, on all cores if there are several, and return what became of each.
 
-    One file is coded with torch's own threads; of several, each core codes one at a time with a single thread, which
-    wastes nothing on waiting for one another.
+    Files are coded one after the other with torch's own threads, as long as that takes a few seconds. Of more, each
+    core codes one at a time with a single thread, which wastes nothing on waiting for one another.
 
     Args:
         settings: what they have in common.
@@ -113,21 +116,48 @@ def code_files(
     Raises:
         DistillkitError: the model cannot be used, or a process died.
     """
-    codec = _load(settings)  # in this process too: a model that cannot be used is one error, not one for each file
-    coded: list[Coded] = []
-    processes = min(len(pairs), _num_cores())
-    if processes == 1:
-        for pair in pairs:
-            coded.append(_code(codec, settings, *pair))
-            on_coded(coded[-1])
-        return coded
-    del codec
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), _start, (settings,))
+    codec = _load(settings)
+    coded: dict[tuple[Path, Path], Coded] = {}
+
+    def note(result: Coded) -> None:
+        coded[result.source, result.target] = result
+        on_coded(result)
+
+    waiting = deque(pairs)
+    began = time.perf_counter()
+    while waiting and (len(coded) < 2 or _seconds_left(began, len(coded), len(waiting)) < _WORTH_SECONDS):
+        note(_code(codec, settings, *waiting.popleft()))
+    if waiting and _num_cores() > 1:
+        _code_with_others(codec, settings, waiting, note)
+    for pair in waiting:
+        note(_code(codec, settings, *pair))
+    return [coded[pair] for pair in pairs]
+
+
+def _seconds_left(began: float, done: int, left: int) -> float:
+    return (time.perf_counter() - began) / done * left
+
+
+def _code_with_others(
+    codec: ImageCodec, settings: Settings, waiting: deque[tuple[Path, Path]], note: Callable[[Coded], None]
+) -> None:
+    """Empty `waiting` together with a process on each other core; this one codes, too, so their start costs no time."""
+    import torch
+
+    others, threads = _num_cores() - 1, torch.get_num_threads()
+    pool = ProcessPoolExecutor(others, get_context("spawn"), _start, (settings,))
+    torch.set_num_threads(1)
+    running: set[Future[Coded]] = set()
     try:
-        futures = [pool.submit(_code_here, pair) for pair in pairs]
-        for future in as_completed(futures):
-            on_coded(future.result())
-        return [future.result() for future in futures]
+        while waiting or running:
+            while waiting and len(running) < 2 * others:
+                running.add(pool.submit(_code_here, waiting.popleft()))
+            if waiting:
+                note(_code(codec, settings, *waiting.popleft()))
+            done = wait(running, 0 if waiting else None, FIRST_COMPLETED).done
+            for future in done:
+                note(future.result())
+            running -= done
     except BrokenProcessPool:
         raise DistillkitError(
             f"{settings.direction}: expected every process to finish, got one that died, perhaps for want of memory; "
@@ -135,6 +165,7 @@ def code_files(
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
 @contextmanager
