@@ -64,6 +64,7 @@ def main() -> None:
                 "family": arguments.family.name,
                 "job": job_name,
                 "num_steps": recipe.num_steps,
+                "initial_weights": _start(recipe.initial_weights),
                 "losses": sorted(recipe.losses),
                 "schedule": recipe.schedule.name if recipe.losses else None,
                 "batch": f"{recipe.data.batch_size} crops of {recipe.data.crop} pixels",
@@ -78,6 +79,10 @@ def main() -> None:
         }
         print(name, path.stat().st_size, manifest[name]["measured"])
     (arguments.out / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _start(weights: str | Path) -> str:
+    return weights.parent.name if isinstance(weights, Path) else weights
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -38,7 +37,7 @@ class Variant(BaseModel):
 
 
 class WarmStart(BaseModel):
-    """Every lambda after the first starts from the weights of the closest one before it, and takes fewer steps.
+    """Every lambda after the first starts from the weights of the one before, and takes fewer steps.
 
     Attributes:
         teacher_steps: of the teacher's run.
@@ -188,8 +187,7 @@ def _job(
     own = family.variants[variant].lmbdas if variant != "teacher" else None
     earlier = [each for each in family.lmbdas[:place] if own is None or each in own]
     if warm and earlier:
-        closest = min(earlier, key=lambda other: abs(math.log(other / lmbda)))
-        before = name.replace(f"-{lmbda:g}", f"-{closest:g}", 1)
+        before = name.replace(f"-{lmbda:g}", f"-{earlier[-1]:g}", 1)
         steps = warm.teacher_steps if variant == "teacher" else warm.student_steps
         recipe = recipe | {"initial_weights": folder / before / MODEL_NAME, "num_steps": steps}
         needs = (*needs, before)
