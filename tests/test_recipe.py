@@ -130,7 +130,7 @@ def test_resolve_fills_in_every_effective_value(load, loaded):
 
 def test_resolve_fills_in_options_of_losses_and_schedule(load, loaded):
     resolved = load(FULL).resolve(loaded)
-    assert resolved.losses["feds.alignment"] == {"taps": ["analysis.*"], "resize": False}
+    assert resolved.losses["feds.alignment"] == {"taps": ["analysis.*"], "positions": 1024, "resize": False}
     assert resolved.losses["feds.channel_entropy"]["keep"] == 0.95
     assert resolved.losses["feds.channel_entropy"]["num_channels"] == 16
     assert resolved.schedule.options["alignment_share"] == 0.3
