@@ -42,7 +42,19 @@ def teacher(folder: Path, keys: dict[str, Any]) -> Path:
     return distillkit.train(distillkit.Recipe.create(trains="teacher", num_steps=1, **keys), folder / "teacher")
 
 
-def student(num_steps: int, keys: dict[str, Any], teacher_file: Path | None, **more: Any) -> distillkit.Recipe:
-    """Return the recipe of a student with FEDS, or of its control where there is no teacher."""
+def student(
+    num_steps: int, keys: dict[str, Any], teacher_file: Path | None, *, every: int = 1, **more: Any
+) -> distillkit.Recipe:
+    """Return the recipe of a student with FEDS, or of its control where there is no teacher.
+
+    Args:
+        num_steps: of the run.
+        keys: what `common` returned.
+        teacher_file: a teacher's model.
+        every: the teacher runs in one of so many steps.
+        more: keys of the recipe.
+    """
     taught = {"losses": FEDS, "teacher": teacher_file} if teacher_file else {}
-    return distillkit.Recipe.create(num_steps=num_steps, schedule={"name": "feds.staged"}, **keys, **taught, **more)
+    return distillkit.Recipe.create(
+        num_steps=num_steps, schedule={"name": "feds.staged", "every": every}, **keys, **taught, **more
+    )

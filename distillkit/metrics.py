@@ -74,9 +74,10 @@ class MetricsWindow:
             "gradient_norm": means["gradient"],
             "seconds_per_step": self.seconds_per_step(step),
         }
-        for name, weight in phase.weights_at(step_in_phase).items():
-            metrics[f"loss/{name}"] = means[name]
-            metrics[f"weight/{name}"] = weight * scales.get(name, 1.0)
+        for name, weight in phase.weights_at(step_in_phase - step_in_phase % phase.every).items():
+            if self._counts[name]:
+                metrics[f"loss/{name}"] = means[name]
+                metrics[f"weight/{name}"] = weight * scales.get(name, 1.0)
         return metrics
 
     def seconds_per_step(self, step: int) -> float:

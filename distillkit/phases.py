@@ -43,6 +43,9 @@ class Phase:
         balance: if set, each term is scaled once, at the phase's first step that it is on, so that with weight 1 the
             norm of its gradient on the student's parameters is `balance` times that of the rate-distortion loss.
         trainable: patterns (fnmatch) of the student's parameter names; all others are frozen in this phase.
+        every: the terms are on in one of so many steps, at so many times their weight; in the others the student trains
+            on rate-distortion alone and the teacher does not run. (Karras et al., 2020, arXiv 1912.04958, call it lazy
+            regularisation.)
     """
 
     name: str
@@ -51,11 +54,14 @@ class Phase:
     learning_rate: float = 1.0
     balance: float | None = None
     trainable: tuple[str, ...] = ("*",)
+    every: int = 1
 
     def weights_at(self, step: int) -> dict[str, float]:
         """Return the weights above zero at this step of the phase, counted from 0."""
+        if step % self.every:
+            return {}
         weights = {name: w.at(step) if isinstance(w, Ramp) else w for name, w in self.weights.items()}
-        return {name: weight for name, weight in weights.items() if weight > 0}
+        return {name: weight * self.every for name, weight in weights.items() if weight > 0}
 
     def stretches(self) -> list[tuple[frozenset[str], int]]:
         """Return the sets of terms that are on, each with the number of its steps."""
@@ -88,6 +94,9 @@ class Timeline:
         if sum(lengths) != num_steps or min(lengths, default=0) < 0:
             got = ", ".join(f"{phase.name} {phase.num_steps}" for phase in self.phases) or "none"
             raise RecipeError(f"schedule: expected phases of {num_steps} steps together, got {got}; mend its lengths.")
+        for phase in self.phases:
+            if phase.every < 1:
+                raise RecipeError(f"schedule: phase '{phase.name}': expected every >= 1, got {phase.every}; mend it.")
         named = {name for phase in self.phases for name in phase.weights}
         for name in sorted(named - set(terms)):
             hint = did_you_mean(name, terms)

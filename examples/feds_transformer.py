@@ -54,7 +54,11 @@ def main() -> None:
     out = arguments.out or Path("runs") / f"feds-transformer-{names}-{arguments.size}"
     feds = {
         "losses": {"feds.alignment": {}, "feds.channel_entropy": {}},
-        "schedule": {"name": "feds.staged", "finetune_learning_rate": 0.1 if arguments.size == "paper" else 1.0},
+        "schedule": {
+            "name": "feds.staged",
+            "finetune_learning_rate": 0.1 if arguments.size == "paper" else 1.0,
+            "every": 1 if arguments.size == "tiny" else 2,
+        },
     }
     try:
         train, held_out = gather_images(out / "images", arguments.data)

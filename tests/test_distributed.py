@@ -82,15 +82,17 @@ def largest_difference(a, b, start):
     return worst
 
 
-@pytest.mark.parametrize("schedule", ["feds.staged", "small.freeze_first"])
+@pytest.mark.parametrize(
+    "schedule", [{"name": "feds.staged"}, {"name": "feds.staged", "every": 2}, {"name": "small.freeze_first"}]
+)
 def test_the_same_global_batch_gives_the_same_weights(sgd, tmp_path, plugins, schedule):
     from distillkit.setup import prepare
 
-    r = sgd(schedule={"name": schedule})
+    r = sgd(schedule=schedule)
     distillkit.train(r, tmp_path / "one" / "run", plugins=plugins)
     said = launch(r, tmp_path / "two")
     assert [each["said"] for each in said] == ["finished", "finished"]
-    phases = 3 if schedule == "feds.staged" else 2
+    phases = 3 if schedule["name"] == "feds.staged" else 2
     assert [each["wrapped"] for each in said] == [["DistributedDataParallel"] * phases] * 2
     start = prepare(r.resolve(plugins), plugins).codec.module.state_dict()
     assert largest_difference(student(tmp_path / "one", plugins), student(tmp_path / "two", plugins), start) < 1e-3

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import distillkit
 from distillkit.checkpoint import list_checkpoints, load_checkpoint
@@ -70,6 +72,39 @@ def test_a_disk_that_is_full(recipe, tmp_path, plugins, num_bytes, said):
     whole = distillkit.train(r, tmp_path / "whole", plugins=plugins)
     assert same(weights(resumed), weights(whole))
     assert steps_logged(tmp_path / "run") == steps_logged(tmp_path / "whole")
+
+
+def test_a_small_disk_of_its_own(tmp_path):
+    """A file system with room for two checkpoints and no third, as the command meets it."""
+    mount = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*mount, "mount -t tmpfs tmpfs /mnt"], check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (128, 128), (90, 120, 60)).save(tmp_path / "images" / "one.png")
+    (tmp_path / "recipe.toml").write_text(
+        """
+        trains = "teacher"
+        num_steps = 4
+        checkpoint_every = 1
+        pair = {name = "models.cheng2020", size = "tiny"}
+        data = {train = "images", crop = 64, batch_size = 1}
+        optimizer = {name = "adam"}
+        """
+    )
+    train = f"{sys.executable} -W ignore -m distillkit train {tmp_path}/recipe.toml --out"
+    small = f"mkdir disk && mount -t tmpfs -o size=32m tmpfs disk && {train} disk/run"
+    small += "; status=$?; cp -r disk/run kept; exit $status"
+    done = subprocess.run([*mount, small], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "step-00000003.safetensors: cannot be written: No space left on device" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in list_checkpoints(tmp_path / "kept" / "checkpoints")] == [
+        "step-00000001.safetensors",
+        "step-00000002.safetensors",
+    ]
+    for folder in ("kept", "whole"):
+        subprocess.run(f"{train} {folder}", shell=True, cwd=tmp_path, capture_output=True, check=True)
+    assert same(*(weights(tmp_path / folder / "model.safetensors") for folder in ("kept", "whole")))
 
 
 def test_a_folder_that_cannot_be_written(recipe, plugins):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 import distillkit
 from distillkit.losses import CodecOutput, Step, TapPair, rate_distortion
@@ -193,6 +194,15 @@ class TestStaged:
 
     def test_balance_may_be_off(self):
         assert [p.balance for p in self.phases(balance=0)] == [None, None, None]
+
+    def test_the_teacher_may_be_wanted_in_one_of_so_many_steps(self):
+        assert [p.every for p in self.phases()] == [1, 1, 1]
+        align, channel, finetune = self.phases(every=4)
+        assert [p.every for p in (align, channel, finetune)] == [4, 4, 1]
+        assert align.weights_at(4) == {"feds.alignment": 4.0}
+        assert channel.weights_at(21) == {}
+        with pytest.raises(ValidationError):
+            self.phases(every=0)
 
     def test_a_term_of_another_plugin_needs_a_place(self):
         with pytest.raises(ValueError, match="no place for 'gram.gram'"):

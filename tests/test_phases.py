@@ -35,6 +35,28 @@ def test_weights_at_leaves_out_what_is_off():
     assert phase.weights_at(2) == phase.weights_at(9) == {"fixed": 2.0, "rising": 1.0}
 
 
+def test_terms_in_one_of_so_many_steps_at_so_many_times_their_weight():
+    phase = Phase("p", 10, {"fixed": 2.0, "falling": Ramp(1.0, 0.0, 4)}, every=3)
+    on = {"fixed": 6.0}
+    assert [phase.weights_at(step) for step in range(7)] == [
+        on | {"falling": 3.0},
+        {},
+        {},
+        on | {"falling": 0.75},
+        {},
+        {},
+        on,
+    ]
+    both, one, none = frozenset({"fixed", "falling"}), frozenset({"fixed"}), frozenset()
+    assert dict(phase.stretches()) == {both: 2, one: 2, none: 6}
+
+
+@pytest.mark.parametrize("every", [0, -1])
+def test_in_every_step_is_the_least(every):
+    with pytest.raises(RecipeError, match=rf"^schedule: phase 'a': expected every >= 1, got {every}"):
+        Timeline([Phase("a", 2, every=every)], 2, [])
+
+
 def test_timeline_at_every_step():
     timeline = Timeline([Phase("a", 2), Phase("b", 1), Phase("c", 3)], 6, [])
     expected = [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (2, 2)]

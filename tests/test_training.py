@@ -169,6 +169,27 @@ def test_the_teacher_runs_only_when_needed_and_only_as_far_as_needed(recipe, tea
     assert sum(whole for _, whole in calls["by_step"]) == 0
 
 
+def test_a_schedule_may_want_the_teacher_in_every_second_step_only(recipe, teacher_file, tmp_path, plugins):
+    schedule = {"name": "feds.staged", "every": 2}
+    r = recipe(losses=FEDS, teacher=teacher_file, schedule=schedule, log_every=1, checkpoint_every=1)
+    (tmp_path / "run").mkdir()
+    calls = count_teacher_calls(r, plugins, tmp_path / "run", copy=False)
+    assert [begun for begun, _ in calls["by_step"]] == [1, 0] * 4 + [0, 0]
+
+    whole, resumed, record = tmp_path / "whole", tmp_path / "resumed", Record()
+    distillkit.train(r, whole, plugins=plugins, observers=[record])
+    lines = [event[1] for event in record.events if event[0] == "metrics_logged"]
+    assert [("loss/feds.alignment" in line, "loss/feds.channel_entropy" in line) for line in lines] == [
+        *[(True, False), (False, False)] * 2,
+        *[(True, True), (False, False), (False, True), (False, False)],
+        *[(False, False)] * 2,
+    ]
+    with pytest.raises(Interrupt):
+        distillkit.train(r, resumed, plugins=plugins, observers=[StopAfter(3)])
+    distillkit.train(r, resumed, plugins=plugins)
+    assert same(weights(resumed / "model.safetensors"), weights(whole / "model.safetensors"))
+
+
 def test_a_phase_that_needs_the_latent_stops_before_the_synthesis_transform(recipe, teacher_file, plugins):
     setup = prepare(recipe(losses=FEDS, teacher=teacher_file).resolve(plugins), plugins)
     reached = []
