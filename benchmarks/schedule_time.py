@@ -61,10 +61,9 @@ def main() -> None:
         print(json.dumps({"seconds": seconds, "of_student_alone": ratios, "of_naive_loop": of_naive}, indent=2))
         return
     print(f"{arguments.size}, {arguments.steps} steps, batch 8 of 128x128, {arguments.threads} threads, smallest")
+    print(f"{'':24s} {'seconds':>8s} {'of the student alone':>22s} {'of the naive loop':>20s}")
     for name, value in seconds.items():
-        print(
-            f"{name:22s} {value:8.2f} s: {ratios[name]:.2f} of the student alone, {of_naive[name]:.2f} of the naive loop"
-        )
+        print(f"{name:24s} {value:8.2f} {ratios[name]:22.2f} {of_naive[name]:20.2f}")
 
 
 def measure(arguments, folder: Path) -> dict[str, float]:
