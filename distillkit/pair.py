@@ -104,7 +104,15 @@ class TeachingPair:
             teacher: a trained codec; it is frozen here.
             student: the codec to be trained.
             taps: the teacher's and the student's taps, role -> path or `Tap`.
+
+        Raises:
+            PairError: the two share parameters.
         """
+        if set(map(id, teacher.module.parameters())) & set(map(id, student.module.parameters())):
+            raise PairError(
+                "pair: expected a teacher and a student of their own, got two that share parameters: a frozen teacher "
+                "would freeze its student. Build new modules in build_teacher and build_student."
+            )
         self.teacher, self.student = teacher, student
         teacher.module.requires_grad_(False).eval()
         self._teacher_bank = TapBank(teacher, taps[0], "teacher")

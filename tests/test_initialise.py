@@ -95,6 +95,11 @@ def test_what_is_larger_in_the_student_stays_random():
     assert "random: 0.weight" in str(result)
 
 
+def test_many_that_stay_random_are_counted_by_part():
+    teacher, student = (nn.ModuleDict({"g_a": nets(w), "g_s": nets(w)}) for w in ([3, 6, 6, 6], [3, 8, 8, 8]))
+    assert str(inherit_weights(student, teacher, NO_LATENT)).endswith("random: 6 in g_a, 6 in g_s")
+
+
 @pytest.mark.parametrize("losses", [{}, {"feds.alignment": {}, "feds.channel_entropy": {"calibration_crops": 2}}])
 def test_in_a_run(recipe, teacher_file, tmp_path, plugins, losses):
     heir = recipe(initial_weights="teacher", teacher=teacher_file, losses=losses, num_steps=3, checkpoint_every=2)
