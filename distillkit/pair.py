@@ -58,6 +58,15 @@ class CodecPair(Component, ABC):
     def build_student(self) -> nn.Module | CodecAdapter:
         """Return a freshly initialised student."""
 
+    def options_of(self, part: Literal["teacher", "student"], module: nn.Module) -> dict[str, Any]:
+        """Return the options with which a trained codec's file is read; other ones where the pair's name other files.
+
+        Args:
+            part: which of the two codecs was trained.
+            module: it.
+        """
+        return self.config.model_dump(mode="json")
+
     def teacher_taps(self) -> Mapping[str, str | Tap] | None:
         """Return the teacher's taps, role -> path of a module or method, or `Tap`; None has them found by probing."""
         return None

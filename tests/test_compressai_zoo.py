@@ -89,6 +89,18 @@ def test_a_teacher_from_a_file_needs_no_training(recipe, tmp_path, plugins):
         distillkit.train(recipe(pair=options, losses=FEDS, lmbda=0.05), tmp_path / "other", plugins=plugins)
 
 
+def test_a_teacher_that_went_on_from_a_file_needs_it_no_more(recipe, tmp_path, plugins):
+    source = pair(student=small("elic2022-official")).build_student()
+    torch.save(source.state_dict(), tmp_path / "teacher.pth")
+    teacher = {"architecture": "elic2022-official", "weights": tmp_path / "teacher.pth"}
+    options = {"name": "models.compressai", "teacher": teacher}
+    further = recipe(pair=options, trains="teacher", num_steps=1, schedule={"name": "core.constant"})
+    distillkit.train(further, tmp_path / "run", plugins=plugins)
+    (tmp_path / "teacher.pth").unlink()
+    model = distillkit.load_model(tmp_path / "run", plugins)
+    assert model.codec.module.groups == source.groups
+
+
 class TestWhatIsWrongIsSaid:
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -176,14 +188,15 @@ def cache(monkeypatch, tmp_path):
     return tmp_path / "hub" / "checkpoints" / "weights-1-0123abcd.pth.tar"
 
 
-class TestPretrained:
-    OPTIONS = {"architecture": "bmshj2018-factorized", "quality": 1, "pretrained": True}
+PRETRAINED = {"architecture": "bmshj2018-factorized", "quality": 1, "pretrained": True}
 
+
+class TestPretrained:
     def test_from_the_cache(self, cache):
         source = pair(student={"architecture": "bmshj2018-factorized", "quality": 1}).build_student()
         cache.parent.mkdir(parents=True)
         torch.save(source.state_dict(), cache)
-        built = pair(teacher=self.OPTIONS)
+        built = pair(teacher=PRETRAINED)
         assert built.pretrained_teacher
         assert built.teacher_lmbda == 0.0018
         loaded = built.build_teacher().state_dict()
@@ -193,8 +206,8 @@ class TestPretrained:
         cache.parent.mkdir(parents=True)
         torch.save({"state_dict": Image.new("RGB", (1, 1))}, cache)
         with pytest.raises(PairError, match="if torch's cache holds a damaged one, remove that"):
-            pair(teacher=self.OPTIONS).build_teacher()
+            pair(teacher=PRETRAINED).build_teacher()
 
     def test_no_network(self, cache):
         with pytest.raises(PairError, match=r"quality 1: its weights could not be downloaded .*teacher\.weights"):
-            pair(teacher=self.OPTIONS).build_teacher()
+            pair(teacher=PRETRAINED).build_teacher()

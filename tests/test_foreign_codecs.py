@@ -98,8 +98,12 @@ class TestTapsByMethod:
             TapBank(TokenAdapter(TokenCodec(12)), {"latent": "analyze"}, "student")
 
     def test_a_callable_that_does_not_suit_is_said(self):
-        bank = TapBank(TokenAdapter(TokenCodec(12)), {"one": distillkit.Tap("layers.0", lambda out: out["x"])}, "student")
-        with pytest.raises(distillkit.DistillkitError, match=r"'one': its `read` cannot .* returned, a tuple .TypeError"):
+        bank = TapBank(
+            TokenAdapter(TokenCodec(12)), {"one": distillkit.Tap("layers.0", lambda out: out["x"])}, "student"
+        )
+        with pytest.raises(
+            distillkit.DistillkitError, match=r"'one': its `read` cannot .* returned, a tuple .TypeError"
+        ):
             bank.run(torch.rand(1, 3, 32, 32), ["one"])
 
     def test_a_tuple_needs_a_callable(self):
@@ -148,7 +152,9 @@ class TestWhatIsNotCompressAIsApi:
             def compress(self, x, quality):
                 return super().compress(x)
 
-        with pytest.raises(distillkit.PairError, match=r"expected compress\(x\).*missing a required argument: 'quality'"):
+        with pytest.raises(
+            distillkit.PairError, match=r"expected compress\(x\).*missing a required argument: 'quality'"
+        ):
             distillkit.CompressAIAdapter(Other(8, 16))
 
     def test_a_latent_under_another_name_cannot_be_ranked(self, plugins):

@@ -183,11 +183,12 @@ weights = {{"kd.latent" = 0.2, "kd.hyper_latent" = 0.2, "kd.output" = 0.6}}
 def test_what_cannot_be_compared_is_said():
     with pytest.raises(ValueError, match="expected one width, got 4 channels in the student and 2 in the teacher"):
         term("kd.gaussian_kl", (4, 2))
+    latents = [{"entropy_parameters": TapShape(4, 2, 2), "latent": TapShape(count, 2, 2)} for count in (4, 2)]
+    cls = COMPONENTS["kd.gaussian_kl"]
     with pytest.raises(ValueError, match="4 channels that are scales alone in the student"):
-        latents = [{"entropy_parameters": TapShape(4, 2, 2), "latent": TapShape(count, 2, 2)} for count in (4, 2)]
-        COMPONENTS["kd.gaussian_kl"](COMPONENTS["kd.gaussian_kl"].Config(), TapShapes(*latents))
+        cls(cls.Config(), TapShapes(*latents))
+    two = Step(torch.zeros(2, 3, 2, 2), None, {"latent": TapPair(torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2))})
     with pytest.raises(distillkit.DistillkitError, match="batches of three images or more, got 2; raise"):
-        taps = {"latent": TapPair(torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2))}
-        term("kd.relational")(Step(torch.zeros(2, 3, 2, 2), None, taps))
+        term("kd.relational")(two)
     with pytest.raises(ValueError, match="no tap matches 'latnt'.*Did you mean 'latent'"):
         term("kd.hint", tap="latnt")

@@ -141,6 +141,17 @@ class CompressAIPair(distillkit.CodecPair):
         teacher = self.config.teacher
         return LMBDAS[teacher.quality - 1] if teacher.pretrained else teacher.lmbda
 
+    def options_of(self, part: Literal["teacher", "student"], module: nn.Module) -> dict[str, Any]:
+        """Return the pair's options, but a teacher's sizes in place of where its first weights came from."""
+        options = super().options_of(part, module)
+        if part == "teacher" and self.pretrained_teacher:
+            from .compressai_weights import sizes
+
+            name = self.config.teacher.architecture
+            found = sizes(name, module.state_dict()) or {}
+            options["teacher"] = Teacher.model_validate({"architecture": name, **found}).model_dump(mode="json")
+        return options
+
     def build_teacher(self) -> nn.Module:
         """Return the teacher, with its weights if there are any.
 
