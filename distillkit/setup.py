@@ -79,10 +79,7 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     seed_everything(recipe.seed)
     codec = as_codec(pair.build_student() if recipe.trains == "student" else pair.build_teacher())
     options = pair.options_of(recipe.trains, codec.module)
-    if recipe.data.crop % codec.stride:
-        raise RecipeError(
-            f"recipe data.crop: expected a multiple of {codec.stride}, got {recipe.data.crop}; change it."
-        )
+    _check_crop(codec, recipe)
     source: CodecAdapter | None = None
     if isinstance(recipe.initial_weights, Path):
         source = load_model(recipe.initial_weights, plugins).codec
@@ -163,11 +160,19 @@ def _other_lmbda(where: str, lmbda: float | None, recipe: Recipe) -> PairError:
     )
 
 
+def _check_crop(codec: CodecAdapter, recipe: Recipe) -> None:
+    if recipe.data.crop % codec.stride:
+        raise RecipeError(
+            f"recipe data.crop: expected a multiple of {codec.stride}, got {recipe.data.crop}; change it."
+        )
+
+
 @torch.no_grad()
 def _inherit(codec: CodecAdapter, source: CodecAdapter | None, dataset: CropDataset, recipe: Recipe) -> list[str]:
     """Start `codec` from the weights of `source`, if there is one; return what to say of it."""
     if source is None:
         return []
+    _check_crop(source, recipe)
     source.module.eval()
     bits = torch.zeros(0)  # that the source spends on each channel of its latent
     for images in batches(dataset.with_seed(recipe.seed + CALIBRATION_SEED), recipe.data.batch_size, 0, 8):

@@ -13,11 +13,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import distillkit
+from distillkit.adapters import fingerprint
 from distillkit.errors import PairError
 from distillkit.export.export import export_model
 from tests.test_compressai_zoo import SMALL, distil
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from compressai.models import Elic2022Official
+    from compressai.registry import MODELS
+    from compressai.utils.eval_model.__main__ import eval_model
 
 HEIGHT, WIDTH = 192, 256  # no padding on either side
 # CompressAI tells ELIC's N from its weights, and takes M and groups for granted.
@@ -36,16 +44,10 @@ def pictures(tmp_path):
 
 def in_plain_compressai(architecture: str, checkpoint: Path, pictures: Path) -> dict[str, float]:
     """Load as a user of CompressAI does, and measure with its `eval_model`; its command line knows its zoo alone."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from compressai.registry import MODELS
-        from compressai.utils.eval_model.__main__ import eval_model
-
-        net = MODELS[architecture].from_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"])
-        net.update(force=True)
-        files = sorted(pictures.iterdir())
-        options = {"architecture": architecture, "half": False, "per_image": False}
-        return eval_model(net.eval(), pictures, pictures, files, **options)
+    net = MODELS[architecture].from_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"])
+    net.update(force=True)
+    options = {"architecture": architecture, "half": False, "per_image": False}
+    return eval_model(net.eval(), pictures, pictures, sorted(pictures.iterdir()), **options)
 
 
 def check(theirs, model, pictures, folder):
@@ -84,3 +86,7 @@ def test_sizes_that_compressai_would_not_guess_are_refused(recipe, tmp_path, plu
     with pytest.raises(PairError, match=r"Elic2022Official.from_state_dict can tell .* Export it with `--to model`"):
         export_model(model, "compressai", tmp_path / "student.pth.tar")
     assert not (tmp_path / "student.pth.tar").exists()
+    export_model(model, "model", tmp_path / "student.safetensors")
+    plain = Elic2022Official(N=8, M=16, groups=[4, 12])
+    plain.load_state_dict(load_file(tmp_path / "student.safetensors"))
+    assert fingerprint(plain) == model.fingerprint

@@ -120,7 +120,7 @@ def _read(path: Path, where: str) -> dict[str, Tensor]:
             f"{where}: expected safetensors (named so), or a file of torch.save, got something else or a damaged one "
             f"({type(error).__name__}); save or copy it again."
         ) from None
-    for key in ("state_dict", "model_state_dict", "model"):
+    for key in ("state_dict", "model_state_dict", "network", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(
