@@ -142,7 +142,10 @@ class CompressAIAdapter(CodecAdapter):
     def aux_loss(self) -> Tensor | None:
         if not self.quantile_parameters():
             return None
-        return cast(Any, self.module).aux_loss()
+        if hasattr(self.module, "aux_loss"):
+            return cast(Any, self.module).aux_loss()
+        bottlenecks = (module for module in self.module.modules() if hasattr(module, "quantiles"))
+        return torch.stack([cast(Any, bottleneck).loss() for bottleneck in bottlenecks]).sum()
 
     @override
     def quantile_parameters(self) -> list[nn.Parameter]:
@@ -153,8 +156,8 @@ class CompressAIAdapter(CodecAdapter):
         update = getattr(self.module, "update", None)
         if update is not None:
             # CompressAI can solve for the quantiles instead of waiting for the aux loss to get there.
-            exact = {"update_quantiles": True} if "update_quantiles" in inspect.signature(update).parameters else {}
-            update(force=True, **exact)
+            known = inspect.signature(update).parameters
+            update(**{option: True for option in ("force", "update_quantiles") if option in known})
 
     def _entries(self, output: Any, method: str, *keys: str) -> list[Any]:
         """Return what a method of the module returned under these keys."""

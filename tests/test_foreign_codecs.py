@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import distillkit
 import tests.foreign_codecs
@@ -110,6 +111,25 @@ class TestTapsByMethod:
         bank = TapBank(TokenAdapter(TokenCodec(12)), {"first": "layers.0"}, "student")
         with pytest.raises(distillkit.DistillkitError, match=r"got tuple. Tap a module inside it, or give .* `read`"):
             bank.run(torch.rand(1, 3, 32, 32), ["first"])
+
+
+def test_a_bottleneck_whose_codec_has_no_aux_loss_and_no_options_of_update():
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = MeanScaleHyperprior(8, 16)
+            self.compress, self.decompress = self.inner.compress, self.inner.decompress
+
+        def forward(self, x):
+            return self.inner(x)
+
+        def update(self):
+            self.inner.update(force=True)
+
+    codec = distillkit.CompressAIAdapter(Plain())
+    assert torch.equal(codec.aux_loss(), codec.module.inner.aux_loss())
+    codec.update()
+    assert codec.compress(torch.rand(1, 3, 64, 64)).strings
 
 
 class TestWhatIsNotCompressAIsApi:
