@@ -97,6 +97,16 @@ class CompressAIAdapter(CodecAdapter):
                     f"codec {type(module).__name__}: expected CompressAI's model API, but it has no method {method!r}. "
                     "Wrap it in a distillkit.CodecAdapter of your own."
                 )
+        for method, given in (("compress", ("x",)), ("decompress", ("strings", "shape"))):
+            try:
+                inspect.signature(getattr(module, method)).bind(*given)
+            except ValueError:  # a compiled method tells nothing of itself
+                continue
+            except TypeError as error:
+                raise PairError(
+                    f"codec {type(module).__name__}: expected {method}({', '.join(given)}), as CompressAI's models "
+                    f"have it, got one that cannot be called so ({error}). Wrap the codec in a distillkit.CodecAdapter."
+                ) from None
         self.module = module
         self.stride = int(stride or getattr(module, "downsampling_factor", 64))
         for entropy_model in module.modules():
@@ -106,27 +116,36 @@ class CompressAIAdapter(CodecAdapter):
     @override
     def forward(self, images: Tensor) -> CodecOutput:
         output = self.module(images)
-        return CodecOutput(output["x_hat"], output["likelihoods"])
+        x_hat, likelihoods = self._entries(output, "forward", "x_hat", "likelihoods")
+        if not isinstance(likelihoods, Mapping):
+            raise PairError(
+                f"codec {type(self.module).__name__}: expected likelihoods by name ('y', 'z'), got "
+                f"{type(likelihoods).__name__}. Wrap the codec in a distillkit.CodecAdapter."
+            )
+        return CodecOutput(x_hat, cast(Mapping[str, Tensor], likelihoods))
 
     @override
     def compress(self, images: Tensor) -> CompressedLatents:
         output = cast(Any, self.module).compress(images)
-        strings, nesting = flatten_strings(output["strings"], len(images))
-        plain = is_plain(nesting)
-        return CompressedLatents(strings, output["shape"] if plain else {"shape": output["shape"], "strings": nesting})
+        nested, shape = self._entries(output, "compress", "strings", "shape")
+        strings, nesting = flatten_strings(nested, len(images))
+        return CompressedLatents(strings, shape if is_plain(nesting) else {"shape": shape, "strings": nesting})
 
     @override
     def decompress(self, latents: CompressedLatents) -> Tensor:
         strings, shape = latents.strings, latents.shape
         if isinstance(shape, dict) and shape.keys() == {"shape", "strings"}:  # as `compress` made it
             strings, shape = nest_strings(strings, shape["strings"]), shape["shape"]
-        return cast(Any, self.module).decompress(strings, shape)["x_hat"]
+        return self._entries(cast(Any, self.module).decompress(strings, shape), "decompress", "x_hat")[0]
 
     @override
     def aux_loss(self) -> Tensor | None:
         if not self.quantile_parameters():
             return None
-        return cast(Any, self.module).aux_loss()
+        if hasattr(self.module, "aux_loss"):
+            return cast(Any, self.module).aux_loss()
+        bottlenecks = (module for module in self.module.modules() if hasattr(module, "quantiles"))
+        return torch.stack([cast(Any, bottleneck).loss() for bottleneck in bottlenecks]).sum()
 
     @override
     def quantile_parameters(self) -> list[nn.Parameter]:
@@ -137,8 +156,19 @@ class CompressAIAdapter(CodecAdapter):
         update = getattr(self.module, "update", None)
         if update is not None:
             # CompressAI can solve for the quantiles instead of waiting for the aux loss to get there.
-            exact = {"update_quantiles": True} if "update_quantiles" in inspect.signature(update).parameters else {}
-            update(force=True, **exact)
+            known = inspect.signature(update).parameters
+            update(**{option: True for option in ("force", "update_quantiles") if option in known})
+
+    def _entries(self, output: Any, method: str, *keys: str) -> list[Any]:
+        """Return what a method of the module returned under these keys."""
+        if isinstance(output, Mapping) and all(key in output for key in keys):
+            return [output[key] for key in keys]
+        mapping = cast(Mapping[str, Any], output) if isinstance(output, Mapping) else None
+        got = f"one with {', '.join(map(str, mapping))}" if mapping is not None else f"a {type(output).__name__}"
+        raise PairError(
+            f"codec {type(self.module).__name__}: expected a dict with {' and '.join(keys)} from {method}, as "
+            f"CompressAI's models return it, got {got}. Wrap the codec in a distillkit.CodecAdapter."
+        )
 
 
 def as_codec(codec: nn.Module | CodecAdapter) -> CodecAdapter:

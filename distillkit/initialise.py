@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -20,6 +21,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+MAX_NAMED = 8  # tensors that a report names; of more it says how many lie where
 Width = tuple[int, int]  # the teacher's and the student's number of channels
 
 
@@ -45,6 +47,9 @@ class Inheritance:
             f"initial weights: {self.share:.0%} of the parameters are taken over "
             f"({len(self.copied)} tensors copied, {len(self.sliced)} sliced)"
         )
+        if len(self.kept) > MAX_NAMED:
+            parts = Counter(name.partition(".")[0] for name in self.kept)
+            return f"{text}; random: {', '.join(f'{number} in {part}' for part, number in parts.items())}"
         return f"{text}; random: {', '.join(self.kept)}" if self.kept else text
 
 

@@ -58,6 +58,15 @@ class CodecPair(Component, ABC):
     def build_student(self) -> nn.Module | CodecAdapter:
         """Return a freshly initialised student."""
 
+    def options_of(self, part: Literal["teacher", "student"], module: nn.Module) -> dict[str, Any]:
+        """Return the options with which a trained codec's file is read; other ones where the pair's name other files.
+
+        Args:
+            part: which of the two codecs was trained.
+            module: it.
+        """
+        return self.config.model_dump(mode="json")
+
     def teacher_taps(self) -> Mapping[str, str | Tap] | None:
         """Return the teacher's taps, role -> path of a module or method, or `Tap`; None has them found by probing."""
         return None
@@ -104,7 +113,15 @@ class TeachingPair:
             teacher: a trained codec; it is frozen here.
             student: the codec to be trained.
             taps: the teacher's and the student's taps, role -> path or `Tap`.
+
+        Raises:
+            PairError: the two share parameters.
         """
+        if set(map(id, teacher.module.parameters())) & set(map(id, student.module.parameters())):
+            raise PairError(
+                "pair: expected a teacher and a student of their own, got two that share parameters: a frozen teacher "
+                "would freeze its student. Build new modules in build_teacher and build_student."
+            )
         self.teacher, self.student = teacher, student
         teacher.module.requires_grad_(False).eval()
         self._teacher_bank = TapBank(teacher, taps[0], "teacher")

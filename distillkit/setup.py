@@ -34,6 +34,7 @@ class Setup:
 
     Attributes:
         codec: the codec that is trained.
+        options: of its pair, for its file.
         task: it and the loss terms, as one module.
         pair: teacher and student, or None without distillation.
         teacher_fingerprint: hash of the teacher's weights, or an empty string.
@@ -44,6 +45,7 @@ class Setup:
     """
 
     codec: CodecAdapter
+    options: dict[str, Any]
     task: DistillationTask
     pair: TeachingPair | None
     teacher_fingerprint: str
@@ -76,22 +78,20 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     pair: CodecPair = pair_class(config)
     seed_everything(recipe.seed)
     codec = as_codec(pair.build_student() if recipe.trains == "student" else pair.build_teacher())
-    if recipe.data.crop % codec.stride:
-        raise RecipeError(
-            f"recipe data.crop: expected a multiple of {codec.stride}, got {recipe.data.crop}; change it."
-        )
+    options = pair.options_of(recipe.trains, codec.module)
+    _check_crop(codec, recipe)
     source: CodecAdapter | None = None
     if isinstance(recipe.initial_weights, Path):
         source = load_model(recipe.initial_weights, plugins).codec
     if not recipe.losses and recipe.initial_weights != "teacher":
         notes += _inherit(codec, source, dataset, recipe)
         task = DistillationTask(codec, recipe.lmbda, {}, None)
-        return Setup(codec, task, None, "", timeline, dataset, None, notes)
+        return Setup(codec, options, task, None, "", timeline, dataset, None, notes)
     teacher, teacher_fingerprint, teacher_taps = _teacher(recipe, pair, plugins)
     notes += _inherit(codec, teacher if recipe.initial_weights == "teacher" else source, dataset, recipe)
     if not recipe.losses:
         task = DistillationTask(codec, recipe.lmbda, {}, None)
-        return Setup(codec, task, None, teacher_fingerprint, timeline, dataset, None, notes)
+        return Setup(codec, options, task, None, teacher_fingerprint, timeline, dataset, None, notes)
     size = (recipe.data.crop, recipe.data.crop)
     provider_class, provider_config = plugins.configure("taps", recipe.taps.name, recipe.taps.options, "recipe taps")
     provider = provider_class(provider_config)
@@ -114,9 +114,9 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
         notes.append(
             f"taps copied at each step, since an in-place activation overwrites them: {', '.join(report.copied)}"
         )
-    terms = {name: _term(name, options, report, plugins) for name, options in recipe.losses.items()}
+    terms = {name: _term(name, each, report, plugins) for name, each in recipe.losses.items()}
     task = DistillationTask(codec, recipe.lmbda, terms, teaching)
-    return Setup(codec, task, teaching, teacher_fingerprint, timeline, dataset, report, notes)
+    return Setup(codec, options, task, teaching, teacher_fingerprint, timeline, dataset, report, notes)
 
 
 def _timeline(recipe: Recipe, plugins: Plugins) -> Timeline:
@@ -160,11 +160,19 @@ def _other_lmbda(where: str, lmbda: float | None, recipe: Recipe) -> PairError:
     )
 
 
+def _check_crop(codec: CodecAdapter, recipe: Recipe) -> None:
+    if recipe.data.crop % codec.stride:
+        raise RecipeError(
+            f"recipe data.crop: expected a multiple of {codec.stride}, got {recipe.data.crop}; change it."
+        )
+
+
 @torch.no_grad()
 def _inherit(codec: CodecAdapter, source: CodecAdapter | None, dataset: CropDataset, recipe: Recipe) -> list[str]:
     """Start `codec` from the weights of `source`, if there is one; return what to say of it."""
     if source is None:
         return []
+    _check_crop(source, recipe)
     source.module.eval()
     bits = torch.zeros(0)  # that the source spends on each channel of its latent
     for images in batches(dataset.with_seed(recipe.seed + CALIBRATION_SEED), recipe.data.batch_size, 0, 8):

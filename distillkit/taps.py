@@ -140,7 +140,13 @@ class TapBank:
         if role not in self._wanted:
             return
         tap = self.taps[role]
-        features = tap.read(output) if tap.read else output
+        try:
+            features = tap.read(output) if tap.read else output
+        except Exception as error:
+            raise TapError(
+                f"tap '{role}': its `read` cannot make features of what '{tap.path}' of {self.name} returned, a "
+                f"{type(output).__name__} ({type(error).__name__}: {error}). Correct it."
+            ) from error
         if not isinstance(features, Tensor):
             raise TapError(
                 f"tap '{role}': expected '{tap.path}' of {self.name} to return one tensor, got "

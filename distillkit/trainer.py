@@ -217,7 +217,7 @@ class Trainer:
     def _finish(self) -> None:
         recipe, codec = self.recipe, self.setup.codec
         codec.module.eval().cpu()
-        save_model(self.run_folder.model, codec, recipe.pair.name, recipe.pair.options, recipe.trains, recipe.lmbda)
+        save_model(self.run_folder.model, codec, recipe.pair.name, self.setup.options, recipe.trains, recipe.lmbda)
 
     def _step(self, images: Tensor, phase: Phase, step: int, step_in_phase: int, window: MetricsWindow) -> None:
         recipe = self.recipe

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +10,6 @@ from safetensors.torch import save_file
 
 import distillkit
 from distillkit.errors import PairError, RecipeError
-from distillkit.export.export import export_model
 
 FEDS = {"feds.alignment": {}, "feds.channel_entropy": {"calibration_crops": 2}}
 SMALL = {
@@ -55,6 +49,8 @@ def test_every_architecture_goes_through_the_three_phases_and_codes(architecture
     provider = plugins.get("taps", "models.by_resolution", "test")
     taps = distillkit.find_taps(model.codec, provider(provider.Config()), (64, 64))
     assert {"analysis.1/2", "analysis.1/4", "analysis.1/8", "latent", "synthesis.1/2", "reconstruction"} <= set(taps)
+    # ELIC's groups have entropy parameters each: no one module gives those of the latent.
+    assert ("entropy_parameters" in taps) == (not architecture.startswith(("elic2022", "bmshj2018-factorized")))
     picture = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
     coder = distillkit.ImageCodec(model.codec, model.fingerprint)
     data = coder.encode(picture)
@@ -62,7 +58,7 @@ def test_every_architecture_goes_through_the_three_phases_and_codes(architecture
 
 
 def test_elic_teaches_a_checkerboard(recipe, tmp_path, plugins):
-    student = small("cheng2020-anchor-checkerboard")
+    student = {"architecture": "cheng2020-anchor-checkerboard", "N": 12}  # and a narrower latent than the teacher's 16
     model = distil(recipe, tmp_path, plugins, small("elic2022-official"), student)
     assert type(model.codec.module).__name__ == "Cheng2020AnchorCheckerboard"
 
@@ -93,6 +89,18 @@ def test_a_teacher_from_a_file_needs_no_training(recipe, tmp_path, plugins):
         distillkit.train(recipe(pair=options, losses=FEDS, lmbda=0.05), tmp_path / "other", plugins=plugins)
 
 
+def test_a_teacher_that_went_on_from_a_file_needs_it_no_more(recipe, tmp_path, plugins):
+    source = pair(student=small("elic2022-official")).build_student()
+    torch.save(source.state_dict(), tmp_path / "teacher.pth")
+    teacher = {"architecture": "elic2022-official", "weights": tmp_path / "teacher.pth"}
+    options = {"name": "models.compressai", "teacher": teacher}
+    further = recipe(pair=options, trains="teacher", num_steps=1, schedule={"name": "core.constant"})
+    distillkit.train(further, tmp_path / "run", plugins=plugins)
+    (tmp_path / "teacher.pth").unlink()
+    model = distillkit.load_model(tmp_path / "run", plugins)
+    assert model.codec.module.groups == source.groups
+
+
 class TestWhatIsWrongIsSaid:
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -107,6 +115,10 @@ class TestWhatIsWrongIsSaid:
             ({"student": {"architecture": "elic2022-official", "N": 8, "M": 16}}, "expected groups for M = 16"),
             ({"student": {"groups": [3, 4]}}, "expected no groups"),
             ({"teacher": {"pretrained": True}}, "expected a quality, and no N, M or weights"),
+            ({"teacher": {"architecture": "elic2022-official", "pretrained": True}}, "no weights of elic2022-official"),
+            ({"teacher": {"quality": 4, "weights": "a.pth"}}, "weights: expected no quality beside them"),
+            ({"teacher": {"quality": 4, "pretrained": True, "lmbda": 0.1}}, "lmbda: expected none beside pretrained"),
+            ({"student": {"architecture": "elic2022-official", "N": 1, "groups": [4]}}, "expected at least 2, got 1"),
             ({"student": {"pretrained": True}}, "unknown key"),
         ],
     )
@@ -131,16 +143,29 @@ class TestWhatIsWrongIsSaid:
             load({"state_dict": {"a": Image.new("RGB", (1, 1))}})
         with pytest.raises(PairError, match="expected a state dict"):
             load([1, 2])
-        with pytest.raises(PairError, match="got none named g_a.0"):
-            load({"a": torch.zeros(1)})
+        for content in ({"a": torch.zeros(1)}, {"state_dict": {"g_a.0.weight": torch.zeros(8, 3, 5, 5)}}):
+            with pytest.raises(PairError, match="expected the weights of mbt2018-mean, got others; name their arch"):
+                load(content)
+        with pytest.raises(PairError, match="expected a state dict"):
+            load({1: torch.zeros(1)})
         state = pair().build_teacher().state_dict()
         with pytest.raises(PairError, match="expected N = 5, got 24; correct the recipe"):
             load(state, N=5)
-        with pytest.raises(PairError, match="expected the weights of mbt2018, got others.*another architecture"):
+        with pytest.raises(PairError, match=r"weights of mbt2018, got others \(\d+ missing, such as \S+; .*name their"):
             load(state, architecture="mbt2018")
-        (tmp_path / "bad.safetensors").write_bytes(b"rubbish")
-        with pytest.raises(PairError, match="cannot be read"):
-            load(None, "bad.safetensors")
+        for name in ("bad.safetensors", "bad.pth", "bad.pth.tar"):
+            for content in (b"", b"rubbish that is no file of weights", (tmp_path / "weights.pth").read_bytes()[:9999]):
+                (tmp_path / name).write_bytes(content)
+                with pytest.raises(PairError, match="got something else or a damaged one"):
+                    load(None, name)
+
+    def test_every_architecture_taken_for_every_other(self, tmp_path):
+        for held in SMALL:
+            torch.save(pair(student=small(held)).build_student().state_dict(), tmp_path / "weights.pth")
+            for named in SMALL:
+                if named != held:
+                    with pytest.raises(PairError, match=f"expected the weights of {named}, got others"):
+                        pair(teacher={"architecture": named, "weights": tmp_path / "weights.pth"}).build_teacher()
 
 
 @pytest.mark.parametrize("quality", [1, 4])
@@ -152,37 +177,37 @@ def test_qualities_have_the_zoos_sizes(quality):
     assert {name: tensor.shape for name, tensor in built.state_dict().items()} == expected
 
 
-def test_weights_that_cannot_be_downloaded(monkeypatch, tmp_path):
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """Torch's cache of downloads, empty, and CompressAI's weights at an address where nothing listens."""
     import compressai.zoo.image
 
-    def refuse(*_, **__):
-        raise OSError("no network")
-
-    monkeypatch.setattr(compressai.zoo.image, "load_state_dict_from_url", refuse)
-    built = pair(teacher={"architecture": "mbt2018-mean", "quality": 4, "pretrained": True})
-    assert built.teacher_lmbda == 0.013
-    with pytest.raises(PairError, match="mbt2018-mean, quality 4: its weights could not be downloaded .no network"):
-        built.build_teacher()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    urls = compressai.zoo.image.model_urls["bmshj2018-factorized"]["mse"]
+    monkeypatch.setitem(urls, 1, "http://127.0.0.1:9/weights-1-0123abcd.pth.tar")
+    return tmp_path / "hub" / "checkpoints" / "weights-1-0123abcd.pth.tar"
 
 
-def test_compressai_itself_measures_the_same(recipe, tmp_path, plugins):
-    """The exported student in plain CompressAI: its own evaluation reports the bpp and PSNR that ours does."""
-    model = distil(recipe, tmp_path, plugins, {"N": 12, "M": 16}, {"N": 8, "M": 16}, num_steps=20)
-    export_model(model, "compressai", tmp_path / "student.pth.tar")
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for number in range(2):
-        picture = np.kron(random.integers(0, 256, (12, 16, 3)), np.ones((16, 16, 1))).astype(np.uint8)
-        Image.fromarray(picture).save(folder / f"{number}.png")  # 192x256: no padding on either side
-    command = [sys.executable, "-W", "ignore", "-m", "compressai.utils.eval_model", "checkpoint", str(folder)]
-    command += ["-a", "mbt2018-mean", "-p", str(tmp_path / "student.pth.tar")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    theirs = json.loads(re.search(r"\{.*\}", done.stdout, re.DOTALL)[0])["results"]
-    coder = distillkit.ImageCodec(model.codec, model.fingerprint)
-    ours = distillkit.evaluate(coder, sorted(folder.iterdir()), tmp_path / "out", model.lmbda).averages
-    (psnr,) = theirs.get("psnr-rgb") or theirs["psnr"]
-    assert ours["psnr_db"] == pytest.approx(psnr, abs=0.01)  # theirs of floats, ours of 8-bit pixels
-    container = 8 * 40 / (192 * 256)  # our file's header, and what another entropy coder rounds off
-    assert 0 <= ours["rate_bpp"] - theirs["bpp"][0] < container
+PRETRAINED = {"architecture": "bmshj2018-factorized", "quality": 1, "pretrained": True}
+
+
+class TestPretrained:
+    def test_from_the_cache(self, cache):
+        source = pair(student={"architecture": "bmshj2018-factorized", "quality": 1}).build_student()
+        cache.parent.mkdir(parents=True)
+        torch.save(source.state_dict(), cache)
+        built = pair(teacher=PRETRAINED)
+        assert built.pretrained_teacher
+        assert built.teacher_lmbda == 0.0018
+        loaded = built.build_teacher().state_dict()
+        assert all(torch.equal(loaded[name], tensor) for name, tensor in source.state_dict().items())
+
+    def test_no_code_in_a_download_is_run(self, cache):
+        cache.parent.mkdir(parents=True)
+        torch.save({"state_dict": Image.new("RGB", (1, 1))}, cache)
+        with pytest.raises(PairError, match="if torch's cache holds a damaged one, remove that"):
+            pair(teacher=PRETRAINED).build_teacher()
+
+    def test_no_network(self, cache):
+        with pytest.raises(PairError, match=r"quality 1: its weights could not be downloaded .*teacher\.weights"):
+            pair(teacher=PRETRAINED).build_teacher()

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import distillkit
 import tests.foreign_codecs
 from distillkit.nesting import flatten_strings, is_plain, nest_strings
 from distillkit.tap_points import as_map
 from distillkit.taps import TapBank
-from tests.foreign_codecs import TokenAdapter, TokenCodec
+from tests.foreign_codecs import MeanScaleHyperprior, TokenAdapter, TokenCodec
 
 FEDS = {"feds.alignment": {}, "feds.channel_entropy": {"calibration_crops": 2}}
 CROPS = {"tokens": 64, "nested": 128, "wide": 256, "sequence": 64}
@@ -97,10 +98,100 @@ class TestTapsByMethod:
         with pytest.raises(distillkit.DistillkitError, match="no module or method 'analyze' in student TokenCodec"):
             TapBank(TokenAdapter(TokenCodec(12)), {"latent": "analyze"}, "student")
 
+    def test_a_callable_that_does_not_suit_is_said(self):
+        bank = TapBank(
+            TokenAdapter(TokenCodec(12)), {"one": distillkit.Tap("layers.0", lambda out: out["x"])}, "student"
+        )
+        with pytest.raises(
+            distillkit.DistillkitError, match=r"'one': its `read` cannot .* returned, a tuple .TypeError"
+        ):
+            bank.run(torch.rand(1, 3, 32, 32), ["one"])
+
     def test_a_tuple_needs_a_callable(self):
         bank = TapBank(TokenAdapter(TokenCodec(12)), {"first": "layers.0"}, "student")
         with pytest.raises(distillkit.DistillkitError, match=r"got tuple. Tap a module inside it, or give .* `read`"):
             bank.run(torch.rand(1, 3, 32, 32), ["first"])
+
+
+def test_a_bottleneck_whose_codec_has_no_aux_loss_and_no_options_of_update():
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = MeanScaleHyperprior(8, 16)
+            self.compress, self.decompress = self.inner.compress, self.inner.decompress
+
+        def forward(self, x):
+            return self.inner(x)
+
+        def update(self):
+            self.inner.update(force=True)
+
+    codec = distillkit.CompressAIAdapter(Plain())
+    assert torch.equal(codec.aux_loss(), codec.module.inner.aux_loss())
+    codec.update()
+    assert codec.compress(torch.rand(1, 3, 64, 64)).strings
+
+
+class TestWhatIsNotCompressAIsApi:
+    """Of a module that has the methods, but not what they give."""
+
+    @pytest.mark.parametrize(
+        ("forward", "message"),
+        [
+            (lambda out: {"rec": out["x_hat"]}, "expected a dict with x_hat and likelihoods from forward, .* with rec"),
+            (lambda out: (out["x_hat"],), "from forward, as CompressAI's models return it, got a tuple"),
+            (lambda out: {**out, "likelihoods": [1]}, "expected likelihoods by name .*got list"),
+        ],
+    )
+    def test_forward(self, forward, message):
+        class Other(MeanScaleHyperprior):
+            def forward(self, x):
+                return forward(super().forward(x))
+
+        with pytest.raises(distillkit.PairError, match=message):
+            distillkit.CompressAIAdapter(Other(8, 16)).forward(torch.rand(1, 3, 64, 64))
+
+    def test_coding(self):
+        class Other(MeanScaleHyperprior):
+            def compress(self, x):
+                return super().compress(x)["strings"]
+
+            def decompress(self, strings, shape):
+                return super().decompress(strings, shape)["x_hat"]
+
+        codec, images = distillkit.CompressAIAdapter(Other(8, 16)), torch.rand(1, 3, 64, 64)
+        codec.update()
+        with pytest.raises(distillkit.PairError, match="expected a dict with strings and shape from compress, .*list"):
+            codec.compress(images)
+        coded = MeanScaleHyperprior.compress(codec.module, images)
+        with pytest.raises(distillkit.PairError, match="expected a dict with x_hat from decompress, .* got a Tensor"):
+            codec.decompress(distillkit.CompressedLatents(coded["strings"], coded["shape"]))
+
+    def test_another_signature_is_said_before_anything_is_trained(self):
+        class Other(MeanScaleHyperprior):
+            def compress(self, x, quality):
+                return super().compress(x)
+
+        with pytest.raises(
+            distillkit.PairError, match=r"expected compress\(x\).*missing a required argument: 'quality'"
+        ):
+            distillkit.CompressAIAdapter(Other(8, 16))
+
+    def test_a_latent_under_another_name_cannot_be_ranked(self, plugins):
+        term_class, config = plugins.configure("loss", "feds.channel_entropy", {}, "test")
+        latent = {"latent": distillkit.TapShape(16, 4, 4)}
+        term = term_class(config, distillkit.TapShapes(latent, latent))
+
+        def teacher(images):
+            return distillkit.CodecOutput(images, {"main": torch.full((1, 16, 4, 4), 0.5)})
+
+        with pytest.raises(distillkit.PairError, match="16 latent channels as 'y', got main"):
+            term.calibrate(distillkit.Calibration(teacher, lambda number: iter([torch.rand(1, 3, 64, 64)])))
+
+    def test_one_module_cannot_teach_itself(self):
+        codec = distillkit.CompressAIAdapter(MeanScaleHyperprior(8, 16))
+        with pytest.raises(distillkit.PairError, match="got two that share parameters"):
+            distillkit.TeachingPair(codec, codec, ({}, {}))
 
 
 def test_as_map():

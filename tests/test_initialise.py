@@ -11,6 +11,9 @@ from torch import nn
 import distillkit
 from distillkit.errors import RecipeError
 from distillkit.initialise import inherit_weights
+from distillkit.model_file import save_model
+from distillkit.setup import prepare
+from tests.small_pair import SmallPair
 
 NO_LATENT = torch.zeros(0)
 
@@ -95,6 +98,11 @@ def test_what_is_larger_in_the_student_stays_random():
     assert "random: 0.weight" in str(result)
 
 
+def test_many_that_stay_random_are_counted_by_part():
+    teacher, student = (nn.ModuleDict({"g_a": nets(w), "g_s": nets(w)}) for w in ([3, 6, 6, 6], [3, 8, 8, 8]))
+    assert str(inherit_weights(student, teacher, NO_LATENT)).endswith("random: 6 in g_a, 6 in g_s")
+
+
 @pytest.mark.parametrize("losses", [{}, {"feds.alignment": {}, "feds.channel_entropy": {"calibration_crops": 2}}])
 def test_in_a_run(recipe, teacher_file, tmp_path, plugins, losses):
     heir = recipe(initial_weights="teacher", teacher=teacher_file, losses=losses, num_steps=3, checkpoint_every=2)
@@ -107,6 +115,33 @@ def test_in_a_run(recipe, teacher_file, tmp_path, plugins, losses):
 
     distillkit.train(heir, tmp_path / "run", plugins=plugins, observers=[Listen()])
     assert any("of the parameters are taken over" in note for note in told), told
+
+
+def test_a_run_measures_the_bits_of_the_latents_channels(recipe, tmp_path, plugins):
+    teacher, bias = SmallPair(SmallPair.Config()).build_teacher(), torch.randperm(16).float()
+    with torch.no_grad():  # channel c is always bias[c], coded with mean 0 and scale 4: the larger, the more bits
+        for layer in (teacher.g_a[-1], teacher.h_s[-1]):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        teacher.g_a[-1].bias.copy_(bias)
+        teacher.h_s[-1].bias[:16] = 4
+    file = tmp_path / "teacher.safetensors"
+    save_model(file, distillkit.CompressAIAdapter(teacher), "small.pair", {}, "teacher", 0.013)
+    narrow = {"name": "small.pair", "student_latent": 8}
+    heir = recipe(pair=narrow, initial_weights="teacher", teacher=file, losses={}).resolve(plugins)
+    student = prepare(heir, plugins).codec.module
+    assert student.g_a[-1].bias.tolist() == [15, 14, 13, 12, 11, 10, 9, 8]
+
+
+def test_crops_that_the_teacher_cannot_take(recipe, tmp_path):
+    import tests.foreign_codecs as foreign
+
+    plugins = distillkit.load_plugins(foreign=foreign)
+    file = tmp_path / "teacher.safetensors"
+    save_model(file, distillkit.CompressAIAdapter(foreign.Wide(16, 16)), "foreign.wide", {}, "teacher", 0.013)
+    heir = recipe(pair={"name": "models.compressai"}, initial_weights="teacher", teacher=file, losses={})
+    with pytest.raises(RecipeError, match="data.crop: expected a multiple of 256, got 64"):
+        prepare(heir.resolve(plugins), plugins)
 
 
 def test_it_needs_a_teacher(recipe, plugins):

@@ -27,7 +27,7 @@ def value(built, student, teacher):
     """The loss of one tap, given as nested lists of shape (B, C, H, W)."""
     (role,) = built.required_taps()
     pair = TapPair(torch.tensor(student, dtype=torch.float32), torch.tensor(teacher, dtype=torch.float32))
-    return built(Step(torch.zeros(1, 3, 2, 2), None, {role: pair})).item()
+    return built(Step(torch.zeros(len(student), 3, 2, 2), None, {role: pair})).item()
 
 
 class TestByHand:
@@ -141,7 +141,9 @@ def test_it_trains_with_other_widths(name, recipe, teacher_file, tmp_path, plugi
 
 
 def run(name, recipe, teacher_file, folder, plugins):
-    one = recipe(losses={name: {}}, teacher=teacher_file, num_steps=3, log_every=1, schedule={"name": "core.constant"})
+    data = {"train": recipe().data.train, "crop": 64, "batch_size": 3}
+    common = {"data": data, "num_steps": 3, "log_every": 1, "schedule": {"name": "core.constant"}}
+    one = recipe(losses={name: {}}, teacher=teacher_file, **common)
     seen = []
 
     class Listen:
@@ -152,7 +154,7 @@ def run(name, recipe, teacher_file, folder, plugins):
     distillkit.train(one, folder / "run", plugins=plugins, observers=[Listen()])
     assert len(seen) == 3
     assert all(math.isfinite(loss) for loss in seen)
-    assert max(seen) > 0 or name == "kd.relational"  # two images have no relation to compare
+    assert max(seen) > 0
 
 
 def test_gaussian_kl_trains_where_latents_are_of_one_width(recipe, teacher_file, tmp_path, plugins):
@@ -181,5 +183,12 @@ weights = {{"kd.latent" = 0.2, "kd.hyper_latent" = 0.2, "kd.output" = 0.6}}
 def test_what_cannot_be_compared_is_said():
     with pytest.raises(ValueError, match="expected one width, got 4 channels in the student and 2 in the teacher"):
         term("kd.gaussian_kl", (4, 2))
+    latents = [{"entropy_parameters": TapShape(4, 2, 2), "latent": TapShape(count, 2, 2)} for count in (4, 2)]
+    cls = COMPONENTS["kd.gaussian_kl"]
+    with pytest.raises(ValueError, match="4 channels that are scales alone in the student"):
+        cls(cls.Config(), TapShapes(*latents))
+    two = Step(torch.zeros(2, 3, 2, 2), None, {"latent": TapPair(torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2))})
+    with pytest.raises(distillkit.DistillkitError, match="batches of three images or more, got 2; raise"):
+        term("kd.relational")(two)
     with pytest.raises(ValueError, match="no tap matches 'latnt'.*Did you mean 'latent'"):
         term("kd.hint", tap="latnt")

@@ -103,7 +103,14 @@ class ChannelEntropy(distillkit.LossTerm):
         bits = torch.zeros(self._num_teacher, dtype=torch.float64)
         num_pixels = 0
         for images in calibration.batches(self.config.calibration_crops):
-            likelihoods = calibration.teacher(images).likelihoods["y"]
+            likelihoods = calibration.teacher(images).likelihoods
+            if "y" not in likelihoods or likelihoods["y"].shape[1] != self._num_teacher:
+                raise distillkit.PairError(
+                    f"feds.channel_entropy: expected the teacher's likelihoods of {self._num_teacher} latent channels "
+                    f"as 'y', got {', '.join(f'{key} {tuple(each.shape)}' for key, each in likelihoods.items())}; "
+                    "give the codec a distillkit.CodecAdapter that names them so."
+                )
+            likelihoods = likelihoods["y"]
             bits -= likelihoods.double().log2().sum(dim=(0, 2, 3)).cpu()
             num_pixels += images.shape[0] * images.shape[2] * images.shape[3]
         return {"bits_per_pixel": (bits / num_pixels).tolist()}

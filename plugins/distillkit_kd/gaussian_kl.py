@@ -49,7 +49,15 @@ class GaussianKl(distillkit.LossTerm):
                 f"tap 'entropy_parameters': expected one width, got {student} channels in the student and {teacher} in "
                 "the teacher. Choose latents of equal width, and both sides with means or both without."
             )
-        self._means = "latent" not in shapes.student or shapes.student["latent"].channels != student
+        means = [
+            "latent" not in side or side["latent"].channels != student for side in (shapes.student, shapes.teacher)
+        ]
+        if means[0] != means[1]:
+            raise ValueError(
+                f"tap 'entropy_parameters': expected means on both sides or on none, got {student} channels that are "
+                f"scales alone in the {'teacher' if means[0] else 'student'}. Choose codecs of one kind."
+            )
+        self._means = means[0]
 
     def required_taps(self) -> set[str]:
         """Return the entropy parameters."""

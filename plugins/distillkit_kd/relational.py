@@ -23,8 +23,8 @@ class Relational(distillkit.LossTerm):
     three.
 
     Source: Park et al. (2019), "Relational Knowledge Distillation", arXiv 1904.05068; weights 25 and 50 are theirs.
-    Departure: points are channel means of a feature map, for a codec has no embedding of an image. A batch of two has
-    but one distance and no angle, and gives 0: take three images or more.
+    Departure: points are channel means of a feature map, for a codec has no embedding of an image. Two images have but
+    one distance and no angle, so each process needs three or more in each part of a batch.
     """
 
     class Config(distillkit.LossConfig):
@@ -54,7 +54,16 @@ class Relational(distillkit.LossTerm):
         return {self._role}
 
     def forward(self, step: distillkit.Step) -> Tensor:
-        """Return the weighted sum for the batch."""
+        """Return the weighted sum for the batch.
+
+        Raises:
+            DistillkitError: the batch has fewer than three images, of which the loss would always be 0.
+        """
+        if len(step.images) < 3:
+            raise distillkit.DistillkitError(
+                f"kd.relational: expected batches of three images or more, got {len(step.images)}; raise "
+                "data.batch_size, or lower accumulate or the number of processes."
+            )
         student, teacher = (side.float().mean((2, 3)) for side in step.taps[self._role])
         return self.config.distance * F.smooth_l1_loss(
             _distances(student), _distances(teacher)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, final, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 import distillkit
 
@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 
 #: Trade-offs that CompressAI's qualities 1 to 8 were trained for (MSE).
 LMBDAS = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)
+#: Architectures of which CompressAI has trained weights, and which its `eval_model` knows by name.
+ZOO = (
+    "bmshj2018-factorized",
+    "bmshj2018-hyperprior",
+    "mbt2018-mean",
+    "mbt2018",
+    "cheng2020-anchor",
+    "cheng2020-attn",
+)
 
 
 class Architecture(distillkit.ComponentConfig):
@@ -57,6 +66,8 @@ class Architecture(distillkit.ComponentConfig):
             raise ValueError(f"groups: expected {wanted}.")
         if grouped and self.groups is None and self.M is not None and self.M <= 128:
             raise ValueError(f"groups: expected groups for M = {self.M}; the usual 16, 16, 32, 64 take 128 channels.")
+        if grouped and self.N == 1:
+            raise ValueError(f"N: {name} halves its width within; expected at least 2, got 1.")
         return self
 
 
@@ -66,20 +77,25 @@ class Teacher(Architecture):
     Attributes:
         pretrained: take CompressAI's weights of `quality`, which are downloaded once.
         weights: take them from a file: safetensors, or a CompressAI checkpoint (`.pth`, `.pth.tar`), which is read
-            without running code; sizes that are not given follow from it. Relative to the working directory.
+            without running code; sizes that are not given follow from it. Relative to the working directory, not to
+            the recipe's folder.
         lmbda: trade-off that `weights` were trained for, if it is to be checked against the recipe's.
     """
 
     pretrained: bool = False
-    weights: Path | None = None
+    weights: Annotated[Path, AfterValidator(Path.absolute)] | None = None
     lmbda: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Teacher:
+        if self.pretrained and self.architecture not in ZOO:
+            raise ValueError(f"pretrained: CompressAI has no weights of {self.architecture}; name a file as weights.")
         if self.pretrained and (self.weights is not None or self.quality is None or self.N or self.M):
             raise ValueError("pretrained: expected a quality, and no N, M or weights beside it.")
-        if self.pretrained and self.architecture == "cheng2020-anchor-checkerboard":
-            raise ValueError("pretrained: CompressAI has no weights of cheng2020-anchor-checkerboard; name a file.")
+        if self.weights is not None and self.quality is not None:
+            raise ValueError("weights: expected no quality beside them; sizes follow from the file.")
+        if self.pretrained and self.lmbda is not None:
+            raise ValueError("lmbda: expected none beside pretrained; it follows from the quality.")
         return self
 
 
@@ -124,6 +140,17 @@ class CompressAIPair(distillkit.CodecPair):
         """The trade-off that a pretrained teacher was trained for, if that is known."""
         teacher = self.config.teacher
         return LMBDAS[teacher.quality - 1] if teacher.pretrained else teacher.lmbda
+
+    def options_of(self, part: Literal["teacher", "student"], module: nn.Module) -> dict[str, Any]:
+        """Return the pair's options, but a teacher's sizes in place of where its first weights came from."""
+        options = super().options_of(part, module)
+        if part == "teacher" and self.pretrained_teacher:
+            from .compressai_weights import sizes
+
+            name = self.config.teacher.architecture
+            found = sizes(name, module.state_dict()) or {}
+            options["teacher"] = Teacher.model_validate({"architecture": name, **found}).model_dump(mode="json")
+        return options
 
     def build_teacher(self) -> nn.Module:
         """Return the teacher, with its weights if there are any.

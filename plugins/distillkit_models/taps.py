@@ -16,7 +16,9 @@ class ByResolution(distillkit.TapProvider):
     Within a transform, the last direct child whose output stands at 1/R of the image's height is the tap `analysis.1/R`
     or `synthesis.1/R`. The transforms' own outputs are `latent` and `reconstruction`; those of the hyper-analysis and
     hyper-synthesis transforms `hyper_latent` and `hyper_parameters`. What the latent is coded with, scales and means,
-    is `entropy_parameters`: the last module of that name that runs once, or what the hyper-synthesis gives.
+    is `entropy_parameters`: the module of that name that runs once, or, where there is no module of that name, what the
+    hyper-synthesis gives. Codecs that code groups of channels one after the other (ELIC) have one a group, and so not
+    this tap.
     """
 
     class Config(distillkit.ComponentConfig):
@@ -57,9 +59,11 @@ class ByResolution(distillkit.TapProvider):
                 taps["hyper_latent"] = module.path
             elif module.path.rpartition(".")[2] == config.hyper_synthesis:
                 taps["hyper_parameters"] = module.path
-        # Where the context is made in two passes, the network runs twice and what it gave is put together behind it.
         paths = [module.path for module in trace if module.path.rpartition(".")[2] == config.entropy_parameters]
+        # Where the context is made in two passes, the network runs twice and what it gave is put together behind it.
         once = [path for path in paths if paths.count(path) == 1]
-        if once or "hyper_parameters" in taps:
-            taps["entropy_parameters"] = once[-1] if once else taps["hyper_parameters"]
+        if len(once) == 1:
+            taps["entropy_parameters"] = once[0]
+        elif not paths and "hyper_parameters" in taps:
+            taps["entropy_parameters"] = taps["hyper_parameters"]
         return taps
