@@ -150,7 +150,7 @@ def both(draw: Callable[[int], Markup], wide: int = 700, narrow: int = 340) -> M
 
 def number(value: float) -> str:
     """Return a tick's value without needless digits."""
-    text = f"{value:.6g}"
+    text = f"{value:.6f}".rstrip("0").rstrip(".") if 1e-6 <= abs(value) < 1 else f"{value:.6g}"
     return text.replace("-", "\N{MINUS SIGN}")
 
 
