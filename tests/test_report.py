@@ -22,6 +22,7 @@ from distillkit.report.headline import cost_difference, time_cut
 from distillkit.report.page import render, signed, write_page
 from distillkit.report.pictures import PIECE, WINDOW, choose, show
 from distillkit.report.runs import read_runs
+from distillkit.report.svg import Scale
 
 
 class Content(HTMLParser):
@@ -262,6 +263,13 @@ def test_a_large_picture_is_shown_in_part_and_the_pieces_are_where_it_differs(tr
     assert sum(len(view.data) for view in picture.views) * 6 + 4e5 < 5e6  # 3 pictures in 4 versions, and their pieces
     image["source"] = str(tmp_path / "gone.png")
     assert show("big", "", [("student", "feds", run)]) is None
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.05, 1.9), (0.3, 0.45), (0.03, 0.5), (0.9, 30.0), (1e-9, 1.0)])
+def test_a_logarithmic_axis_has_ticks_whatever_its_range(low, high):
+    ticks = Scale(low, high, 0, 100, log=True).ticks(5)
+    assert 3 <= len(ticks) <= 8
+    assert all(0.99 * low <= tick <= 1.01 * high for tick in ticks)
 
 
 def test_signed():

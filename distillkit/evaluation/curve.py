@@ -111,9 +111,16 @@ class RDCurve:
         return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
     def save(self, path: Path) -> None:
-        """Write `to_json` to a file; folders are made."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.to_json(), encoding="utf-8")
+        """Write `to_json` to a file; folders are made.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self.to_json(), encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"curve {path}: cannot be written: {error.strerror}; choose another folder.") from None
 
 
 def curve_from_results(name: str, results: Sequence[Mapping[str, Any]], source: str = "") -> RDCurve:

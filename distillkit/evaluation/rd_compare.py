@@ -12,7 +12,7 @@ from typing import Any, final
 from ..errors import DataError, did_you_mean
 from ..model_file import MODEL_NAME
 from ..plugins import Plugins, load_plugins
-from ..zoo import located
+from ..zoo import PREFIX, located
 from .bd import BDRefusedError, BDResult, bd_rate
 from .classical import classical_codec
 from .classical_curve import classical_curve
@@ -108,7 +108,7 @@ def curve_of(source: str, curves: Sequence[RDCurve]) -> str:
     path = Path(source)
     if path.suffix == ".json" and path.is_file() and _evaluation(path) is None:
         return read_curve(path).name
-    name = (path.parent if path.is_file() else path).resolve().name
+    name = _name(path)
     found = [c.name for c in curves if c.name in {name, *(_without_lmbda(name, lmbda) for lmbda in c.lmbdas)}]
     return found[0] if found else source
 
@@ -209,9 +209,13 @@ def _sort_out(
                 measured.append((file.parent.resolve().name, result))
             else:
                 curves.append(read_curve(file))
-    names = [(path.parent if path.is_file() else path).resolve().name for path in found]
+    names = [_name(path) for path in found]
     distinct = [n if names.count(n) == 1 else f"{index}-{n}" for index, n in enumerate(names, 1)]
     return dict(zip(distinct, found, strict=True)), measured, curves
+
+
+def _name(path: Path) -> str:
+    return (path.parent if path.is_file() else path).resolve().name.removeprefix(PREFIX)
 
 
 def _is_leaf(path: Path) -> bool:
