@@ -22,6 +22,7 @@ from distillkit.report.headline import cost_difference, time_cut
 from distillkit.report.page import render, signed, write_page
 from distillkit.report.pictures import PIECE, WINDOW, choose, show
 from distillkit.report.runs import read_runs
+from distillkit.report.sections import training_section
 from distillkit.report.svg import Scale
 
 
@@ -163,6 +164,16 @@ def test_a_run_is_shown_with_its_teacher_and_control(trained_family, trained_plu
     teacher = render(read_runs(trained_family / "teacher-0.013"), trained_plugins)
     assert "How well each tap" not in teacher
     assert "Bits by channel" in teacher
+
+
+def test_a_warm_start_is_said(trained_family, tmp_path):
+    folder = tmp_path / "feds-0.013-seed0"
+    shutil.copytree(trained_family / folder.name, folder)
+    assert training_section(read_runs(folder))["start"] is None
+    recipe = folder / "recipe.toml"
+    start = 'initial_weights = "/runs/feds-0.025-seed0/model.safetensors"'
+    recipe.write_text(re.sub(r"(?m)^initial_weights = .*$", start, recipe.read_text()))
+    assert training_section(read_runs(folder))["start"] == "feds-0.025-seed0"
 
 
 def test_what_a_run_does_not_have_is_left_out_with_a_word(trained_family, tmp_path, trained_plugins):

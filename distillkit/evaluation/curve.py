@@ -195,10 +195,11 @@ def read_curve(path: str | Path, name: str | None = None) -> RDCurve:
 
 def _is_evaluation(result: Mapping[str, Any]) -> bool:
     images = result.get("images")
-    rows = [result.get("averages"), *(images if isinstance(images, list) else [None])]
-    if not all(isinstance(row, Mapping) and isinstance(row.get("rate_bpp"), int | float) for row in rows):
+    if not isinstance(images, list) or "lmbda" not in result:
         return False
-    return "lmbda" in result and all("name" in row for row in rows[1:])
+    rows: list[Any] = [result.get("averages"), *images]
+    with_rates = all(isinstance(row, Mapping) and isinstance(row.get("rate_bpp"), int | float) for row in rows)
+    return with_rates and all("name" in row for row in images)
 
 
 def _points(columns: Any, where: str) -> tuple[RDPoint, ...]:

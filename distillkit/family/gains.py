@@ -81,16 +81,15 @@ def gains(jobs: Sequence[MeasuredJob]) -> Gains:
 def _spread(pairs: Sequence[tuple[list[MeasuredJob], list[MeasuredJob]]], anchor: str) -> Spread | None:
     """Return the spread over the seeds that have all lambdas, each against the control of its seed, or the teacher."""
     seeds = set.intersection(*({job.seed for job in own} for _, own in pairs))
-    rates = []
+    rates: list[float] = []
     for seed in sorted(seeds):
-        sides = (
-            [[job for job in jobs if job.seed == seed or side == TEACHER] for jobs in column]
-            for side, column in zip((anchor, ""), zip(*pairs, strict=True), strict=True)
-        )
+        reference = [[job for job in jobs if job.seed == seed or anchor == TEACHER] for jobs, _ in pairs]
+        test = [[job for job in own if job.seed == seed] for _, own in pairs]
         try:
-            rates.append(bd_rate(*(RDCurve(str(seed), _points(side)) for side in sides)).rate_percent)
+            result = bd_rate(RDCurve(anchor, _points(reference)), RDCurve("seed", _points(test)))
         except BDRefusedError:  # a single seed may be worse than their mean
             return None
+        rates.append(result.rate_percent)
     return Spread(stdev(rates), len(rates)) if len(rates) > 1 else None
 
 
