@@ -236,6 +236,12 @@ def test_a_pair_that_no_module_holds_is_decoded_here(teacher_file, paths, tmp_pa
     assert evaluate_model(teacher_file, paths[2:], tmp_path / "out", plugins=held).decoded_in == "same"
 
 
+def test_a_folder_that_cannot_be_made_is_said(codec, paths, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file/out: cannot be made: .*; choose another folder"):
+        evaluate(codec, paths, tmp_path / "file" / "out", 0.013)
+
+
 def test_originals_are_never_overwritten(codec, paths):
     before = paths[0].read_bytes()
     with pytest.raises(DataError, match=r"1\.png is an original and would be overwritten"):

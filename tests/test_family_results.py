@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from statistics import stdev
 
 import pytest
 
@@ -48,6 +49,10 @@ def test_bd_rates_over_equal_lambdas_and_seeds(jobs):
     assert feds.test_source == "runs: 2 at lambda 0.013, 2 at lambda 0.0067, 2 at lambda 0.0035, 2 at lambda 0.025"
     assert figures["feds", "teacher"].rate_percent == pytest.approx(100 * (0.9 / 0.8 - 1))
     assert figures["control", "teacher"].rate_percent == pytest.approx(100 * (3 / 0.8 - 1))
+    assert found.spreads["control", "feds"].percent == pytest.approx(0, abs=1e-9)  # each against its own seed
+    against_teacher = found.spreads["teacher", "feds"]
+    single = [100 * (0.9 * luck / 0.8 - 1) for luck in (1.02, 0.98)]
+    assert (against_teacher.percent, against_teacher.num_seeds) == (pytest.approx(stdev(single)), 2)
     assert found.notes == tuple(
         f"Of alignment against {anchor}: fewer than 4 lambdas; compare RD costs instead."
         for anchor in ("control", "teacher")
@@ -114,7 +119,7 @@ def test_the_page(record):
     assert "Measured on: distillkit 0.1.0, num_threads 1." in lines[0]
     (row,) = (line for line in lines if line.startswith("| 0.0067 | feds |"))
     assert row.split(" | ")[2] == "2"
-    assert "| feds | control | -10.00 % | -10.00 to -10.00 | -10.00 % | -10.00 % |" in page
+    assert "| feds | control | -10.00 % | -10.00 to -10.00 | 0.00 | -10.00 % | -10.00 % |" in page
     assert "| feds | teacher | +12.50 % |" in page
     assert "- Of alignment against control: fewer than 4 lambdas" in page
     assert '| alignment | feds.alignment {"taps": 3}; kd.hint | feds.staged | random | 100 |' in page

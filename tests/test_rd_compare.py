@@ -102,7 +102,8 @@ def test_one_lambda_gives_costs_and_says_why_there_is_no_bd_rate(measured, tmp_p
     assert gain < 0
     notes = "\n".join(bd_notes(comparison))
     assert (
-        "expected at least 4 points of each, got 1 of control-seed0 (lambda 0.013); train it at more lambdas" in notes
+        notes == "No figure. BD-rates need at least 4 points of a curve and of its anchor, control-seed0; got 1 of "
+        "control-seed0, 1 of feds-seed0: train at more lambdas, and until then compare RD costs at equal lambda."
     )
     assert f"{gain:+.1%}" in text_of(points_table(comparison))
 
@@ -150,6 +151,7 @@ def test_the_curve_of_jpeg(photographs):
     [
         (["empty"], {}, "expected a run folder or results of an evaluation, or a folder of these"),
         (["nowhere.json"], {}, "nowhere.json: cannot be read"),
+        (["nowhere"], {}, "or a folder of these, got nothing there; check the path"),
         ([], {"classical": ["jpeg"]}, "expected pictures to measure jpeg on, got none; name a folder with --data"),
         (["evaluation", "evaluation"], {}, "curve control-seed0: expected one model for each lambda, got lambdas"),
     ],
@@ -169,6 +171,43 @@ def test_names_of_curves():
         compare_curves([curve, curve])
     with pytest.raises(DataError, match="at least one curve"):
         compare_curves([])
+
+
+def test_the_anchor_may_be_one_of_the_sources(measured, tmp_path):
+    control, feds = (str(measured / f"{name}-0.013-seed0") for name in ("control", "feds"))
+    for arguments in ([feds, control, "--anchor", control], [feds, "--anchor", f"{control}/results.json"]):
+        arguments = ["compare", *arguments, "--out", str(tmp_path / "out"), "--json"]
+        content = json.loads(CliRunner().invoke(app, arguments, catch_exceptions=False).stdout)
+        assert content["anchor"] == "control-seed0"
+        assert {curve["name"] for curve in content["curves"]} == {"control-seed0", "feds-seed0"}
+
+
+def test_a_metric_that_a_curve_lacks_is_left_out():
+    points = [RDPoint(0.1 * n, None, 0.9 + 0.01 * n) for n in range(1, 5)]
+    whole = RDCurve("whole", tuple(RDPoint(p.rate_bpp, 25 + 2 * n, p.ms_ssim) for n, p in enumerate(points)))
+    only_psnr = RDCurve("only-psnr", tuple(RDPoint(p.rate_bpp, 25 + 2 * n) for n, p in enumerate(points)))
+    comparison = compare_curves([whole, RDCurve("only-ms-ssim", tuple(points)), only_psnr])
+    assert [(result.test, result.metric) for result in comparison.bd] == [
+        ("only-ms-ssim", "ms-ssim"),
+        ("only-psnr", "psnr"),
+    ]
+    assert not comparison.refused
+    nothing = compare_curves([only_psnr, RDCurve("only-ms-ssim", tuple(points))])
+    assert "expected a finite psnr at every point of only-ms-ssim" in nothing.refused["only-ms-ssim", "psnr"]
+
+
+def test_columns_without_a_figure_are_left_out_and_names_stay_whole():
+    points = tuple(RDPoint(0.1 * n, 25.0 + 2 * n, encode_seconds=0.0056, decode_seconds=120.0) for n in range(1, 5))
+    curves = [RDCurve(name, points) for name in ("cheng2020-anchor", "mbt2018-mean")]
+    comparison = compare_curves(curves)
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(points_table(comparison), bd_table(comparison.bd))
+    console.file.close()
+    text = console.export_text()
+    assert all(word not in text for word in ("lambda", "MS-SSIM", "cost", "interval", "\N{HORIZONTAL ELLIPSIS}"))
+    assert text.count("cheng2020-anchor") == 2  # as the anchor of the second table, too
+    assert " 0.006 " in text
+    assert " 120 " in text
 
 
 def test_the_command(measured, tmp_path):

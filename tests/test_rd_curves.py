@@ -124,6 +124,22 @@ def test_what_means_nothing_is_refused(test, message):
         assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"results": {"bpp": [0, 1], "psnr": [20, 30]}}, "expected bits per pixel above 0 at every point, got [0, 1]"),
+        ({"results": {"bpp": [None, 1], "psnr": [20, 30]}}, "expected bits per pixel above 0 at every point"),
+        ({"results": {"bpp": [1], "psnr": [30]}, "images": ["a"]}, "lists of each picture by its name under 'images'"),
+        ({"averages": {"rate_bpp": 1.0}, "images": [1], "lmbda": 0.013}, "as `distillkit evaluate` writes them"),
+    ],
+)
+def test_a_file_of_another_shape_is_said(content, message, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(DataError) as error:
+        read_curve(tmp_path / "a.json")
+    assert message in str(error.value)
+
+
 def test_other_pictures_are_refused():
     with pytest.raises(BDRefusedError, match="expected both on the same pictures, got 4 and 3, of which picture3"):
         bd_rate(with_pictures("a", [1, 1, 1, 1]), with_pictures("b", [1, 1, 1]))

@@ -22,6 +22,8 @@ from distillkit.report.headline import cost_difference, time_cut
 from distillkit.report.page import render, signed, write_page
 from distillkit.report.pictures import PIECE, WINDOW, choose, show
 from distillkit.report.runs import read_runs
+from distillkit.report.sections import training_section
+from distillkit.report.svg import Scale
 
 
 class Content(HTMLParser):
@@ -101,7 +103,7 @@ def test_the_figures_are_those_of_the_results(trained_family, trained_plugins):
     codecs = Codecs.load(runs, trained_plugins)
     comparison = compare_variants(runs, codecs)
     assert [each.other for each in comparison.against] == ["control", "teacher"]
-    assert "needs 4 lambdas that both have; there is 0.013" in comparison.against[0].why
+    assert "needs 4 lambdas that both have; so far they share 0.013" in comparison.against[0].why
     sizes = [codecs.student.num_parameters, codecs.teacher.num_parameters]
     assert comparison.parameter_cut == 1 - sizes[0] / sizes[1]
     assert sum(codecs.student.parameters.values()) == sizes[0]
@@ -162,6 +164,16 @@ def test_a_run_is_shown_with_its_teacher_and_control(trained_family, trained_plu
     teacher = render(read_runs(trained_family / "teacher-0.013"), trained_plugins)
     assert "How well each tap" not in teacher
     assert "Bits by channel" in teacher
+
+
+def test_a_warm_start_is_said(trained_family, tmp_path):
+    folder = tmp_path / "feds-0.013-seed0"
+    shutil.copytree(trained_family / folder.name, folder)
+    assert training_section(read_runs(folder))["start"] is None
+    recipe = folder / "recipe.toml"
+    start = 'initial_weights = "/runs/feds-0.025-seed0/model.safetensors"'
+    recipe.write_text(re.sub(r"(?m)^initial_weights = .*$", start, recipe.read_text()))
+    assert training_section(read_runs(folder))["start"] == "feds-0.025-seed0"
 
 
 def test_what_a_run_does_not_have_is_left_out_with_a_word(trained_family, tmp_path, trained_plugins):
@@ -262,6 +274,13 @@ def test_a_large_picture_is_shown_in_part_and_the_pieces_are_where_it_differs(tr
     assert sum(len(view.data) for view in picture.views) * 6 + 4e5 < 5e6  # 3 pictures in 4 versions, and their pieces
     image["source"] = str(tmp_path / "gone.png")
     assert show("big", "", [("student", "feds", run)]) is None
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.05, 1.9), (0.3, 0.45), (0.03, 0.5), (0.9, 30.0), (1e-9, 1.0)])
+def test_a_logarithmic_axis_has_ticks_whatever_its_range(low, high):
+    ticks = Scale(low, high, 0, 100, log=True).ticks(5)
+    assert 3 <= len(ticks) <= 8
+    assert all(0.99 * low <= tick <= 1.01 * high for tick in ticks)
 
 
 def test_signed():

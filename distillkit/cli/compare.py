@@ -21,7 +21,9 @@ def compare(
     ],
     anchor: Annotated[
         str | None,
-        typer.Option(help="The curve to compare with: its name, or a file.  [default: the first]", show_default=False),
+        typer.Option(
+            help="The curve to compare with: its name, or one of the sources.  [default: the first]", show_default=False
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of pictures to measure models and codecs on.")] = None,
     classical: Annotated[
@@ -35,16 +37,17 @@ def compare(
 ) -> None:
     """Compare codecs at several qualities: RD curves, and BD-rates with all that they depend on."""
     from ..evaluation import rd_compare, rd_tables
-    from ..evaluation.curve import read_curve
     from ..images import list_images
 
     names = [name for each in classical or [] for name in each.split(",") if name]
     images = list_images(data) if data else []
     given = list(sources)
-    if anchor and anchor.endswith(".json"):
-        given = [Path(anchor), *(source for source in given if source.resolve() != Path(anchor).resolve())]
-        anchor = read_curve(anchor).name
+    by_path = anchor is not None and (Path(anchor) in given or "/" in anchor or anchor.endswith(".json"))
+    if anchor and by_path and Path(anchor).resolve() not in [source.resolve() for source in given]:
+        given.insert(0, Path(anchor))
     curves = rd_compare.gather_curves(given, out, images=images, classical=names)
+    if anchor and by_path:
+        anchor = rd_compare.curve_of(anchor, curves)
     comparison = rd_compare.compare_curves(curves, anchor)
     show(rd_tables.points_table(comparison), comparison.to_json(), as_json)
     if not as_json:

@@ -63,7 +63,7 @@ def family(
 
 
 def _show_results(measured: Record) -> None:
-    from ..evaluation.rd_tables import bd_table
+    from ..evaluation.rd_tables import bd_table, figure_notes
     from ..family.gains import gains
     from ..family.report import results_table
 
@@ -71,6 +71,13 @@ def _show_results(measured: Record) -> None:
     found = gains(measured.jobs)
     for anchor in dict.fromkeys(result.anchor for result in found.results):
         show(bd_table([result for result in found.results if result.anchor == anchor]), "", False)
+    for (anchor, variant), spread in found.spreads.items():
+        print(
+            f"{variant} against {anchor}: standard deviation of the BD-rate over {spread.num_seeds} seeds "
+            f"{spread.percent:.2f} percentage points."
+        )
+    for note in figure_notes(found.results):
+        print(note)
     for why in found.notes:
         print(f"No BD-rate. {why}")
 

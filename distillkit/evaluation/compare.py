@@ -63,7 +63,7 @@ class Comparison:
         num_images = len(self.models[0].evaluation.images)
         title = f"Means over {num_images} held-out picture{'s' * (num_images != 1)}; bpp from file bytes"
         table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        table.add_column("")
+        table.add_column("", overflow="fold")
         perceptual = any(model.evaluation.averages["lpips"] is not None for model in self.models)
         headings = (
             "params",
@@ -99,6 +99,10 @@ class Comparison:
                     )
                 ),
             )
+        gaps = [(model.name, gap) for model in self.models if (gap := model.evaluation.estimate_gap) is not None]
+        if gaps:
+            table.caption = "bpp over est. bpp: " + ", ".join(f"{name} {gap:+.1%}" for name, gap in gaps)
+            table.caption_justify = "left"
         return table
 
     def to_json(self) -> str:

@@ -111,9 +111,16 @@ class RDCurve:
         return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
     def save(self, path: Path) -> None:
-        """Write `to_json` to a file; folders are made."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.to_json(), encoding="utf-8")
+        """Write `to_json` to a file; folders are made.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self.to_json(), encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"curve {path}: cannot be written: {error.strerror}; choose another folder.") from None
 
 
 def curve_from_results(name: str, results: Sequence[Mapping[str, Any]], source: str = "") -> RDCurve:
@@ -125,8 +132,12 @@ def curve_from_results(name: str, results: Sequence[Mapping[str, Any]], source: 
         source: where the figures come from.
 
     Raises:
-        DataError: the models were not measured on the same pictures.
+        DataError: the models were not measured on the same pictures, or these are no results of an evaluation.
     """
+    if not all(_is_evaluation(result) for result in results):
+        raise DataError(
+            f"curve {name}: expected results as `distillkit evaluate` writes them, got others; measure again."
+        )
     names = [[image["name"] for image in result["images"]] for result in results]
     if any(each != names[0] for each in names):
         raise DataError(
@@ -170,11 +181,25 @@ def read_curve(path: str | Path, name: str | None = None) -> RDCurve:
         return curve_from_results(name, [content], str(path))
     where = f"curve {path}"
     points = _points(content.get("results", content), where)
-    images = content.get("images", {})
+    images = content.get("images") or {}
+    if not isinstance(images, dict):
+        raise DataError(
+            f"{where}: expected the lists of each picture by its name under 'images', got {type(images).__name__}; "
+            "leave them out, or measure again."
+        )
     per_image = {image: _points(columns, f"{where}: {image}") for image, columns in images.items()}
     description = str(content.get("description") or "")
     source = f"{path.name}: {description}" if description else path.name
     return RDCurve(name, points, per_image, source)
+
+
+def _is_evaluation(result: Mapping[str, Any]) -> bool:
+    images = result.get("images")
+    if not isinstance(images, list) or "lmbda" not in result:
+        return False
+    rows: list[Any] = [result.get("averages"), *images]
+    with_rates = all(isinstance(row, Mapping) and isinstance(row.get("rate_bpp"), int | float) for row in rows)
+    return with_rates and all("name" in row for row in images)
 
 
 def _points(columns: Any, where: str) -> tuple[RDPoint, ...]:
@@ -191,6 +216,8 @@ def _points(columns: Any, where: str) -> tuple[RDPoint, ...]:
             f"{where}: expected a list {missing}, got {', '.join(map(repr, columns)) or 'nothing'}; check that it is a "
             "file of results."
         )
+    if any(rate is None or rate <= 0 for rate in rates):
+        raise DataError(f"{where}: expected bits per pixel above 0 at every point, got {rates}; leave out the others.")
     for key, values in found.items():
         if values is not None and len(values) != len(rates):
             raise DataError(

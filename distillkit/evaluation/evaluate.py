@@ -82,7 +82,7 @@ def evaluate(
         lpips: also measures the perceptual distance.
 
     Raises:
-        DataError: there are no pictures, one cannot be used, or an original would be overwritten.
+        DataError: there are no pictures, one cannot be used, an original would be overwritten, or `out` cannot be made.
         BitstreamError: a file does not decode.
     """
     if not paths:
@@ -94,6 +94,10 @@ def evaluate(
             raise DataError(
                 f"evaluation: {out / name}.png is an original and would be overwritten; choose another folder."
             )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"evaluation {out}: cannot be made: {error.strerror}; choose another folder.") from None
     files = [(out / f"{name}.dk", out / f"{name}.png") for name in names]
     codec.encode(read_image(paths[0]))
     encoded = [_encode(codec, path, file) for path, (file, _) in zip(paths, files, strict=True)]

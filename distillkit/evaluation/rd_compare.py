@@ -12,6 +12,7 @@ from typing import Any, final
 from ..errors import DataError, did_you_mean
 from ..model_file import MODEL_NAME
 from ..plugins import Plugins, load_plugins
+from ..zoo import PREFIX, located
 from .bd import BDRefusedError, BDResult, bd_rate
 from .classical import classical_codec
 from .classical_curve import classical_curve
@@ -78,7 +79,10 @@ def compare_curves(curves: Sequence[RDCurve], anchor: str | None = None) -> RDCo
     if not names:
         raise DataError("comparison: expected at least one curve, got none; name models, results or curves.")
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(f"comparison: expected curves with distinct names, got {twice[0]!r} twice; rename a file.")
+        raise DataError(
+            f"comparison: expected curves with distinct names, got {twice[0]!r} twice; name each once, or change "
+            "'name' in one file."
+        )
     anchor = anchor or names[0]
     if anchor not in names:
         raise DataError(
@@ -91,15 +95,28 @@ def compare_curves(curves: Sequence[RDCurve], anchor: str | None = None) -> RDCo
     for curve in curves:
         if curve.name == anchor:
             continue
-        for metric in METRICS:
-            points = (*reference.points, *curve.points)
-            if metric != "psnr" and any(point.quality_db(metric) is None for point in points):
-                continue
+        for metric in _metrics(reference, curve):
             try:
                 results.append(bd_rate(reference, curve, metric=metric))
             except BDRefusedError as error:
                 refused[curve.name, metric] = str(error)
     return RDComparison(anchor, tuple(curves), tuple(results), refused)
+
+
+def curve_of(source: str, curves: Sequence[RDCurve]) -> str:
+    """Return the name of the curve that a source became, as `gather_curves` names it; `source` itself without one."""
+    path = Path(source)
+    if path.suffix == ".json" and path.is_file() and _evaluation(path) is None:
+        return read_curve(path).name
+    name = _name(path)
+    found = [c.name for c in curves if c.name in {name, *(_without_lmbda(name, lmbda) for lmbda in c.lmbdas)}]
+    return found[0] if found else source
+
+
+def _metrics(anchor: RDCurve, test: RDCurve) -> tuple[Metric, ...]:
+    """Return the metrics that all points of both have; PSNR where there is none, so that its refusal says why."""
+    points = (*anchor.points, *test.points)
+    return tuple(m for m in METRICS if all(point.quality_db(m) is not None for point in points)) or ("psnr",)
 
 
 def gather_curves(
@@ -172,13 +189,18 @@ def _sort_out(
     for path in map(Path, sources):
         if path.is_dir() and not _is_leaf(path):
             inside = sorted(each for each in path.iterdir() if _is_leaf(each))
-            if not inside:
-                raise DataError(
-                    f"comparison: {path}: expected a run folder or results of an evaluation, or a folder of these, got "
-                    "a folder without; check the path, and whether the runs are done."
-                )
         else:
-            inside = [path]
+            inside = [path] if path.suffix == ".json" or located(path).exists() else []
+        if not inside:
+            got = (
+                "a folder without; check whether the runs are done"
+                if path.is_dir()
+                else "nothing there; check the path"
+            )
+            raise DataError(
+                f"comparison: {path}: expected a run folder or results of an evaluation, or a folder of these, got "
+                f"{got}."
+            )
         for each in inside:
             file = each / "results.json" if each.is_dir() and not (each / MODEL_NAME).is_file() else each
             if file.suffix != ".json":
@@ -187,9 +209,13 @@ def _sort_out(
                 measured.append((file.parent.resolve().name, result))
             else:
                 curves.append(read_curve(file))
-    names = [(path.parent if path.is_file() else path).resolve().name for path in found]
+    names = [_name(path) for path in found]
     distinct = [n if names.count(n) == 1 else f"{index}-{n}" for index, n in enumerate(names, 1)]
     return dict(zip(distinct, found, strict=True)), measured, curves
+
+
+def _name(path: Path) -> str:
+    return (path.parent if path.is_file() else path).resolve().name.removeprefix(PREFIX)
 
 
 def _is_leaf(path: Path) -> bool:

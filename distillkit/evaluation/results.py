@@ -94,6 +94,12 @@ class Evaluation:
         means = {name: None if None in values else fmean(values) for name, values in columns.items()}
         return means | {"ms_ssim_db": None if means["ms_ssim"] is None else decibel(means["ms_ssim"])}
 
+    @property
+    def estimate_gap(self) -> float | None:
+        """The files' mean rate over the estimated one, minus 1; None where that was not estimated."""
+        rate, estimate = (self.averages[key] for key in ("rate_bpp", "estimated_bpp"))
+        return None if rate is None or not estimate else rate / estimate - 1
+
     def to_json(self) -> str:
         """Return the whole as JSON, averages included; an infinite PSNR becomes null.
 
@@ -113,6 +119,7 @@ class Evaluation:
             "decoded_in": self.decoded_in,
             "environment": dict(self.environment),
             "averages": averages,
+            "estimate_gap": self.estimate_gap,
             "images": [asdict(image) | {"source": image.source.as_posix()} for image in self.images],
         }
         return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"

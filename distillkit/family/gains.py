@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import final
 
 from ..evaluation.bd import MIN_POINTS, BDRefusedError, BDResult, bd_rate
@@ -17,16 +17,32 @@ TEACHER = "teacher"
 
 @final
 @dataclass(frozen=True)
+class Spread:
+    """A BD-rate's spread over seeds.
+
+    Attributes:
+        percent: standard deviation of the single seeds' BD-rates, in percentage points.
+        num_seeds: that have all lambdas on both sides.
+    """
+
+    percent: float
+    num_seeds: int
+
+
+@final
+@dataclass(frozen=True)
 class Gains:
     """BD-rates over the lambdas and seeds that both sides have.
 
     Attributes:
         results: of every variant against the control, then of every variant against the teacher.
         notes: why other figures are not there, a sentence each.
+        spreads: (anchor, variant) -> how far single seeds' BD-rates lie apart, where more than one has all lambdas.
     """
 
     results: tuple[BDResult, ...]
     notes: tuple[str, ...]
+    spreads: Mapping[tuple[str, str], Spread]
 
 
 def gains(jobs: Sequence[MeasuredJob]) -> Gains:
@@ -35,6 +51,7 @@ def gains(jobs: Sequence[MeasuredJob]) -> Gains:
     The intervals are over pictures: how the figure would change with other pictures of the kind, not with other seeds.
     """
     results: list[BDResult] = []
+    spreads: dict[tuple[str, str], Spread] = {}
     too_few: dict[str, list[str]] = {}
     refused: list[str] = []
     variants = list(dict.fromkeys(job.variant for job in jobs))
@@ -51,11 +68,29 @@ def gains(jobs: Sequence[MeasuredJob]) -> Gains:
                 results.append(bd_rate(reference, test))
             except BDRefusedError as error:
                 refused.append(str(error))
+                continue
+            if spread := _spread(pairs, anchor):
+                spreads[anchor, variant] = spread
     for anchor, names in too_few.items():
         refused.append(
             f"Of {', '.join(names)} against {anchor}: fewer than {MIN_POINTS} lambdas; compare RD costs instead."
         )
-    return Gains(tuple(results), tuple(refused))
+    return Gains(tuple(results), tuple(refused), spreads)
+
+
+def _spread(pairs: Sequence[tuple[list[MeasuredJob], list[MeasuredJob]]], anchor: str) -> Spread | None:
+    """Return the spread over the seeds that have all lambdas, each against the control of its seed, or the teacher."""
+    seeds = set.intersection(*({job.seed for job in own} for _, own in pairs))
+    rates: list[float] = []
+    for seed in sorted(seeds):
+        reference = [[job for job in jobs if job.seed == seed or anchor == TEACHER] for jobs, _ in pairs]
+        test = [[job for job in own if job.seed == seed] for _, own in pairs]
+        try:
+            result = bd_rate(RDCurve(anchor, _points(reference)), RDCurve("seed", _points(test)))
+        except BDRefusedError:  # a single seed may be worse than their mean
+            return None
+        rates.append(result.rate_percent)
+    return Spread(stdev(rates), len(rates)) if len(rates) > 1 else None
 
 
 def _pairs(
@@ -75,7 +110,6 @@ def _pairs(
 
 
 def _curve(name: str, groups: Sequence[Sequence[MeasuredJob]]) -> RDCurve:
-    points = [_point([_figures(job) for job in group], group[0].lmbda) for group in groups]
     pictures = list(groups[0][0].images) if groups else []
     per_image = {
         picture: tuple(_point([job.images[picture] for job in group], group[0].lmbda) for group in groups)
@@ -83,7 +117,11 @@ def _curve(name: str, groups: Sequence[Sequence[MeasuredJob]]) -> RDCurve:
         if all(picture in job.images for group in groups for job in group)
     }
     seeds = ", ".join(f"{len(group)} at lambda {group[0].lmbda:g}" for group in groups)
-    return RDCurve(name, tuple(points), per_image, f"runs: {seeds}")
+    return RDCurve(name, _points(groups), per_image, f"runs: {seeds}")
+
+
+def _points(groups: Sequence[Sequence[MeasuredJob]]) -> tuple[RDPoint, ...]:
+    return tuple(_point([_figures(job) for job in group], group[0].lmbda) for group in groups)
 
 
 def _figures(job: MeasuredJob) -> tuple[float, float]:

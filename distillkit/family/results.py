@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from ..evaluation.bd import BDResult
-from .gains import gains
+from .gains import Spread, gains
 from .record import Record
 from .report import HEADINGS, summarise
 
@@ -26,10 +26,22 @@ def results_markdown(record: Record) -> str:
     if found.results:
         parts += [
             "BD-rate on PSNR (PCHIP; Akima and cubic beside it); below zero: less rate than the anchor. Interval: "
-            f"95 %, bootstrap over pictures, not over seeds. Computed by {found.results[0].version}.",
+            "95 %, bootstrap over pictures, not over seeds. Spread: standard deviation of single seeds' BD-rates, "
+            f"where more than one has all lambdas. Computed by {found.results[0].version}.",
             _table(
-                ("variant", "anchor", "BD-rate", "interval", "Akima", "cubic", "BD-PSNR", "overlap", "lambdas"),
-                map(_bd_row, found.results),
+                (
+                    "variant",
+                    "anchor",
+                    "BD-rate",
+                    "interval",
+                    "spread",
+                    "Akima",
+                    "cubic",
+                    "BD-PSNR",
+                    "overlap",
+                    "lambdas",
+                ),
+                (_bd_row(result, found.spreads.get((result.anchor, result.test))) for result in found.results),
                 left=2,
             ),
         ]
@@ -39,12 +51,13 @@ def results_markdown(record: Record) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _bd_row(result: BDResult) -> tuple[str, ...]:
+def _bd_row(result: BDResult, spread: Spread | None) -> tuple[str, ...]:
     return (
         result.test,
         result.anchor,
         f"{result.rate_percent:+.2f} %",
         "-" if result.interval is None else " to ".join(f"{bound:+.2f}" for bound in result.interval),
+        "-" if spread is None else f"{spread.percent:.2f}",
         *(f"{result.others[each]:+.2f} %" for each in ("akima", "cubic")),
         "-" if result.psnr_db is None else f"{result.psnr_db:+.3f} dB",
         f"{result.overlap:.0%}",

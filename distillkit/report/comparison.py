@@ -8,7 +8,7 @@ from typing import final
 from markupsafe import Markup
 
 from ..evaluation.bd import MIN_POINTS, BDResult
-from ..family.gains import TEACHER, Gains, gains
+from ..family.gains import TEACHER, Gains, Spread, gains
 from ..family.plan import CONTROL
 from ..family.report import VariantResult, summarise
 from . import plots
@@ -27,12 +27,14 @@ class Against:
         bd: BD-rate, where both have enough lambdas.
         cost: RD cost at the main run's lambda, where there is no BD-rate.
         why: why there is no BD-rate.
+        spread: of the BD-rate over seeds, where more than one has all lambdas.
     """
 
     other: str
     bd: BDResult | None
     cost: Difference | None
     why: str
+    spread: Spread | None = None
 
     @property
     def share(self) -> float:
@@ -117,7 +119,7 @@ def _against(runs: Runs, other: str, figures: Gains) -> Against | None:
     found = [result for result in figures.results if (result.anchor, result.test) == (other, variant)]
     cost = cost_difference(runs, other)
     if found:
-        return Against(other, found[0], cost, "")
+        return Against(other, found[0], cost, "", figures.spreads.get((other, variant)))
     if cost is None:
         return None
     sides = (
@@ -126,8 +128,8 @@ def _against(runs: Runs, other: str, figures: Gains) -> Against | None:
     lmbdas = sorted(set.intersection(*sides))
     why = " ".join(figures.notes)
     if len(lmbdas) < MIN_POINTS:
-        verb, names = "is" if len(lmbdas) == 1 else "are", ", ".join(f"{lmbda:g}" for lmbda in lmbdas)
-        why = f"A BD-rate needs {MIN_POINTS} lambdas that both have; there {verb} {names}."
+        names = ", ".join(f"{lmbda:g}" for lmbda in lmbdas)
+        why = f"A BD-rate needs {MIN_POINTS} lambdas that both have; so far they share {names}."
     return Against(other, None, cost, why)
 
 

@@ -64,7 +64,10 @@ def _same_cost(plot: Plot, teacher: VariantResult, lmbda: float) -> None:
     if points:
         x, y = plot.x(points[-1][0]), plot.y(points[-1][1])
         name = "the teacher\N{RIGHT SINGLE QUOTATION MARK}s RD cost"
-        plot.text(min(x + 6, plot.right - 110), y + (4 if y > plot.top + 8 else 8), name, "tick")
+        if x + 6 < plot.right - 110:
+            plot.text(x + 6, y + (4 if y > plot.top + 8 else 8), name, "tick")
+        else:  # above the end of the line, which rises to the right
+            plot.text(plot.right, y - 8, name, "tick end")
 
 
 def differences(rows: Sequence[tuple[str, Difference, list[float]]], names: Mapping[str, str], other: str) -> Markup:

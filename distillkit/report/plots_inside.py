@@ -37,7 +37,7 @@ def alignment(taps: Sequence[str], sides: Sequence[tuple[str, str, Mapping[str, 
     """Draw how much of the teacher's variance is explained at each tap: a row a tap, a mark a run."""
 
     def draw(width: int) -> Markup:
-        plot = Plot(width, 70 + 26 * len(taps), left=112, right=26, top=26)
+        plot = Plot(width, 70 + 26 * len(taps), left=118, right=26, top=26)
         low = min([0.0, *(shares[tap] for _, _, shares in sides for tap in taps)])
         plot.scales((100 * max(low, -0.5), 100), (0, 1))
         for value in plot.x.ticks(5):
@@ -75,7 +75,7 @@ def channels(sides: Sequence[tuple[str, str, Sequence[float]]]) -> Markup:
     def draw(width: int) -> Markup:
         plot = Plot(width, 260, left=58, right=74)
         plot.scales((1, max(len(bits) for _, _, bits in ordered)), (lowest, highest * 1.4), log_y=True)
-        plot.axes("channels of y, by rank", "bits per pixel", 6 if width > 500 else 3)
+        plot.axes("channels of y, by rank", "bits per pixel", 6 if width > 500 else 4)
         labels = []
         for label, series, bits in ordered:
             points = [(rank, value) for rank, value in enumerate(bits, 1) if value >= lowest] or [(1, lowest)]

@@ -46,8 +46,9 @@ def training_section(runs: Runs) -> dict[str, Any] | None:
     curves = [(label, series, run.metrics) for label, series, run in runs_shown if run and run.metrics]
     if not runs.main.metrics:
         return None
-    last = runs.main.metrics[-1]
+    last, start = runs.main.metrics[-1], runs.main.recipe.initial_weights
     return {
+        "start": start.parent.name if isinstance(start, Path) else None if start == "random" else "its teacher",
         "curve": plots.training(curves),
         "losses": plots.losses(runs.main.metrics),
         "steps": last["step"],

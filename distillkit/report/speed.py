@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, final
+from typing import Any, final, get_args
 
 from numpy.typing import NDArray
 
 from ..codec.runtime import ImageCodec
+from ..codec.stopwatch import Part
 
 NUM_TIMED = 3
 
@@ -35,9 +37,10 @@ def coding_time(codec: ImageCodec, picture: NDArray[Any]) -> CodingTime | None:
         encode.append(dict(codec.stopwatch.seconds))
         codec.decode(data)
         decode.append(dict(codec.stopwatch.seconds))
-    timed = CodingTime(_medians(encode[1:]), _medians(decode[1:]))
+    order = get_args(Part)  # as a picture passes through them; back when decoding
+    timed = CodingTime(_medians(encode[1:], order), _medians(decode[1:], order[::-1]))
     return timed if len(timed.encode) > 1 and len(timed.decode) > 1 else None
 
 
-def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
-    return {part: median(row.get(part, 0.0) for row in rows) for part in rows[0]}
+def _medians(rows: list[dict[str, float]], order: Sequence[str]) -> dict[str, float]:
+    return {part: median(row.get(part, 0.0) for row in rows) for part in order if part in rows[0]}

@@ -35,9 +35,11 @@ class Scale:
             for steps in ((1, 2, 5), (1, 3), (1,)):
                 values = [step * 10.0**power for power in range(first, last + 1) for step in steps]
                 values = [value for value in values if self.low * 0.999 <= value <= self.high * 1.001]
-                if len(values) <= number + 2:
+                if 3 <= len(values) <= number + 2:
                     return values
-            return values[:: math.ceil(len(values) / number)]
+            if len(values) > number:
+                return values[:: math.ceil(len(values) / number)]
+            # Less than about a decade: round values as on a linear scale.
         rough = (self.high - self.low) / max(1, number)
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
@@ -150,7 +152,7 @@ def both(draw: Callable[[int], Markup], wide: int = 700, narrow: int = 340) -> M
 
 def number(value: float) -> str:
     """Return a tick's value without needless digits."""
-    text = f"{value:.6g}"
+    text = f"{value:.6f}".rstrip("0").rstrip(".") if 1e-6 <= abs(value) < 1 else f"{value:.6g}"
     return text.replace("-", "\N{MINUS SIGN}")
 
 
