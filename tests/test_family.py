@@ -181,6 +181,23 @@ def test_a_file_and_the_command(photographs, tmp_path):
     record = json.loads((tmp_path / "kept/mine.json").read_text())
     assert [job["job"] for job in record["jobs"]] == ["teacher-0.013"]
     assert str(tmp_path) not in (tmp_path / "kept/mine.json").read_text()
+    # Runs of another machine stay in the record, as long as the family has them with as many steps.
+    others = [("control-0.013-seed0", 2), ("student-0.013-seed0", 7), ("gone-0.013-seed0", 2)]
+    elsewhere = [
+        record["jobs"][0] | {"job": name, "variant": name.partition("-")[0], "num_steps": steps}
+        for name, steps in others
+    ]
+    about = {job["variant"]: record["variants"]["teacher"] for job in elsewhere}
+    (tmp_path / "kept/joined.json").write_text(json.dumps(record | {"jobs": elsewhere, "variants": about}))
+    runner.invoke(app, [*arguments, "--status", "--record", str(tmp_path / "kept/joined.json")], catch_exceptions=False)
+    joined = json.loads((tmp_path / "kept/joined.json").read_text())
+    assert [job["job"] for job in joined["jobs"]] == ["teacher-0.013", "control-0.013-seed0"]
+    (tmp_path / "kept/notes.json").write_text("mine")
+    with pytest.raises(distillkit.DistillkitError, match="expected JSON"):
+        runner.invoke(
+            app, [*arguments, "--status", "--record", str(tmp_path / "kept/notes.json")], catch_exceptions=False
+        )
+    assert (tmp_path / "kept/notes.json").read_text() == "mine"
     (tmp_path / "kept/results.md").unlink()
     again = runner.invoke(app, ["family", files[1], *files[2:]], catch_exceptions=False)
     assert (tmp_path / "kept/results.md").read_text() == page

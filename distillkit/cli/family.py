@@ -28,7 +28,12 @@ def family(
     ] = None,
     budget: Annotated[float | None, typer.Option(help="Stop cleanly after so many hours.", min=0)] = None,
     status: Annotated[bool, typer.Option("--status", help="Only say how far each job is.")] = False,
-    record: Annotated[Path | None, typer.Option(help="Write what was measured to this JSON file, to keep.")] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write what was measured to this JSON file, to keep. What it has of runs that are elsewhere stays."
+        ),
+    ] = None,
     results: Annotated[Path | None, typer.Option(help="Write the tables of results to this markdown file.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -46,7 +51,7 @@ def family(
         else:
             with goes_on_later():
                 rows = run.run_family(loaded, folder, only=only or [], budget_hours=budget)
-        measured = record_of(rows)
+        measured = record_of(rows, read_record(record) if record is not None and record.exists() else None)
         as_text = run.status_json(rows)
         if not as_json:
             show(report.status_table(rows), "", False)

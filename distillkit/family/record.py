@@ -76,8 +76,27 @@ class Record:
         )
 
 
-def record_of(rows: Sequence[JobStatus]) -> Record:
-    """Return what was measured of a family, whether or not all of it is done."""
+def record_of(rows: Sequence[JobStatus], older: Record | None = None) -> Record:
+    """Return what was measured of a family, whether or not all of it is done.
+
+    Args:
+        rows: the family's jobs.
+        older: an earlier record; what it has of jobs that were not measured here stays, if the family still has
+            them with as many steps.
+    """
+    here = _record_of(rows)
+    if older is None:
+        return here
+    kept = {(job.job, job.num_steps): job for job in older.jobs} | {(job.job, job.num_steps): job for job in here.jobs}
+    names = [(row.job.name, row.job.recipe.num_steps) for row in rows]
+    jobs = tuple(kept[name] for name in names if name in kept)
+    known = {**older.variants, **here.variants}
+    variants = {job.variant: known[job.variant] for job in jobs}
+    environments = [*older.environments, *(each for each in here.environments if each not in older.environments)]
+    return Record(jobs, variants, tuple(environments))
+
+
+def _record_of(rows: Sequence[JobStatus]) -> Record:
     environments: list[Mapping[str, Any]] = []
     variants: dict[str, Mapping[str, Any]] = {}
     jobs = []
