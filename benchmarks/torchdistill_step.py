@@ -1,12 +1,13 @@
 """Time a training step of distillkit against one of torchdistill.
 
     pip install torchdistill==1.1.5
-    python benchmarks/torchdistill_step.py [--size lite] [--steps 20] [--threads 1] [--json]
+    python benchmarks/torchdistill_step.py [--loss alignment] [--size lite] [--steps 20] [--threads 1] [--json]
 
-Both train the same student with the same losses in float32: rate-distortion, and the squared error of the latent
-(`kd.latent` here, `SimpleLossWrapper` around `MSELoss` there), with Adam and the same clipping, taking turns step by
-step on the same batches. torchdistill runs the teacher to its end; distillkit's step trains the entropy bottleneck's
-quantiles with an optimiser of their own, for which torchdistill has no place.
+Both train the same student with the same losses in float32, with Adam and the same clipping, taking turns step by step
+on the same batches: rate-distortion, and either FEDS's feature alignment at every position (`feds.alignment` here, a
+criterion with adapters on the student there), or the squared error of the latent (`kd.latent` here, `SimpleLossWrapper`
+around `MSELoss` there). torchdistill runs the teacher to its end; distillkit's step trains the
+entropy bottleneck's quantiles with an optimiser of their own, for which torchdistill has no place.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import time
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from accelerate.state import AcceleratorState
 from setting import common, photographs, teacher
 
@@ -36,6 +38,7 @@ from distillkit.trainer import Trainer
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--loss", default="alignment", choices=["alignment", "latent"])
     parser.add_argument("--size", default="lite", choices=["tiny", "lite", "paper"])
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -60,8 +63,9 @@ def measure(arguments, folder: Path) -> dict[str, list[float]]:
     keys["device"] = "cpu"
     plugins = distillkit.load_plugins()
     num_steps = arguments.steps + 3
+    name, options = {"alignment": ("feds.alignment", {"positions": 0}), "latent": ("kd.latent", {})}[arguments.loss]
     recipe = distillkit.Recipe.create(
-        num_steps=num_steps, losses={"kd.latent": {}}, teacher=teacher(folder, keys), **keys
+        num_steps=num_steps, losses={name: options}, teacher=teacher(folder, keys), **keys
     ).resolve(plugins)
     run = RunFolder(folder / "run")
     run.open(recipe)
@@ -71,7 +75,7 @@ def measure(arguments, folder: Path) -> dict[str, list[float]]:
     (phase,) = ours.timeline.phases
     trainer._enter(phase)
     ours.task.train()
-    box = torchdistill_box(recipe, theirs)
+    box = torchdistill_box(recipe, theirs, name)
     times: dict[str, list[float]] = {"distillkit": [], "torchdistill": []}
     window = MetricsWindow(list(phase.weights), 0, ranks)
     for step, images in enumerate(batches(ours.dataset, recipe.data.batch_size, 0, num_steps)):
@@ -86,7 +90,7 @@ def measure(arguments, folder: Path) -> dict[str, list[float]]:
         end = time.perf_counter()
         if step == 0:
             means = window.means()
-            own = means["rate-distortion"] + means["kd.latent"]
+            own = means["rate-distortion"] + means[name]
             if abs(own - float(loss)) > 1e-3 * own:
                 sys.exit(f"the two do not compute the same: loss {own} against {float(loss)}")
         if step >= 3:
@@ -96,14 +100,18 @@ def measure(arguments, folder: Path) -> dict[str, list[float]]:
     return times
 
 
-def torchdistill_box(recipe: distillkit.Recipe, setup):
+def torchdistill_box(recipe: distillkit.Recipe, setup, name: str):
     """Return torchdistill's own trainer of the same student."""
     try:
         from torchdistill.core.distillation import DistillationBox
-        from torchdistill.losses.registry import register_func2extract_model_output
+        from torchdistill.losses.registry import register_func2extract_model_output, register_mid_level_loss
     except ImportError as error:
         sys.exit(f"{error}. Install it: pip install torchdistill==1.1.5")
     logging.disable(logging.INFO)
+    roles = sorted(setup.task.term(name).required_taps())
+    teacher, student = setup.pair.teacher.module.eval(), setup.codec.module.train()
+    teacher_path = {role: setup.pair.teacher_paths[role] for role in roles}
+    student_path = {role: setup.pair._student_bank.taps[role].path for role in roles}
 
     @register_func2extract_model_output
     def rate_distortion_of_student(output, images, supp_dict=None):
@@ -113,38 +121,50 @@ def torchdistill_box(recipe: distillkit.Recipe, setup):
             ).cost
         }
 
-    path = {"teacher": setup.pair.teacher_paths["latent"], "student": setup.pair._student_bank.taps["latent"].path}
+    @register_mid_level_loss
+    class FeatureAlignment(torch.nn.Module):
+        def forward(self, student_io, teacher_io, *_):
+            return sum(self.distance(role, student_io, teacher_io) for role in roles) / len(roles)
 
-    def model(side: str, **more):
-        hook = {"input": [], "output": [path[side]]}
+        def distance(self, role, student_io, teacher_io):
+            features, target = student_io[student_path[role]]["output"], teacher_io[teacher_path[role]]["output"]
+            if (key := role.replace(".", "_")) in student.adapters:
+                features = student.adapters[key](features)
+            return F.mse_loss(features, target) / target.var(dim=(0, 2, 3), correction=0).mean()
+
+    if name == "feds.alignment":
+        student.adapters = setup.task.term(name).adapters  # where the optimiser finds them
+        term = {"criterion": {"key": "FeatureAlignment", "kwargs": {}}, "weight": 1.0}
+    else:
+        (role,) = roles
+        ends = {
+            "input": {"is_from_teacher": False, "module_path": student_path[role], "io": "output"},
+            "target": {"is_from_teacher": True, "module_path": teacher_path[role], "io": "output"},
+        }
+        term = {
+            "criterion": {"key": "MSELoss", "kwargs": {}},
+            "criterion_wrapper": {"key": "SimpleLossWrapper", "kwargs": ends},
+            "weight": 1.0,
+        }
+
+    def model(paths, **more):
+        hook = {"input": [], "output": list(paths.values())}
         return {"forward_proc": "forward_batch_only", "forward_hook": hook, **more}
 
-    latent = {
-        "criterion": {"key": "MSELoss", "kwargs": {}},
-        "criterion_wrapper": {
-            "key": "SimpleLossWrapper",
-            "kwargs": {
-                "input": {"is_from_teacher": False, "module_path": path["student"], "io": "output"},
-                "target": {"is_from_teacher": True, "module_path": path["teacher"], "io": "output"},
-            },
-        },
-        "weight": 1.0,
-    }
     optimizer = recipe.optimizer
     config = {
         "num_epochs": 1,
-        "teacher": model("teacher", requires_grad=False),
-        "student": model("student", requires_grad=True),
+        "teacher": model(teacher_path, requires_grad=False),
+        "student": model(student_path, requires_grad=True),
         "optimizer": {"key": "Adam", "kwargs": {"lr": optimizer.learning_rate}, "max_grad_norm": optimizer.clip_norm},
         "criterion": {
             "key": "WeightedSumLoss",
-            "kwargs": {"model_term": {"weight": 1}, "sub_terms": {"latent": latent}},
+            "kwargs": {"model_term": {"weight": 1}, "sub_terms": {"distillation": term}},
             "func2extract_model_loss": "rate_distortion_of_student",
         },
     }
     for bank in (setup.pair._teacher_bank, setup.pair._student_bank):
         bank._wanted = frozenset()  # our own hooks stay silent
-    teacher, student = setup.pair.teacher.module.eval(), setup.codec.module.train()
     return DistillationBox(teacher, student, {}, config, torch.device("cpu"), None, False, 1)
 
 
