@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from .checkpoint import list_checkpoints, load_checkpoint
-from .errors import CheckpointError, TrainingError
+from .errors import CheckpointError, DistillkitError, TrainingError
 from .recipe import Recipe
+
+if TYPE_CHECKING:
+    from .plugins import Plugins
 
 #: Keys that do not change what a run computes, and so may differ when it goes on.
 _FREE_KEYS = (
@@ -52,10 +56,14 @@ class RunFolder:
         """The record that a loss term measured."""
         return self.path / "calibration" / f"{term}.json"
 
-    def open(self, recipe: Recipe) -> None:
+    def open(self, recipe: Recipe, plugins: Plugins | None = None) -> None:
         """Make the folder for a resolved recipe, or check that it holds a run of the same one.
 
         A run that ended before it left anything to go on from (a mistake in its recipe) may be of any recipe.
+
+        Args:
+            recipe: of the run.
+            plugins: with which the recipe was resolved, see `check_same`.
 
         Raises:
             TrainingError: the folder holds something else, or a run of another recipe; names the keys that differ.
@@ -66,7 +74,7 @@ class RunFolder:
             *self.path.glob(self.model.name),
         ]
         if self.recipe_file.exists() and begun:
-            self.check_same(recipe)
+            self.check_same(recipe, plugins)
         elif self.path.exists() and not self.recipe_file.exists() and (self.path.is_file() or any(self.path.iterdir())):
             raise TrainingError(
                 f"run folder {self.path}: expected a new, empty or run folder; it holds other files. Choose another."
@@ -79,17 +87,22 @@ class RunFolder:
                 f"run folder {self.path}: cannot be written: {error.strerror}; choose another place."
             ) from None
 
-    def check_same(self, recipe: Recipe, *, paths_too: bool = True) -> None:
+    def check_same(self, recipe: Recipe, plugins: Plugins | None = None, *, paths_too: bool = True) -> None:
         """Check that the folder holds a run of this resolved recipe.
 
         Args:
             recipe: what it should be.
+            plugins: give options that have come since the run began their defaults; without, such options differ.
             paths_too: whether data and other models must lie where they lay; not so for a run from another machine.
 
         Raises:
             TrainingError: it is a run of another recipe; names the keys that differ.
         """
-        old, new = _flat(Recipe.load(self.recipe_file)), _flat(recipe)
+        stored = Recipe.load(self.recipe_file)
+        if plugins is not None:
+            with contextlib.suppress(DistillkitError):  # of a component that is gone: then it is another recipe
+                stored = stored.resolve(plugins)
+        old, new = _flat(stored), _flat(recipe)
         free = _FREE_KEYS if paths_too else (*_FREE_KEYS, *_PATHS)
         differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and k not in free]
         if differing:

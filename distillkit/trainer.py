@@ -67,7 +67,7 @@ def train(
                 f"{recipe.accumulate}, got {recipe.data.batch_size}; change one of them."
             )
         run = RunFolder(Path(folder).resolve())
-        ranks.first(lambda: run.open(recipe))
+        ranks.first(lambda: run.open(recipe, plugins))
         if ranks.first(run.model.exists):
             return run.model
         state, notes = ranks.all(run.newest_state)

@@ -339,6 +339,24 @@ class TestRunFolder:
             run.open(self.recipe(losses={"plain.one": {}, "plain.two": {}}))
         run.open(self.recipe(losses={"plain.one": {}}))
 
+    def test_an_option_that_came_since_has_its_default(self, tmp_path, plugins):
+        def staged(**options):
+            schedule = {"name": "feds.staged", **options}
+            return self.recipe(pair={"name": "small.pair"}, schedule=schedule).resolve(plugins)
+
+        run = RunFolder(tmp_path)
+        run.open(staged(), plugins)
+        older = run.recipe_file.read_text().replace("\nevery = 1\n", "\n")
+        assert "\nevery = " not in older
+        run.recipe_file.write_text(older)
+        run.model.write_bytes(b"")
+        with pytest.raises(TrainingError, match=r"schedule\.every: 1 there, 2 now"):
+            run.open(staged(every=2), plugins)
+        with pytest.raises(TrainingError, match=r"schedule\.every: None there, 1 now"):
+            run.open(staged())
+        run.open(staged(), plugins)
+        assert "\nevery = 1\n" in run.recipe_file.read_text()
+
     def test_folder_of_something_else(self, tmp_path):
         (tmp_path / "thesis.tex").write_text("precious")
         with pytest.raises(TrainingError, match="it holds other files"):

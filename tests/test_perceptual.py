@@ -1,4 +1,4 @@
-"""LPIPS with weights from a file."""
+"""LPIPS and DISTS with weights from files."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 
 import distillkit
 from distillkit.errors import DataError
-from distillkit.evaluation.perceptual import Lpips
+from distillkit.evaluation.perceptual import Dists, Lpips
 
 pytest.importorskip("lpips")
+pytest.importorskip("torchmetrics")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_safetensors(state, file, tmp_path):
 
 def test_it_stands_in_the_results(file, teacher_file, plugins, photographs, tmp_path):
     paths = sorted(photographs.iterdir())[:1]
-    measured = distillkit.evaluate_model(teacher_file, paths, tmp_path, plugins=plugins, lpips=Lpips(file))
+    measured = distillkit.evaluate_model(teacher_file, paths, tmp_path, plugins=plugins, perceptual=[Lpips(file)])
     decoded = distillkit.read_image(tmp_path / f"{measured.images[0].name}.png")
     assert measured.averages["lpips"] == Lpips(file)(distillkit.read_image(paths[0]), decoded)
     assert "lpips" in (tmp_path / "images.csv").read_text().partition("\n")[0]
@@ -81,3 +83,68 @@ def test_what_is_wrong_is_said(tmp_path):
     torch.save(Image.new("RGB", (1, 1)), tmp_path / "code.pth")
     with pytest.raises(DataError, match="cannot be read as weights"):
         Lpips(tmp_path / "code.pth")
+
+
+@pytest.fixture(scope="module")
+def vgg():
+    from torchvision.models import vgg16
+
+    torch.manual_seed(0)
+    return vgg16(weights=None)  # of the size and names of the trained one
+
+
+@pytest.fixture(scope="module")
+def vgg_file(vgg, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "vgg16.pth"
+    torch.save(vgg.state_dict(), path)
+    return path
+
+
+def vgg_features(network, picture):
+    """The picture, and what follows the last convolution before each pooling, which is that of the paper."""
+    x = torch.from_numpy(picture).permute(2, 0, 1)[None].double() / 255
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    maps, h = [x], (x - mean) / std
+    window = torch.outer(w := torch.tensor([0.5, 1.0, 0.5]).double(), w)
+    for layer in network.features[:-1]:
+        if isinstance(layer, torch.nn.MaxPool2d):
+            maps.append(h)
+            kernel = (window / window.sum()).expand(h.shape[1], 1, 3, 3)
+            h = (F.conv2d(h.square(), kernel, stride=2, padding=1, groups=h.shape[1]) + 1e-12).sqrt()
+        else:
+            h = layer(h)
+    return [*maps, h]
+
+
+@torch.no_grad()
+def test_dists_is_the_papers_formula(vgg, vgg_file):
+    from torchmetrics.functional.image import dists
+
+    weights = torch.load(dists._PATH_WEIGHT_DISTS, weights_only=True)
+    first, second = pictures()
+    sides = [vgg_features(vgg.double(), picture) for picture in (first, second)]
+    similarity, place = 0.0, 0
+    for f, g in zip(*sides, strict=True):
+        f, g = f.flatten(2)[0], g.flatten(2)[0]
+        alpha, beta = (weights[key].double().flatten()[place : place + len(f)] for key in ("alpha", "beta"))
+        means, variances = (f.mean(1), g.mean(1)), (f.var(1, correction=0), g.var(1, correction=0))
+        covariance = (f * g).mean(1) - means[0] * means[1]
+        luminance = (2 * means[0] * means[1] + 1e-6) / (means[0] ** 2 + means[1] ** 2 + 1e-6)
+        structure = (2 * covariance + 1e-6) / (variances[0] + variances[1] + 1e-6)
+        similarity += float((alpha * luminance + beta * structure).sum())
+        place += len(f)
+    expected = 1 - similarity / float(weights["alpha"].double().sum() + weights["beta"].double().sum())
+    before = torch.hub.get_dir()
+    measure = Dists(vgg_file)
+    assert torch.hub.get_dir() == before
+    assert expected > 0.01
+    assert measure(first, second) == pytest.approx(expected, rel=1e-3)
+    assert measure(first, first) == pytest.approx(0, abs=1e-5)
+
+
+def test_another_network_for_dists_is_said(state, tmp_path):
+    torch.save(state, tmp_path / "alexnet.pth")
+    with pytest.raises(DataError, match="DISTS, weights .*: expected torchvision's VGG-16, got another network"):
+        Dists(tmp_path / "alexnet.pth")
+    with pytest.raises(DataError, match="DISTS, weights .*: no such file; check the path"):
+        Dists(tmp_path / "nowhere.pth")

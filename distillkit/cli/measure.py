@@ -20,16 +20,19 @@ def evaluate(
     lpips: Annotated[
         Path | None, typer.Option(help="torchvision's weights of AlexNet: also measure LPIPS (extra `perceptual`).")
     ] = None,
+    dists: Annotated[
+        Path | None, typer.Option(help="torchvision's weights of VGG-16: also measure DISTS (extra `perceptual`).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compress pictures to real files with each model, decode them, and measure."""
     from ..evaluation.compare import compare
-    from ..evaluation.perceptual import Lpips
+    from ..evaluation.perceptual import Dists, Lpips
     from ..images import list_images
 
     names = _distinct_names(models)
-    distance = Lpips(lpips) if lpips else None
-    comparison = compare(dict(zip(names, models, strict=True)), list_images(data), out, lpips=distance)
+    perceptual = [*([Lpips(lpips)] if lpips else []), *([Dists(dists)] if dists else [])]
+    comparison = compare(dict(zip(names, models, strict=True)), list_images(data), out, perceptual=perceptual)
     show(comparison.table(), comparison.to_json(), as_json)
 
 

@@ -15,8 +15,8 @@ from .complexity import kmac_per_pixel, num_parameters
 from .contact_sheet import save_contact_sheet
 from .decode import DecodingProcess
 from .evaluate import evaluate_model
-from .perceptual import Lpips
-from .results import Evaluation
+from .perceptual import PerceptualDistance
+from .results import PERCEPTUAL, Evaluation
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,7 +64,9 @@ class Comparison:
         title = f"Means over {num_images} held-out picture{'s' * (num_images != 1)}; bpp from file bytes"
         table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         table.add_column("", overflow="fold")
-        perceptual = any(model.evaluation.averages["lpips"] is not None for model in self.models)
+        perceptual = [
+            key for key in PERCEPTUAL if any(model.evaluation.averages[key] is not None for model in self.models)
+        ]
         headings = (
             "params",
             "kMAC/pixel",
@@ -75,7 +77,7 @@ class Comparison:
             "encode s",
             "decode s",
             "RD cost",
-            *["LPIPS"] * perceptual,
+            *(key.upper() for key in perceptual),
         )
         for heading in headings:  # in two lines where that saves width: a terminal may have 80 columns
             table.add_column(heading.replace(" ", "\n").replace("/", "/\n"), justify="right")
@@ -95,7 +97,7 @@ class Comparison:
                         ("encode_seconds", 3),
                         ("decode_seconds", 3),
                         ("rd_cost", 3),
-                        *[("lpips", 4)] * perceptual,
+                        *((key, 4) for key in perceptual),
                     )
                 ),
             )
@@ -127,7 +129,7 @@ def compare(
     *,
     plugins: Plugins | None = None,
     on_model: Callable[[str], None] | None = None,
-    lpips: Lpips | None = None,
+    perceptual: Sequence[PerceptualDistance] = (),
 ) -> Comparison:
     """Compress `images` with each model to real files in `folder`, decode those in a fresh process, and measure.
 
@@ -137,7 +139,7 @@ def compare(
         folder: where files and results go.
         plugins: where the models' pairs are registered; by default the installed plugins.
         on_model: called with each model's name before it is measured.
-        lpips: also measures the perceptual distance.
+        perceptual: distances to measure as well.
 
     Raises:
         DistillkitError: a model or picture cannot be used.
@@ -150,7 +152,9 @@ def compare(
                 on_model(name)
             model = load_model(path, plugins)
             codec: CodecAdapter = model.codec
-            evaluation = evaluate_model(path, images, folder / name, plugins=plugins, process=process, lpips=lpips)
+            evaluation = evaluate_model(
+                path, images, folder / name, plugins=plugins, process=process, perceptual=perceptual
+            )
             rows.append(
                 ComparedModel(name, Path(path), num_parameters(codec.module), kmac_per_pixel(codec), evaluation)
             )

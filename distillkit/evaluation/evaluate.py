@@ -19,7 +19,7 @@ from ..model_file import load_model
 from ..plugins import Plugins, load_plugins
 from .decode import Decoder, DecodingProcess, decoder_of
 from .estimate import estimated_bpp
-from .perceptual import Lpips
+from .perceptual import PerceptualDistance
 from .quality import decibel, ms_ssim, mse01, psnr_db
 from .results import Evaluation, ImageResult
 
@@ -32,7 +32,7 @@ def evaluate_model(
     plugins: Plugins | None = None,
     on_image: Callable[[ImageResult], None] | None = None,
     process: DecodingProcess | None = None,
-    lpips: Lpips | None = None,
+    perceptual: Sequence[PerceptualDistance] = (),
 ) -> Evaluation:
     """Measure a trained model: as `evaluate`, but what it compresses is decoded in a fresh process.
 
@@ -43,7 +43,7 @@ def evaluate_model(
         plugins: where the model's pair is registered; by default the installed plugins.
         on_image: called with each result as soon as it is there.
         process: where it is decoded; by default one for this call, but starting one takes seconds.
-        lpips: also measures the perceptual distance.
+        perceptual: distances to measure as well.
 
     Raises:
         DistillkitError: the model or a picture cannot be used, or a file does not decode.
@@ -53,7 +53,7 @@ def evaluate_model(
     codec = ImageCodec(loaded.codec, loaded.fingerprint, trusted=True)
     with nullcontext(process) if process else DecodingProcess() as decoding:
         decoder = decoding.decoder(Path(model), loaded, plugins)
-        return evaluate(codec, paths, out, loaded.lmbda, on_image, decoder=decoder, lpips=lpips)
+        return evaluate(codec, paths, out, loaded.lmbda, on_image, decoder=decoder, perceptual=perceptual)
 
 
 def evaluate(
@@ -64,7 +64,7 @@ def evaluate(
     on_image: Callable[[ImageResult], None] | None = None,
     *,
     decoder: Decoder | None = None,
-    lpips: Lpips | None = None,
+    perceptual: Sequence[PerceptualDistance] = (),
 ) -> Evaluation:
     """Compress and decode the pictures in `paths`, and measure.
 
@@ -79,7 +79,7 @@ def evaluate(
         lmbda: trade-off of the rate-distortion cost, or None to leave that out.
         on_image: called with each result as soon as it is there.
         decoder: decodes the files; by default `codec`, in this process. `evaluate_model` has a better one.
-        lpips: also measures the perceptual distance.
+        perceptual: distances to measure as well.
 
     Raises:
         DataError: there are no pictures, one cannot be used, an original would be overwritten, or `out` cannot be made.
@@ -105,7 +105,7 @@ def evaluate(
     decoding = (decoder or decoder_of(codec))(files)
     for path, name, (estimate, encode_seconds) in zip(paths, names, encoded, strict=True):
         decode_seconds = next(decoding)
-        result = _measure(path, name, out, lmbda, estimate, encode_seconds, decode_seconds, lpips)
+        result = _measure(path, name, out, lmbda, estimate, encode_seconds, decode_seconds, perceptual)
         results.append(result)
         if on_image is not None:
             on_image(result)
@@ -152,7 +152,7 @@ def _measure(
     estimate: float | None,
     encode_seconds: float,
     decode_seconds: float,
-    lpips: Lpips | None,
+    perceptual: Sequence[PerceptualDistance],
 ) -> ImageResult:
     original, decoded = read_image(path), read_image(out / f"{name}.png")
     height, width, _ = original.shape
@@ -173,7 +173,7 @@ def _measure(
         encode_seconds=encode_seconds,
         decode_seconds=decode_seconds,
         rd_cost=None if lmbda is None else lmbda * 255**2 * mse01(original, decoded) + rate_bpp,
-        lpips=None if lpips is None else lpips(original, decoded),
+        **{distance.name: distance(original, decoded) for distance in perceptual},
     )
 
 

@@ -1,12 +1,13 @@
-"""A perceptual distance whose network's weights come from a file: nothing is downloaded."""
+"""Perceptual distances whose networks' weights come from files: nothing is downloaded."""
 
 from __future__ import annotations
 
 import pickle
+import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import numpy as np
 import torch
@@ -14,6 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import DataError
+
+
+class PerceptualDistance(Protocol):
+    """How unlike two pictures look (unitless, 0 where equal); `name` is its field of `ImageResult`."""
+
+    name: str
+
+    def __call__(self, original: NDArray[Any], decoded: NDArray[Any]) -> float:
+        """Return the distance of two pictures, uint8, shape (H, W, 3), RGB."""
+        ...
 
 
 @final
@@ -31,14 +42,14 @@ class Lpips:
         DataError: the package is missing, or the file cannot be used.
     """
 
+    name = "lpips"
+
     def __init__(self, weights: Path) -> None:
         try:
             import lpips
         except ImportError:
-            raise DataError(
-                "LPIPS: expected the package lpips, got none; install it: `pip install 'distillkit-lic[perceptual]'`."
-            ) from None
-        state = _read(weights)
+            raise _missing("LPIPS", "lpips") from None
+        state = _read("LPIPS", weights, "AlexNet")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchvision's, of a parameter that lpips still uses
             self._network: Any = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval().requires_grad_(False)
@@ -55,26 +66,82 @@ class Lpips:
     @torch.no_grad()
     def __call__(self, original: NDArray[Any], decoded: NDArray[Any]) -> float:
         """Return the distance of two pictures, uint8, shape (H, W, 3), RGB."""
+        return float(self._network(*(2 * _batch(picture) - 1 for picture in (original, decoded))))
+
+
+@final
+class Dists:
+    """DISTS on VGG-16 (unitless, 0 where equal, lower is better), by the package `torchmetrics`.
+
+    Source: Ding et al. (2020), Image Quality Assessment: Unifying Structure and Texture Similarity, arXiv 2004.07728.
+
+    Args:
+        weights: torchvision's weights of VGG-16, trained on ImageNet (`vgg16-397923af.pth`), or the same as
+            safetensors; read without running code in it. The weights of structure and texture come with the package.
+
+    Raises:
+        DataError: the package is missing, or the file cannot be used.
+    """
+
+    name = "dists"
+
+    def __init__(self, weights: Path) -> None:
+        try:
+            from torchmetrics.functional.image.dists import DISTSNetwork
+        except ImportError:
+            raise _missing("DISTS", "torchmetrics") from None
+        from torchvision.models import VGG16_Weights
+
+        state = _read("DISTS", weights, "VGG-16")
+        before = torch.hub.get_dir()
+        with tempfile.TemporaryDirectory() as folder:  # where torchmetrics finds the file in place of a download
+            place = Path(folder) / "checkpoints" / Path(VGG16_Weights.DEFAULT.url).name
+            place.parent.mkdir()
+            torch.save(dict(state), place)
+            torch.hub.set_dir(folder)
+            try:
+                self._network: Any = DISTSNetwork().eval().requires_grad_(False)
+            except (KeyError, RuntimeError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise DataError(
+                    f"DISTS, weights {weights}: expected torchvision's VGG-16, got another network ({reason}); name "
+                    f"its file, {place.name}."
+                ) from None
+            finally:
+                torch.hub.set_dir(before)
+
+    @torch.no_grad()
+    def __call__(self, original: NDArray[Any], decoded: NDArray[Any]) -> float:
+        """Return the distance of two pictures, uint8, shape (H, W, 3), RGB."""
         return float(self._network(_batch(original), _batch(decoded)))
 
 
 def _batch(picture: NDArray[Any]) -> Tensor:
-    """Return shape (1, 3, H, W), range [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))[None]).float() / 127.5 - 1
+    """Return shape (1, 3, H, W), range [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))[None]).float() / 255
 
 
-def _read(path: Path) -> Mapping[str, Tensor]:
+def _missing(metric: str, package: str) -> DataError:
+    return DataError(
+        f"{metric}: expected the package {package}, got none; install it: `pip install 'distillkit-lic[perceptual]'`."
+    )
+
+
+def _read(metric: str, path: Path, network: str) -> Mapping[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
     except FileNotFoundError:
-        raise DataError(f"LPIPS, weights {path}: no such file; check the path.") from None
+        raise DataError(f"{metric}, weights {path}: no such file; check the path.") from None
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         raise DataError(
-            f"LPIPS, weights {path}: cannot be read as weights ({type(error).__name__}); name torchvision's AlexNet."
+            f"{metric}, weights {path}: cannot be read as weights ({type(error).__name__}); name torchvision's "
+            f"{network}."
         ) from None
     if not isinstance(content, Mapping):
-        raise DataError(f"LPIPS, weights {path}: expected a state dict, got {type(content).__name__}; name another.")
+        raise DataError(
+            f"{metric}, weights {path}: expected a state dict, got {type(content).__name__}; name another file."
+        )
     return content

@@ -14,7 +14,11 @@ from typing import Any, Literal
 
 from .quality import decibel
 
-AVERAGED = ("rate_bpp", "estimated_bpp", "psnr_db", "ms_ssim", "encode_seconds", "decode_seconds", "rd_cost", "lpips")
+PERCEPTUAL = ("lpips", "dists")
+AVERAGED = (
+    *("rate_bpp", "estimated_bpp", "psnr_db", "ms_ssim", "encode_seconds", "decode_seconds", "rd_cost"),
+    *PERCEPTUAL,
+)
 
 # CompressAI's names of what its plots and tables read.
 _COMPRESSAI = {
@@ -45,6 +49,7 @@ class ImageResult:
         decode_seconds: wall clock from that file to pixels.
         rd_cost: lmbda * 255^2 * MSE + bpp, MSE on the scale [0, 1]; None where no lmbda was given.
         lpips: perceptual distance (unitless), or None where it was not asked for, see `Lpips`.
+        dists: likewise, see `Dists`.
     """
 
     name: str
@@ -61,6 +66,7 @@ class ImageResult:
     decode_seconds: float
     rd_cost: float | None
     lpips: float | None = None
+    dists: float | None = None
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def run_family(
         for job in chosen:
             run = RunFolder(folder / job.name)
             if run.model.exists():
-                run.check_same(job.recipe.resolve(plugins), paths_too=False)
+                run.check_same(job.recipe.resolve(plugins), plugins, paths_too=False)
             else:
                 _check_needs(job, folder)
                 try:
