@@ -81,7 +81,7 @@ def record(jobs):
     about = {
         "pair": {"name": "small.pair"},
         "losses": {"feds.alignment": {"taps": 3}, "kd.hint": {}},
-        "schedule": {"name": "feds.staged"},
+        "schedule": {"name": "feds.staged", "every": 2},
         "optimizer": {"name": "soap"},
         "batch": "8 of 128x128",
         "initial_weights": "random",
@@ -122,8 +122,8 @@ def test_the_page(record):
     assert "| feds | control | -10.00 % | -10.00 to -10.00 | 0.00 | -10.00 % | -10.00 % |" in page
     assert "| feds | teacher | +12.50 % |" in page
     assert "- Of alignment against control: fewer than 4 lambdas" in page
-    assert '| alignment | feds.alignment {"taps": 3}; kd.hint | feds.staged | random | 100 |' in page
+    assert '| alignment | feds.alignment {"taps": 3}; kd.hint | feds.staged {"every": 2} | random | 100 |' in page
     tables = [block.splitlines() for block in page.split("\n\n") if block.startswith("|")]
     assert len(tables) == 3
     assert all(len({line.count("|") for line in table}) == 1 for table in tables)
-    assert json.loads(record.to_json())["variants"]["feds"]["schedule"] == {"name": "feds.staged"}
+    assert json.loads(record.to_json())["variants"]["feds"]["schedule"] == {"name": "feds.staged", "every": 2}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ..evaluation.bd import BDResult
 from .gains import Spread, gains
@@ -70,10 +71,14 @@ def _recipes(record: Record) -> str:
     for name, about in record.variants.items():
         runs = [job for job in record.jobs if job.variant == name]
         steps = ", ".join(str(each) for each in dict.fromkeys(job.num_steps for job in runs))
-        losses = about["losses"]
-        options = "; ".join(f"{loss} {json.dumps(each)}" if each else loss for loss, each in losses.items()) or "none"
-        rows.append((name, options, about["schedule"]["name"], about["initial_weights"], steps))
+        losses = "; ".join(_with_options(loss, options) for loss, options in about["losses"].items()) or "none"
+        options = {key: value for key, value in about["schedule"].items() if key != "name"}
+        rows.append((name, losses, _with_options(about["schedule"]["name"], options), about["initial_weights"], steps))
     return _table(("variant", "losses", "schedule", "begins with", "steps"), rows, left=5)
+
+
+def _with_options(name: str, options: Mapping[str, Any]) -> str:
+    return f"{name} {json.dumps(options)}" if options else name
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:
