@@ -192,14 +192,10 @@ def _sort_out(
         else:
             inside = [path] if path.suffix == ".json" or located(path).exists() else []
         if not inside:
-            got = (
-                "a folder without; check whether the runs are done"
-                if path.is_dir()
-                else "nothing there; check the path"
-            )
+            got = "a folder without" if path.is_dir() else "nothing there"
             raise DataError(
                 f"comparison: {path}: expected a run folder or results of an evaluation, or a folder of these, got "
-                f"{got}."
+                f"{got}; check the path, and whether the runs are done."
             )
         for each in inside:
             file = each / "results.json" if each.is_dir() and not (each / MODEL_NAME).is_file() else each
