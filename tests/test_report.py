@@ -154,6 +154,21 @@ def test_four_lambdas_give_a_bd_rate(trained_family, tmp_path, trained_plugins):
     assert "25.0 % more than its teacher" in text
     assert "BD-rate against the teacher" in text
 
+    # Another variant at one lambda: there is most to compare at that one. And a curve that folds back has no BD-rate.
+    assert runs.main.recipe.lmbda == 0.0035
+    for place in (folder, folder / "evaluation"):
+        shutil.copytree(place / "feds-0.013-seed0", place / "other-0.013-seed0")
+    worst = folder / "evaluation" / "feds-0.025-seed0" / "results.json"
+    results = json.loads(worst.read_text())
+    results["averages"]["psnr_db"] = 20.0
+    worst.write_text(json.dumps(results))
+    runs = read_runs(folder)
+    assert runs.main.name == "feds-0.013-seed0"
+    for each in compare_variants(runs, Codecs.load(runs, trained_plugins)).against:
+        assert each.bd is None
+        assert each.why.startswith(f"BD-rate of feds against {each.other}: expected quality to rise with rate")
+        assert each.why.count("BD-rate of") == 1
+
 
 def test_a_run_is_shown_with_its_teacher_and_control(trained_family, trained_plugins):
     runs = read_runs(trained_family / "feds-0.013-seed1")

@@ -126,7 +126,7 @@ def _against(runs: Runs, other: str, figures: Gains) -> Against | None:
         {run.recipe.lmbda for run in runs.runs if run.results and run.variant == name} for name in (variant, other)
     )
     lmbdas = sorted(set.intersection(*sides))
-    why = " ".join(figures.notes)
+    why = " ".join(note for note in figures.notes if f"{variant} against {other}" in note)
     if len(lmbdas) < MIN_POINTS:
         names = ", ".join(f"{lmbda:g}" for lmbda in lmbdas)
         why = f"A BD-rate needs {MIN_POINTS} lambdas that both have; so far they share {names}."

@@ -105,7 +105,7 @@ def read_runs(path: Path) -> Runs:
 
     The teacher is the one that the run's recipe names, or a run beside it; the control is a run beside it called
     `control`. The main run of a family is one of the variant with most measured runs, and among those with most losses,
-    teacher and control aside.
+    teacher and control aside; at the lambda with most of its seeds, and among those with most runs of any variant.
 
     Raises:
         TrainingError: there is no run in `path`, or a file of one cannot be read.
@@ -141,7 +141,13 @@ def _main(runs: list[Run]) -> Run:
     own = [run for run in students if run.variant == variant]
     taught = {run.recipe.lmbda for run in runs if run.variant == TEACHER and run.model}
     seeds = Counter(run.recipe.lmbda for run in own)
-    return min(own, key=lambda run: (run.recipe.lmbda not in taught, -seeds[run.recipe.lmbda], run.recipe.seed))
+    everywhere = Counter(run.recipe.lmbda for run in runs if run.results)
+
+    def least(run: Run) -> tuple[bool, int, int, int]:
+        lmbda = run.recipe.lmbda
+        return lmbda not in taught, -seeds[lmbda], -everywhere[lmbda], run.recipe.seed
+
+    return min(own, key=least)
 
 
 def _is_run(folder: Path) -> bool:
