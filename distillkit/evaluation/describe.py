@@ -23,9 +23,8 @@ def describe_pairs(plugins: Plugins, *, timed: bool = False) -> list[dict[str, A
 
     Args:
         plugins: where the pairs are registered.
-        timed: also code a made-up picture of 768x512 pixels with random weights, once to warm up and three times timed, of
-            which the smallest counts: whole
-            files, from pixels to pixels.
+        timed: also code a made-up picture of 768x512 pixels with random weights, whole files, from pixels to pixels:
+            once to warm up, then three times, of which the smallest counts.
     """
     rows = []
     for name in sorted(plugins.components["pair"]):
