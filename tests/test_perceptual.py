@@ -75,11 +75,15 @@ def test_what_is_wrong_is_said(tmp_path):
     with pytest.raises(DataError, match="no such file; check the path"):
         Lpips(tmp_path / "nowhere.pth")
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(DataError, match="expected torchvision's AlexNet, got another network"):
+    with pytest.raises(DataError, match="expected torchvision's AlexNet, but it cannot be built"):
         Lpips(tmp_path / "other.pth")
     torch.save([1], tmp_path / "list.pth")
     with pytest.raises(DataError, match="expected a state dict, got list"):
         Lpips(tmp_path / "list.pth")
+    for rubbish in (b"", b"0" * 100, b"notes", b"(lp0\n"):
+        (tmp_path / "rubbish.pth").write_bytes(rubbish)
+        with pytest.raises(DataError, match="cannot be read as weights"):
+            Lpips(tmp_path / "rubbish.pth")
     torch.save(Image.new("RGB", (1, 1)), tmp_path / "code.pth")
     with pytest.raises(DataError, match="cannot be read as weights"):
         Lpips(tmp_path / "code.pth")
@@ -117,7 +121,7 @@ def vgg_features(network, picture):
 
 
 @torch.no_grad()
-def test_dists_is_the_papers_formula(vgg, vgg_file):
+def test_dists_is_the_papers_formula(vgg, vgg_file, monkeypatch):
     from torchmetrics.functional.image import dists
 
     weights = torch.load(dists._PATH_WEIGHT_DISTS, weights_only=True)
@@ -134,9 +138,9 @@ def test_dists_is_the_papers_formula(vgg, vgg_file):
         similarity += float((alpha * luminance + beta * structure).sum())
         place += len(f)
     expected = 1 - similarity / float(weights["alpha"].double().sum() + weights["beta"].double().sum())
-    before = torch.hub.get_dir()
     measure = Dists(vgg_file)
-    assert torch.hub.get_dir() == before
+    monkeypatch.setenv("TORCH_HOME", "/elsewhere")  # what torch looks at is left as it was
+    assert torch.hub.get_dir() == "/elsewhere/hub"
     assert expected > 0.01
     assert measure(first, second) == pytest.approx(expected, rel=1e-3)
     assert measure(first, first) == pytest.approx(0, abs=1e-5)
@@ -144,7 +148,7 @@ def test_dists_is_the_papers_formula(vgg, vgg_file):
 
 def test_another_network_for_dists_is_said(state, tmp_path):
     torch.save(state, tmp_path / "alexnet.pth")
-    with pytest.raises(DataError, match="DISTS, weights .*: expected torchvision's VGG-16, got another network"):
+    with pytest.raises(DataError, match="DISTS, weights .*: expected torchvision's VGG-16, but it cannot be built"):
         Dists(tmp_path / "alexnet.pth")
     with pytest.raises(DataError, match="DISTS, weights .*: no such file; check the path"):
         Dists(tmp_path / "nowhere.pth")

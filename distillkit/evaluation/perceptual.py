@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -58,10 +57,7 @@ class Lpips:
             own = {name: state[f"features.{name.partition('.')[2]}"] for name in features.state_dict()}
             features.load_state_dict(own)
         except (KeyError, RuntimeError) as error:
-            raise DataError(
-                f"LPIPS, weights {weights}: expected torchvision's AlexNet, got another network ({error}); name its "
-                "file, alexnet-owt-7be5be79.pth."
-            ) from None
+            raise _another("LPIPS", weights, "AlexNet", "alexnet-owt-7be5be79.pth", error) from None
 
     @torch.no_grad()
     def __call__(self, original: NDArray[Any], decoded: NDArray[Any]) -> float:
@@ -93,22 +89,24 @@ class Dists:
         from torchvision.models import VGG16_Weights
 
         state = _read("DISTS", weights, "VGG-16")
-        before = torch.hub.get_dir()
+        file = Path(VGG16_Weights.DEFAULT.url).name
+        hub: Any = torch.hub
+        before = hub._hub_dir  # not get_dir: to set what that returns would outlive a change of TORCH_HOME
         with tempfile.TemporaryDirectory() as folder:  # where torchmetrics finds the file in place of a download
-            place = Path(folder) / "checkpoints" / Path(VGG16_Weights.DEFAULT.url).name
-            place.parent.mkdir()
-            torch.save(dict(state), place)
-            torch.hub.set_dir(folder)
+            hub.set_dir(folder)
             try:
+                (Path(folder) / "checkpoints").mkdir()
+                torch.save(dict(state), Path(folder) / "checkpoints" / file)
                 self._network: Any = DISTSNetwork().eval().requires_grad_(False)
-            except (KeyError, RuntimeError) as error:
-                reason = " ".join(str(error).split())[:200]
+            except OSError as error:
                 raise DataError(
-                    f"DISTS, weights {weights}: expected torchvision's VGG-16, got another network ({reason}); name "
-                    f"its file, {place.name}."
+                    f"DISTS: {folder}: cannot be written: {error.strerror}; make room for a copy of the weights there, "
+                    "or set TMPDIR to another folder."
                 ) from None
+            except (KeyError, RuntimeError) as error:
+                raise _another("DISTS", weights, "VGG-16", file, error) from None
             finally:
-                torch.hub.set_dir(before)
+                hub._hub_dir = before
 
     @torch.no_grad()
     def __call__(self, original: NDArray[Any], decoded: NDArray[Any]) -> float:
@@ -127,15 +125,22 @@ def _missing(metric: str, package: str) -> DataError:
     )
 
 
+def _another(metric: str, weights: Path, network: str, file: str, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())[:200]
+    return DataError(
+        f"{metric}, weights {weights}: expected torchvision's {network}, but it cannot be built from that ({reason}); "
+        f"name its file, {file}."
+    )
+
+
 def _read(metric: str, path: Path, network: str) -> Mapping[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
     except FileNotFoundError:
         raise DataError(f"{metric}, weights {path}: no such file; check the path.") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+    except Exception as error:  # unpickling rubbish raises anything
         raise DataError(
             f"{metric}, weights {path}: cannot be read as weights ({type(error).__name__}); name torchvision's "
             f"{network}."

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 #: Trade-offs that CompressAI's qualities 1 to 8 were trained for (MSE).
 LMBDAS = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)
 #: Architectures of which CompressAI has trained weights, and which its `eval_model` knows by name.
-ZOO = (
+Zoo = Literal[
     "bmshj2018-factorized",
     "bmshj2018-hyperprior",
     "mbt2018-mean",
     "mbt2018",
     "cheng2020-anchor",
     "cheng2020-attn",
-)
+]
 
 
 class Architecture(distillkit.ComponentConfig):
@@ -37,12 +37,7 @@ class Architecture(distillkit.ComponentConfig):
     """
 
     architecture: Literal[
-        "bmshj2018-factorized",
-        "bmshj2018-hyperprior",
-        "mbt2018-mean",
-        "mbt2018",
-        "cheng2020-anchor",
-        "cheng2020-attn",
+        Zoo,
         "cheng2020-anchor-checkerboard",
         "elic2022-official",
         "elic2022-chandelier",
@@ -88,7 +83,7 @@ class Teacher(Architecture):
 
     @model_validator(mode="after")
     def _one_source(self) -> Teacher:
-        if self.pretrained and self.architecture not in ZOO:
+        if self.pretrained and self.architecture not in get_args(Zoo):
             raise ValueError(f"pretrained: CompressAI has no weights of {self.architecture}; name a file as weights.")
         if self.pretrained and (self.weights is not None or self.quality is None or self.N or self.M):
             raise ValueError("pretrained: expected a quality, and no N, M or weights beside it.")
