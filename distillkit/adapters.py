@@ -122,7 +122,9 @@ class CompressAIAdapter(CodecAdapter):
                 f"codec {type(self.module).__name__}: expected likelihoods by name ('y', 'z'), got "
                 f"{type(likelihoods).__name__}. Wrap the codec in a distillkit.CodecAdapter."
             )
-        return CodecOutput(x_hat, cast(Mapping[str, Tensor], likelihoods))
+        # Codecs that code groups of channels one after the other may list the likelihoods of each.
+        joined = {name: torch.cat(each, 1) if isinstance(each, list) else each for name, each in likelihoods.items()}
+        return CodecOutput(x_hat, cast(Mapping[str, Tensor], joined))
 
     @override
     def compress(self, images: Tensor) -> CompressedLatents:

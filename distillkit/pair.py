@@ -76,8 +76,16 @@ class CodecPair(Component, ABC):
         return None
 
 
-def find_taps(codec: nn.Module | CodecAdapter, provider: TapProvider, image_size: tuple[int, int]) -> dict[str, str]:
-    """Return the taps (role -> module path) that a provider finds in a codec, for images of this height and width."""
+def find_taps(
+    codec: nn.Module | CodecAdapter, provider: TapProvider, image_size: tuple[int, int]
+) -> Mapping[str, str | Tap]:
+    """Return the taps (role -> module path, or `Tap`) that a provider finds in a codec.
+
+    Args:
+        codec: to look into.
+        provider: that finds them.
+        image_size: height and width of the images in pixels.
+    """
     adapter = as_codec(codec)
     device = next(adapter.module.parameters()).device
     return provider.find(trace_modules(adapter, _probe_image(image_size, device)), image_size)
@@ -159,7 +167,12 @@ class TeachingPair:
                 )
         shared = sorted(set(student) & set(teacher))
         return TapReport(
-            TapShapes({r: student[r] for r in shared}, {r: teacher[r] for r in shared}),
+            TapShapes(
+                {role: student[role] for role in shared},
+                {role: teacher[role] for role in shared},
+                dict(self._student_bank.groups),
+                dict(self._teacher_bank.groups),
+            ),
             frozenset(set(student) - set(teacher)),
             frozenset(set(teacher) - set(student)),
             self._student_bank.copied | self._teacher_bank.copied,
@@ -170,14 +183,14 @@ class TeachingPair:
         """The teacher's taps, role -> module path; a tap with a callable also names that."""
         taps = self._teacher_bank.taps
         return {
-            role: f"{tap.path} {tap.read.__module__}.{tap.read.__qualname__}" if tap.read else tap.path
+            role: " ".join([*tap.paths, *([f"{tap.read.__module__}.{tap.read.__qualname__}"] if tap.read else [])])
             for role, tap in taps.items()
         }
 
     @property
     def teacher_modules(self) -> frozenset[str]:
         """Paths of the teacher's modules and methods that are tapped."""
-        return frozenset(tap.path for tap in self._teacher_bank.taps.values())
+        return frozenset(path for tap in self._teacher_bank.taps.values() for path in tap.paths)
 
     def run_teacher(self, images: Tensor, roles: Collection[str]) -> dict[str, Tensor]:
         """Return the teacher's features; its forward pass ends at the last tap asked for."""

@@ -17,13 +17,20 @@ class Tap:
     """A place in a codec; where a plain path will do, a pair may name that instead.
 
     Attributes:
-        path: of a module (`g_a.3`) or of a method of one (`analysis`, `g_a.encode`).
-        read: what makes features of its output, of shape (B, C, H, W) or, as tokens in raster order, (B, H * W, C);
-            None where the output is such a tensor itself.
+        path: of a module (`g_a.3`) or of a method of one (`analysis`, `g_a.encode`); or several paths, whose features
+            make a list.
+        read: what makes features of its output, of shape (B, C, H, W) or, as tokens in raster order, (B, H * W, C), or
+            a list of such tensors of one resolution (a latent that is coded in groups of channels); None where the
+            output is that itself.
     """
 
-    path: str
-    read: Callable[[Any], Tensor] | None = None
+    path: str | tuple[str, ...]
+    read: Callable[[Any], Tensor | list[Tensor]] | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths, one or several."""
+        return (self.path,) if isinstance(self.path, str) else self.path
 
 
 def as_map(features: Tensor, image_size: tuple[int, int]) -> Tensor | None:
@@ -71,3 +78,15 @@ def listening(owner: nn.Module, method: str, heard: Callable[[Any], None]) -> Ge
             del owner.__dict__[method]
         else:
             owner.__dict__[method] = own
+
+
+@contextmanager
+def eval_mode(network: nn.Module) -> Generator[None]:
+    """Put a network into eval mode for as long as the context lasts; each part then has the mode that it had."""
+    was_training = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in was_training.items():
+            module.training = training

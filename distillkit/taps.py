@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, final
 
 import torch
@@ -15,7 +16,7 @@ from .adapters import CodecAdapter, CodecOutput
 from .components import Component
 from .errors import TapError, did_you_mean
 from .sampled_taps import sample, tap_and_stride
-from .tap_points import Tap, as_map, find_method, listening
+from .tap_points import Tap, as_map, eval_mode, find_method, listening
 
 
 class TapShape(NamedTuple):
@@ -28,18 +29,29 @@ class TapShape(NamedTuple):
 
 @dataclass(frozen=True)
 class TapShapes:
-    """The taps that both sides have, by role, with their shapes for an image of the training crops' size."""
+    """The taps that both sides have, by role, with their shapes for an image of the training crops' size.
+
+    Attributes:
+        student: of the student's taps.
+        teacher: of the teacher's.
+        student_groups: for taps that are lists of tensors (a latent coded in groups of channels), the channels of each;
+            a loss term receives the list as one map, its tensors one after the other along the channels.
+        teacher_groups: likewise.
+    """
 
     student: Mapping[str, TapShape]
     teacher: Mapping[str, TapShape]
+    student_groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    teacher_groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class TracedModule(NamedTuple):
-    """A module that ran in a probe: its path, its class's name, and its output's shape (C, H, W)."""
+    """A module that ran in a probe: path, class's name, its output's shape (C, H, W), and the module that holds it."""
 
     path: str
     type_name: str
     shape: TapShape
+    owner: nn.Module | None = None
 
 
 class TapProvider(Component, ABC):
@@ -54,8 +66,8 @@ class TapProvider(Component, ABC):
         self.config = config
 
     @abstractmethod
-    def find(self, trace: Sequence[TracedModule], image_size: tuple[int, int]) -> dict[str, str]:
-        """Return role -> module path.
+    def find(self, trace: Sequence[TracedModule], image_size: tuple[int, int]) -> Mapping[str, str | Tap]:
+        """Return role -> module path, or `Tap`.
 
         Args:
             trace: every module of the codec that gave one feature map, in the order in which they finished.
@@ -75,13 +87,14 @@ def trace_modules(codec: CodecAdapter, images: Tensor) -> list[TracedModule]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
             features = as_map(output, image_size) if isinstance(output, Tensor) else None
             if features is not None:
-                trace.append(TracedModule(path, type(module).__name__, TapShape(*features.shape[1:])))
+                owner = codec.module.get_submodule(path.rpartition(".")[0])
+                trace.append(TracedModule(path, type(module).__name__, TapShape(*features.shape[1:]), owner))
 
         return hook
 
     handles = [m.register_forward_hook(record(path, m)) for path, m in codec.module.named_modules() if path]
     try:
-        with _eval_mode(codec.module), torch.no_grad():
+        with eval_mode(codec.module), torch.no_grad():
             codec.forward(images)
     finally:
         for handle in handles:
@@ -94,8 +107,12 @@ class _StopForward(Exception):  # noqa: N818 - control flow, not an error
 
 
 class _Capture(NamedTuple):
-    features: Tensor
-    version: int
+    maps: list[Tensor]
+    versions: list[int]
+
+    @property
+    def overwritten(self) -> bool:
+        return any(each._version != version for each, version in zip(self.maps, self.versions, strict=True))
 
 
 @final
@@ -123,50 +140,59 @@ class TapBank:
         self._wanted: frozenset[str] = frozenset()
         self._stop_early = False
         self._image_size = (0, 0)
-        self._captured: dict[str, _Capture] = {}
+        self._captured: dict[tuple[str, str], _Capture] = {}  # by role and path
         self._copied: set[str] = set()
-        self._methods: dict[str, tuple[nn.Module, str]] = {}
+        self._groups: dict[str, tuple[int, ...]] = {}
+        self._methods: dict[tuple[str, str], tuple[nn.Module, str]] = {}
         modules = dict(codec.module.named_modules())
-        for role, tap in self.taps.items():
-            if tap.path in modules:
-                modules[tap.path].register_forward_hook(lambda _, __, output, role=role: self._hear(role, output))
-            elif method := find_method(codec.module, tap.path):
-                self._methods[role] = method
+        for role, path in ((role, path) for role, tap in self.taps.items() for path in tap.paths):
+            if path in modules:
+                modules[path].register_forward_hook(
+                    lambda _, __, output, role=role, path=path: self._hear(role, path, output)
+                )
+            elif method := find_method(codec.module, path):
+                self._methods[role, path] = method
             else:
-                hint = did_you_mean(tap.path, modules)
-                raise TapError(f"tap '{role}': no module or method '{tap.path}' in {self.name}.{hint}")
+                hint = did_you_mean(path, modules)
+                raise TapError(f"tap '{role}': no module or method '{path}' in {self.name}.{hint}")
 
-    def _hear(self, role: str, output: Any) -> None:
+    def _hear(self, role: str, path: str, output: Any) -> None:
         if role not in self._wanted:
             return
-        tap = self.taps[role]
+        read = self.taps[role].read
         try:
-            features = tap.read(output) if tap.read else output
+            features = read(output) if read else output
         except Exception as error:
             raise TapError(
-                f"tap '{role}': its `read` cannot make features of what '{tap.path}' of {self.name} returned, a "
+                f"tap '{role}': its `read` cannot make features of what '{path}' of {self.name} returned, a "
                 f"{type(output).__name__} ({type(error).__name__}: {error}). Correct it."
             ) from error
+        maps = [self._map(role, path, each) for each in (features if isinstance(features, list) else [features])]
+        if not maps:
+            raise TapError(f"tap '{role}': '{path}' of {self.name} returned an empty list. Tap another module.")
+        if (role, path) in self._captured:
+            raise TapError(
+                f"tap '{role}': '{path}' of {self.name} ran twice in one forward pass, so it is not clear which "
+                "output is meant. Tap one that runs once."
+            )
+        maps = [each.clone() for each in maps] if role in self._copied else maps
+        self._captured[role, path] = _Capture(maps, [each._version for each in maps])
+        if self._stop_early and len(self._captured) == sum(len(self.taps[role].paths) for role in self._wanted):
+            raise _StopForward
+
+    def _map(self, role: str, path: str, features: Any) -> Tensor:
         if not isinstance(features, Tensor):
             raise TapError(
-                f"tap '{role}': expected '{tap.path}' of {self.name} to return one tensor, got "
+                f"tap '{role}': expected '{path}' of {self.name} to return one tensor, or a list of them, got "
                 f"{type(features).__name__}. Tap a module inside it, or give a distillkit.Tap with `read`."
             )
         feature_map = as_map(features, self._image_size)
         if feature_map is None:
             raise TapError(
                 f"tap '{role}': expected features of shape (B, C, H, W), or tokens of shape (B, H * W, C), from "
-                f"'{tap.path}' of {self.name}, got {tuple(features.shape)}. Give a distillkit.Tap with `read`."
+                f"'{path}' of {self.name}, got {tuple(features.shape)}. Give a distillkit.Tap with `read`."
             )
-        if role in self._captured:
-            raise TapError(
-                f"tap '{role}': '{tap.path}' of {self.name} ran twice in one forward pass, so it is not clear which "
-                "output is meant. Tap one that runs once."
-            )
-        feature_map = feature_map.clone() if role in self._copied else feature_map
-        self._captured[role] = _Capture(feature_map, feature_map._version)
-        if self._stop_early and len(self._captured) == len(self._wanted):
-            raise _StopForward
+        return feature_map
 
     def run(
         self, images: Tensor, roles: Collection[str], stop_early: bool = False
@@ -188,23 +214,40 @@ class TapBank:
         with suppress(_StopForward):
             output = self._listen(images, taps)
         captured, self._captured = self._captured, {}
-        for role in taps:
-            if role not in captured:
+        features = {role: self._together(role, captured) for role in taps}
+        places = {role: tap_and_stride(role) for role in roles}
+        return output, {role: sample(features[tap], stride) for role, (tap, stride) in places.items()}
+
+    def _together(self, role: str, captured: Mapping[tuple[str, str], _Capture]) -> Tensor:
+        """Return what a tap captured as one map; the tensors of a list come one after the other along the channels."""
+        maps: list[Tensor] = []
+        for path in self.taps[role].paths:
+            capture = captured.get((role, path))
+            if capture is None:
                 raise TapError(
-                    f"tap '{role}': '{self.taps[role].path}' of {self.name} did not run in the forward pass. "
+                    f"tap '{role}': '{path}' of {self.name} did not run in the forward pass. "
                     "Its features would be missing from the loss; tap a module that runs."
                 )
-            if captured[role].features._version != captured[role].version:
+            if capture.overwritten:
                 raise TapError(
-                    f"tap '{role}': the output of '{self.taps[role].path}' of {self.name} was overwritten in place "
+                    f"tap '{role}': the output of '{path}' of {self.name} was overwritten in place "
                     "after it was captured, which the probe had not seen. Tap the activation behind it instead."
                 )
-        places = {role: tap_and_stride(role) for role in roles}
-        return output, {role: sample(captured[tap].features, stride) for role, (tap, stride) in places.items()}
+            maps += capture.maps
+        if len(maps) == 1:
+            return maps[0]
+        if len({each.shape[2:] for each in maps}) > 1:
+            sizes = ", ".join(f"{each.shape[2]}x{each.shape[3]}" for each in maps)
+            raise TapError(
+                f"tap '{role}': expected tensors of one resolution from {self.name}, got {sizes}. Give each a tap of "
+                "its own."
+            )
+        self._groups[role] = tuple(each.shape[1] for each in maps)
+        return torch.cat(maps, dim=1)
 
     def probe(self, images: Tensor) -> tuple[CodecOutput, dict[str, TapShape]]:
         """Run every tap once in eval mode; return the output and each tap's shape, and note which need copying."""
-        with _eval_mode(self.codec.module), torch.no_grad():
+        with eval_mode(self.codec.module), torch.no_grad():
             while True:
                 try:
                     output, features = self.run(images, list(self.taps))
@@ -218,6 +261,11 @@ class TapBank:
         return output, {role: TapShape(*tensor.shape[1:]) for role, tensor in features.items()}
 
     @property
+    def groups(self) -> Mapping[str, tuple[int, ...]]:
+        """Role -> the channels of each tensor, for the taps that gave a list when they last ran."""
+        return self._groups
+
+    @property
     def copied(self) -> frozenset[str]:
         """Roles whose features are copied because something overwrites them in place."""
         return frozenset(self._copied)
@@ -227,10 +275,9 @@ class TapBank:
         self._image_size = (images.shape[2], images.shape[3])
         try:
             with ExitStack() as stack:
-                for role in self._wanted & self._methods.keys():
-                    stack.enter_context(
-                        listening(*self._methods[role], lambda output, role=role: self._hear(role, output))
-                    )
+                for (role, path), method in self._methods.items():
+                    if role in self._wanted:
+                        stack.enter_context(listening(*method, partial(self._hear, role, path)))
                 return self.codec.forward(images)
         finally:
             self._wanted = frozenset()
@@ -240,8 +287,7 @@ class TapBank:
         self._stop_early = False
         for role in set(self.taps) - self._copied:
             self._listen(images, [role])
-            capture = self._captured.get(role)
-            if capture is not None and capture.features._version != capture.version:
+            if any(capture.overwritten for capture in self._captured.values()):
                 found.add(role)
         self._captured = {}
         return found
@@ -252,14 +298,3 @@ class TapBank:
                 hint = did_you_mean(role, self.taps)
                 known = ", ".join(sorted(self.taps))
                 raise TapError(f"tap '{role}': no tap '{role}' in {self.name}; it has {known}.{hint}")
-
-
-@contextmanager
-def _eval_mode(module: nn.Module) -> Generator[None]:
-    was_training = {m: m.training for m in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, training in was_training.items():
-            m.training = training

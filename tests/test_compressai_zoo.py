@@ -9,7 +9,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import distillkit
+from distillkit.adapters import as_codec
 from distillkit.errors import PairError, RecipeError
+from distillkit.taps import TapBank
 
 FEDS = {"feds.alignment": {}, "feds.channel_entropy": {"calibration_crops": 2}}
 SMALL = {
@@ -49,12 +51,71 @@ def test_every_architecture_goes_through_the_three_phases_and_codes(architecture
     provider = plugins.get("taps", "models.by_resolution", "test")
     taps = distillkit.find_taps(model.codec, provider(provider.Config()), (64, 64))
     assert {"analysis.1/2", "analysis.1/4", "analysis.1/8", "latent", "synthesis.1/2", "reconstruction"} <= set(taps)
-    # ELIC's groups have entropy parameters each: no one module gives those of the latent.
-    assert ("entropy_parameters" in taps) == (not architecture.startswith(("elic2022", "bmshj2018-factorized")))
+    assert ("entropy_parameters" in taps) == (architecture != "bmshj2018-factorized")
     picture = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
     coder = distillkit.ImageCodec(model.codec, model.fingerprint)
     data = coder.encode(picture)
     assert np.array_equal(coder.decode(data), distillkit.ImageCodec(model.codec, model.fingerprint).decode(data))
+
+
+@pytest.mark.parametrize("architecture", ["elic2022-official", "elic2022-chandelier"])
+def test_the_entropy_parameters_of_channel_groups_are_a_list_with_scales_first(architecture, plugins):
+    """What the entropy model was given, in the order of the latent's channels, however the codec chunks it."""
+    torch.manual_seed(0)
+    codec = as_codec(pair(student=small(architecture)).build_student())
+    provider = plugins.get("taps", "models.by_resolution", "test")
+    bank = TapBank(codec, distillkit.find_taps(codec, provider(provider.Config()), (64, 64)), "student")
+    images, given = torch.rand(1, 3, 64, 64), []
+    models = [module for module in codec.module.modules() if type(module).__name__ == "GaussianConditional"]
+    for model in models:
+        model.register_forward_hook(
+            lambda _, args, kwargs, __: given.append((args[1], kwargs["means"])), with_kwargs=True
+        )
+    _, shapes = bank.probe(images)
+    given.clear()
+    _, features = bank.run(images, ["entropy_parameters"])
+    assert len(given) == len(SMALL[architecture]["groups"]) == len(bank.groups["entropy_parameters"])
+    groups = features["entropy_parameters"].split(list(bank.groups["entropy_parameters"]), 1)
+    for parameters, (scales, means) in zip(groups, given, strict=True):
+        assert torch.equal(parameters, torch.cat([scales, means], 1))
+    assert shapes["entropy_parameters"].channels == 2 * sum(SMALL[architecture]["groups"])
+
+
+def test_gaussians_of_groups_teach_those_of_other_groups_and_of_none(recipe, tmp_path, plugins):
+    teacher = {"architecture": "elic2022-chandelier", "N": 8, "groups": [4, 4, 8]}
+    first = recipe(
+        pair={"name": "models.compressai", "teacher": teacher},
+        trains="teacher",
+        num_steps=1,
+        schedule={"name": "core.constant"},
+    )
+    model = distillkit.train(first, tmp_path / "teacher", plugins=plugins)
+    for number, student in enumerate(
+        [{"architecture": "elic2022-official", "N": 8, "groups": [4, 12]}, small("mbt2018-mean")]
+    ):
+        second = recipe(
+            pair={"name": "models.compressai", "teacher": teacher, "student": student},
+            losses={"kd.gaussian_kl": {}, "feds.channel_entropy": {"calibration_crops": 2}},
+            schedule={"name": "core.constant"},
+            teacher=model,
+            num_steps=2,
+        )
+        distillkit.train(second, tmp_path / f"student{number}", plugins=plugins)
+
+
+def test_likelihoods_that_are_listed_by_group_are_joined():
+    class Listing(torch.nn.Module):
+        def forward(self, x):
+            y = torch.full((1, 2, 4, 4), 0.5)
+            return {"x_hat": x, "likelihoods": {"y": [y, y / 2], "z": y}}
+
+        def compress(self, x): ...
+
+        def decompress(self, strings, shape): ...
+
+    likelihoods = as_codec(Listing()).forward(torch.rand(1, 3, 64, 64)).likelihoods
+    assert likelihoods["y"].shape == (1, 4, 4, 4)
+    assert likelihoods["z"].shape == (1, 2, 4, 4)
 
 
 def test_elic_teaches_a_checkerboard(recipe, tmp_path, plugins):

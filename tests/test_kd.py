@@ -50,6 +50,25 @@ class TestByHand:
         student, teacher = [[[[0.01] * 2] * 2, [[0] * 2] * 2]], [[[[0.11] * 2] * 2, [[0] * 2] * 2]]
         assert value(term("kd.gaussian_kl", (2, 2)), student, teacher) == pytest.approx(0, abs=1e-7)
 
+    def test_gaussian_kl_below_the_bound_has_the_gradient_that_raises_the_scale(self):
+        # at 0.11: dL/ds = (1/s - 2^2/s^3) / 4 elements of one channel where the teacher's scale is 2, and 0 where the
+        # loss would lower the scale further
+        student = torch.tensor([[[[0.01, 0.01], [2, 2]], [[0, 0], [0, 0]]]], requires_grad=True)
+        teacher = torch.tensor([[[[2, 0.01], [2, 2]], [[0, 0], [0, 0]]]], dtype=torch.float32)
+        taps = {"entropy_parameters": TapPair(student, teacher)}
+        term("kd.gaussian_kl", (2, 2))(Step(torch.zeros(1, 3, 2, 2), None, taps)).backward()
+        expected = (1 / 0.11 - 4 / 0.11**3) / 4
+        assert student.grad[0, 0].flatten().tolist() == pytest.approx([expected, 0, 0, 0])
+
+    def test_gaussian_kl_of_groups_of_channels(self):
+        # the student codes channels 0 | 1 2, each group as scales and then means; the teacher all at once
+        groups = TapShapes(*[{"entropy_parameters": TapShape(6, 1, 1)}] * 2, {"entropy_parameters": (2, 4)})
+        student = [1, 10, 2, 3, 20, 30]
+        teacher = [1, 2, 3, 10, 20, 31]
+        cls = COMPONENTS["kd.gaussian_kl"]
+        found = value(cls(cls.Config(), groups), *([[[[x]] for x in side]] for side in (student, teacher)))
+        assert found == pytest.approx(1 / (2 * 3**2) / 3)  # the means of channel 2 alone differ
+
     def test_gaussian_kl_of_codecs_without_means(self):
         # ln 2 + 1 / 8 - 1/2 at each element
         expected = math.log(2) + 0.125 - 0.5

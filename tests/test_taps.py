@@ -7,6 +7,7 @@ from torch import nn
 from distillkit.adapters import CodecAdapter, CodecOutput
 from distillkit.errors import PairError, TapError
 from distillkit.pair import TeachingPair, find_taps
+from distillkit.tap_points import Tap
 from distillkit.taps import TapBank
 
 
@@ -118,7 +119,7 @@ def test_a_module_that_returns_no_tensor_is_an_error():
         def forward(self, x):
             return self.inner(x)["x_hat"] * self.weight
 
-    with pytest.raises(TapError, match="to return one tensor, got dict"):
+    with pytest.raises(TapError, match="to return one tensor, or a list of them, got dict"):
         TapBank(Codec(Outer()), {"x": "inner"}, "student").probe(torch.rand(1, 3, 8, 8))
 
 
@@ -209,3 +210,49 @@ def test_the_teacher_is_frozen_and_in_eval_mode():
     assert not teacher.module.training
     assert not features["latent"].requires_grad
     assert not any(parameter.requires_grad for parameter in teacher.module.parameters())
+
+
+class Groups(nn.Module):
+    """Two groups of channels, as a list from one module and from a module each."""
+
+    def __init__(self, second_stride=1):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 4, 1, stride=second_stride)
+        self.both, self.act = nn.Identity(), nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        first, second = self.both([self.first(x), self.second(x)])
+        self.act(second)
+        return first[:, :1].expand(-1, 3, -1, -1) + second.mean()
+
+
+@pytest.mark.parametrize("tap", ["both", Tap(("first", "second")), Tap("both", read=lambda both: both[:])])
+def test_a_tap_may_be_a_list_of_tensors(tap):
+    net = Groups()
+    bank, images = TapBank(Codec(net), {"latent": tap}, "student"), torch.rand(1, 3, 8, 8)
+    _, shapes = bank.probe(images)
+    assert shapes["latent"] == (6, 8, 8)
+    assert bank.groups == {"latent": (2, 4)}
+    expected = torch.cat([net.first(images), net.second(images)], 1)
+    assert (expected < 0).any()  # the activation overwrites what was tapped
+    assert torch.equal(bank.run(images, ["latent"])[1]["latent"], expected)
+    assert bank.run(images, ["latent@2"], stop_early=True)[1]["latent@2"].shape == (1, 6, 4, 4)
+
+
+def test_tensors_of_two_resolutions_are_no_list():
+    bank = TapBank(Codec(Groups(2)), {"latent": "both"}, "student")
+    with pytest.raises(TapError, match="tap 'latent': expected tensors of one resolution .* got 8x8, 4x4"):
+        bank.probe(torch.rand(1, 3, 8, 8))
+    empty = TapBank(Codec(Groups()), {"latent": Tap("both", read=lambda _: [])}, "student")
+    with pytest.raises(TapError, match="'both' of student Groups returned an empty list"):
+        empty.probe(torch.rand(1, 3, 8, 8))
+
+
+def test_no_early_stop_before_the_last_of_a_list():
+    net, calls = Groups(), []
+    net.second.register_forward_hook(lambda *_: calls.append("second"))
+    bank = TapBank(Codec(net), {"latent": Tap(("first", "second"))}, "teacher")
+    bank.run(torch.rand(1, 3, 8, 8), ["latent"], stop_early=True)
+    assert calls == ["second"]
+    with pytest.raises(TapError, match="no module or method 'secnd' in teacher Groups. Did you mean 'second'"):
+        TapBank(Codec(Groups()), {"latent": Tap(("first", "secnd"))}, "teacher")

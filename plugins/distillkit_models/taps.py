@@ -6,6 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import final
 
+import torch
+from torch import Tensor
+
 import distillkit
 
 
@@ -16,9 +19,9 @@ class ByResolution(distillkit.TapProvider):
     Within a transform, the last direct child whose output stands at 1/R of the image's height is the tap `analysis.1/R`
     or `synthesis.1/R`. The transforms' own outputs are `latent` and `reconstruction`; those of the hyper-analysis and
     hyper-synthesis transforms `hyper_latent` and `hyper_parameters`. What the latent is coded with, scales and means,
-    is `entropy_parameters`: the module of that name that runs once, or, where there is no module of that name, what the
-    hyper-synthesis gives. Codecs that code groups of channels one after the other (ELIC) have one a group, and so not
-    this tap.
+    is `entropy_parameters`, scales first: the module of that name that runs once, or, where there is no module of that
+    name, what the hyper-synthesis gives. Codecs that code groups of channels one after the other (ELIC) have one such
+    module a group; this tap is then the list of theirs.
     """
 
     class Config(distillkit.ComponentConfig):
@@ -38,10 +41,12 @@ class ByResolution(distillkit.TapProvider):
         hyper_synthesis: str = "h_s"
         entropy_parameters: str = "entropy_parameters"
 
-    def find(self, trace: Sequence[distillkit.TracedModule], image_size: tuple[int, int]) -> dict[str, str]:
-        """Return role -> module path."""
+    def find(
+        self, trace: Sequence[distillkit.TracedModule], image_size: tuple[int, int]
+    ) -> dict[str, str | distillkit.Tap]:
+        """Return role -> module path, or `Tap`."""
         config = self.config
-        taps: dict[str, str] = {}
+        taps: dict[str, str | distillkit.Tap] = {}
         for role, transform in (("analysis", config.analysis), ("synthesis", config.synthesis)):
             stages: dict[int, str] = {}
             for module in trace:
@@ -59,11 +64,24 @@ class ByResolution(distillkit.TapProvider):
                 taps["hyper_latent"] = module.path
             elif module.path.rpartition(".")[2] == config.hyper_synthesis:
                 taps["hyper_parameters"] = module.path
-        paths = [module.path for module in trace if module.path.rpartition(".")[2] == config.entropy_parameters]
+        found = [module for module in trace if module.path.rpartition(".")[2] == config.entropy_parameters]
         # Where the context is made in two passes, the network runs twice and what it gave is put together behind it.
-        once = [path for path in paths if paths.count(path) == 1]
-        if len(once) == 1:
-            taps["entropy_parameters"] = once[0]
-        elif not paths and "hyper_parameters" in taps:
+        paths = [module.path for module in found]
+        once = [module for module in found if paths.count(module.path) == 1]
+        if once:
+            read = _scales_first if all(_means_first(module) for module in once) else None
+            path = tuple(module.path for module in once)
+            taps["entropy_parameters"] = distillkit.Tap(path, read) if len(path) > 1 or read else path[0]
+        elif not found and "hyper_parameters" in taps:
             taps["entropy_parameters"] = taps["hyper_parameters"]
         return taps
+
+
+def _means_first(module: distillkit.TracedModule) -> bool:
+    """Return whether what follows the network takes its output for means and scales, in this order."""
+    return getattr(module.owner, "chunks", None) == ("means", "scales")
+
+
+def _scales_first(parameters: Tensor) -> Tensor:
+    means, scales = parameters.chunk(2, 1)
+    return torch.cat([scales, means], dim=1)
