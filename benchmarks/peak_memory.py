@@ -41,7 +41,6 @@ def main() -> None:
             "student alone": student(arguments.steps, keys, None),
             "FEDS": student(arguments.steps, keys, file),
             "FEDS, accumulate = 4": student(arguments.steps, parts, file),
-            "FEDS, cached teacher": student(arguments.steps, keys, file, teacher_cache={"folder": folder / "cache"}),
         }
         peaks = {}
         for name, recipe in rows.items():

@@ -1,4 +1,4 @@
-"""Time whole schedules: distillkit, with a warm cache of the teacher, a naive loop, and the student alone.
+"""Time whole schedules: distillkit, a naive loop, and the student alone.
 
     python benchmarks/schedule_time.py [--size lite] [--steps 60] [--repeats 3] [--threads 1] [--json]
 
@@ -71,13 +71,10 @@ def measure(arguments, folder: Path) -> dict[str, float]:
     file = teacher(folder, keys)
     often = student(arguments.steps, keys, file)
     plain = student(arguments.steps, keys, file, every=2)
-    cached = student(arguments.steps, keys, file, every=2, teacher_cache={"folder": folder / "cache"})
     control = student(arguments.steps, keys, None)
-    run(cached, folder)  # fills the cache
     rows = {
         "student alone": lambda: run(control, folder),
         "distillkit": lambda: run(plain, folder),
-        "distillkit, warm cache": lambda: run(cached, folder),
         "distillkit, every step": lambda: run(often, folder),
         "naive loop": lambda: naive(often, folder),
     }

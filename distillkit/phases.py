@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -62,11 +61,6 @@ class Phase:
             return {}
         weights = {name: w.at(step) if isinstance(w, Ramp) else w for name, w in self.weights.items()}
         return {name: weight * self.every for name, weight in weights.items() if weight > 0}
-
-    def stretches(self) -> list[tuple[frozenset[str], int]]:
-        """Return the sets of terms that are on, each with the number of its steps."""
-        counts = Counter(frozenset(self.weights_at(step)) for step in range(self.num_steps))
-        return list(counts.items())
 
 
 class PhaseSchedule(Component, ABC):

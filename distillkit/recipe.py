@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from .components import validate
 from .errors import RecipeError
@@ -53,19 +53,6 @@ class DataSettings(_Settings):
     bad_images: Literal["refuse", "skip"] = "refuse"
 
 
-class TeacherCacheSettings(_Settings):
-    """The teacher's features on disk, for runs that see the same crops again.
-
-    Attributes:
-        folder: where they lie; in a file, relative to the recipe's folder.
-        taps: role -> `cache` (the default); `live`, run the teacher for it each time; or `skip`, do without this tap,
-            as if the codecs did not have it.
-    """
-
-    folder: Path
-    taps: dict[str, Literal["cache", "live", "skip"]] = Field(default_factory=dict)
-
-
 class OptimizerSettings(_Settings):
     """How the weights move.
 
@@ -103,7 +90,6 @@ class Recipe(_Settings):
         taps: how feature taps are found, by name, with options.
         data: the training images.
         optimizer: how the weights move.
-        teacher_cache: where the teacher's features are kept for the next run on the same crops; none keeps nothing.
         compile_teacher: whether the teacher's parts between the taps are compiled (`torch.compile`): minutes at the
             start of a run, for less time in each step; features differ by rounding.
         precision: `bf16` runs convolutions and products in bfloat16 where that is safe; `auto` does so where the device
@@ -128,7 +114,6 @@ class Recipe(_Settings):
     taps: ComponentChoice = ComponentChoice(name="models.by_resolution")
     data: DataSettings
     optimizer: OptimizerSettings = OptimizerSettings()
-    teacher_cache: TeacherCacheSettings | None = None
     compile_teacher: bool = False
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu"] = "auto"
@@ -137,6 +122,16 @@ class Recipe(_Settings):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     log_every: PositiveInt = 50
     checkpoint_every: PositiveInt = 500
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_teacher_cache(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "teacher_cache" in values:
+            raise ValueError(
+                "teacher_cache: the teacher's features are no longer kept on disk; remove this key. To run the teacher "
+                "less often, set `every = 2` in the schedule feds.staged."
+            )
+        return values
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
@@ -180,7 +175,7 @@ class Recipe(_Settings):
             name: plugins.configure("loss", name, options, f"recipe losses.{name}")[1].model_dump(mode="json")
             for name, options in self.losses.items()
         }
-        initial, cache = self.initial_weights, self.teacher_cache
+        initial = self.initial_weights
         inherits = initial == "teacher"
         if self.trains == "teacher" and (losses or self.teacher or inherits):
             raise RecipeError(
@@ -203,7 +198,6 @@ class Recipe(_Settings):
                 "teacher": self.teacher.resolve() if self.teacher else None,
                 "initial_weights": initial.resolve() if isinstance(initial, Path) else initial,
                 "data": self.data.model_copy(update={"train": self.data.train.resolve()}),
-                "teacher_cache": cache.model_copy(update={"folder": cache.folder.absolute()}) if cache else None,
             }
         )
 
@@ -242,10 +236,9 @@ def from_folder(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
         placed["teacher"] = folder / teacher
     if isinstance(weights := recipe.get("initial_weights"), str) and weights not in ("random", "teacher"):
         placed["initial_weights"] = folder / weights
-    for key, inner in (("data", "train"), ("teacher_cache", "folder")):
-        settings = recipe.get(key)
-        if isinstance(settings, dict) and isinstance(settings.get(inner), str):
-            placed[key] = {**settings, inner: folder / settings[inner]}
+    data = recipe.get("data")
+    if isinstance(data, dict) and isinstance(data.get("train"), str):
+        placed["data"] = {**data, "train": folder / data["train"]}
     return placed
 
 

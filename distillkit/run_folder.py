@@ -24,8 +24,6 @@ _FREE_KEYS = (
     "device",
     "data.num_workers",
     "data.cache_mib",
-    "teacher_cache.folder",
-    "teacher_cache.taps",  # an empty table; one with entries has keys of its own
 )
 _PATHS = ("data.train", "teacher", "initial_weights")
 

@@ -95,21 +95,12 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     size = (recipe.data.crop, recipe.data.crop)
     provider_class, provider_config = plugins.configure("taps", recipe.taps.name, recipe.taps.options, "recipe taps")
     provider = provider_class(provider_config)
-    skipped = _skipped_taps(recipe)
     taps = (
         teacher_taps or find_taps(teacher, provider, size),
         pair.student_taps() or find_taps(codec, provider, size),
     )
-    found = sorted(taps[0])
-    taps = tuple({role: path for role, path in side.items() if role not in skipped} for side in taps)
-    teaching = TeachingPair(teacher, codec, (taps[0], taps[1]))
+    teaching = TeachingPair(teacher, codec, taps)
     report = teaching.probe(size)
-    for role in recipe.teacher_cache.taps if recipe.teacher_cache else {}:
-        if role not in found:
-            hint = did_you_mean(role, found)
-            raise TapError(
-                f"recipe teacher_cache.taps: no tap '{role}' in the teacher; it has {', '.join(found)}.{hint}"
-            )
     if report.copied:
         notes.append(
             f"taps copied at each step, since an in-place activation overwrites them: {', '.join(report.copied)}"
@@ -146,11 +137,6 @@ def _teacher(
     own_class, config = plugins.configure("pair", model.pair, model.options, "recipe teacher")
     own: CodecPair = own_class(config)
     return model.codec, model.fingerprint, own.teacher_taps() if model.part == "teacher" else own.student_taps()
-
-
-def _skipped_taps(recipe: Recipe) -> set[str]:
-    modes = recipe.teacher_cache.taps if recipe.teacher_cache else {}
-    return {role for role, mode in modes.items() if mode == "skip"}
 
 
 def _other_lmbda(where: str, lmbda: float | None, recipe: Recipe) -> PairError:

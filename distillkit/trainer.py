@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -80,7 +80,7 @@ def train(
         notes += trainer.setup.notes
         info = RunInfo(run.path.name, run.path, recipe, start_step, recipe.num_steps, tuple(notes))
         observing = plugins.observing([MetricsFile(), *observers])
-        with observing, stop_on_signal() as stop, closing(trainer.teacher):
+        with observing, stop_on_signal() as stop:
             while True:
                 try:
                     trainer.run(info, stop)
@@ -103,7 +103,7 @@ class Trainer:
         self.ranks = ranks
         bf16 = computes_in_bf16(recipe.precision, ranks.device, setup.notes)
         self.accelerator = Accelerator(cpu=ranks.device.type == "cpu", mixed_precision="bf16" if bf16 else "no")
-        self.teacher = Teacher(setup, recipe, ranks, bf16, lambda: self.accelerator.autocast())
+        self.teacher = Teacher(setup, recipe, ranks.device, lambda: self.accelerator.autocast())
         self.parameters = setup.task.main_parameters()
         quantiles = setup.codec.quantile_parameters()
         self.aux_optimizer = torch.optim.Adam(quantiles, recipe.optimizer.aux_learning_rate) if quantiles else None

@@ -55,13 +55,6 @@ def test_pack_and_train_in_two_processes(tmp_path, photographs):
     assert model.pair == "models.cheng2020"
 
 
-def test_the_recipe_with_a_cache_is_one():
-    (block,) = [tomllib.loads(block) for block in blocks("toml") if "teacher_cache" in block]
-    recipe = distillkit.Recipe.create(num_steps=1, pair={"name": "models.cheng2020"}, data={"train": "photos"}, **block)
-    assert recipe.teacher_cache is not None
-    assert set(recipe.teacher_cache.taps.values()) == {"live", "skip"}
-
-
 @pytest.mark.parametrize("script", sorted(set(re.findall(r"python (benchmarks/\w+\.py)", TEXT))))
 def test_the_scripts_are_there(script):
     done = subprocess.run(

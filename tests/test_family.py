@@ -141,19 +141,17 @@ def test_every_path_in_a_file_starts_from_its_folder(tmp_path, monkeypatch):
     recipe = 'pair = {name = "small.pair"}\nnum_steps = 2\ndata = {train = "photos"}\n'
     (tmp_path / "mine.toml").write_text(
         f'test = "kodak"\n[teacher]\n{recipe}initial_weights = "old/teacher.safetensors"\n[student]\n{recipe}'
-        'initial_weights = "random"\nteacher_cache = {folder = "features"}\n'
+        'initial_weights = "random"\n'
         '[variants.heir]\ninitial_weights = "teacher"\n'
         '[variants.warm]\ninitial_weights = "old/student.safetensors"\n'
-        'data = {train = "others"}\nteacher_cache = {folder = "/tmp/features"}\n'
+        'data = {train = "others"}\n'
     )
     family = Family.load(tmp_path / "mine.toml")
     teacher, heir, warm = (job.recipe for job in plan(family, tmp_path / "runs"))
     assert family.test == tmp_path / "kodak"
     assert teacher.initial_weights == tmp_path / "old/teacher.safetensors"
     assert (heir.initial_weights, heir.data.train) == ("teacher", tmp_path / "photos")
-    assert heir.teacher_cache.folder == tmp_path / "features"
     assert (warm.initial_weights, warm.data.train) == (tmp_path / "old/student.safetensors", tmp_path / "others")
-    assert str(warm.teacher_cache.folder) == "/tmp/features"
 
 
 def test_a_file_and_the_command(photographs, tmp_path):

@@ -106,7 +106,7 @@ def test_every_key_of_a_full_recipe_arrives(load):
 
 def test_resolve_fills_in_every_effective_value(load, loaded):
     written = tomllib.loads(load(SMALLEST).resolve(loaded).to_toml())
-    assert written.keys() == Recipe.model_fields.keys() - {"teacher", "teacher_cache"}
+    assert written.keys() == Recipe.model_fields.keys() - {"teacher"}
     assert written["pair"] == {"name": "models.cheng2020", "size": "tiny"}
     assert written["schedule"]["name"] == "core.constant"
     assert written["taps"] == {
@@ -281,3 +281,10 @@ def test_recipes_cannot_be_changed_by_accident(load):
     recipe = load(SMALLEST)
     with pytest.raises(ValueError, match="frozen"):
         recipe.seed = 1
+
+
+def test_a_recipe_of_before_that_keeps_features_on_disk_says_what_to_do(load):
+    message = refused(load, SMALLEST + '\n[teacher_cache]\nfolder = "features"\n')
+    assert message.startswith(
+        "recipe recipe.toml: teacher_cache: the teacher's features are no longer kept on disk; remove"
+    )
