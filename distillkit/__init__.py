@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .phases import Ramp as Ramp
     from .plugins import Plugins as Plugins
     from .plugins import load_plugins as load_plugins
+    from .preemption import TrainingStopped as TrainingStopped
     from .recipe import Recipe as Recipe
     from .sampled_taps import sampled as sampled
     from .tap_points import Tap as Tap
@@ -82,6 +83,7 @@ _HOME = {
     "TeachingPair": "pair",
     "TracedModule": "taps",
     "TrainedModel": "model_file",
+    "TrainingStopped": "preemption",
     "batch_variance": "distributed",
     "compare": "evaluation.compare",
     "did_you_mean": "errors",

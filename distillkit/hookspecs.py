@@ -6,7 +6,8 @@ registers as `gram` is called `<plugin>.gram` in recipes and logs.
 
 A hook implementation may take fewer parameters than its specification, in any order, but none of its own, none with a
 default value and none that is keyword-only. None of these hooks is called inside a training step; where several
-processes train, observers are called in the first one alone.
+processes train, observers are called in the first one alone. An observer cannot harm the run: one that raises is
+reported and left out. To end a run, raise `distillkit.TrainingStopped` in `checkpoint_saved`.
 """
 
 from __future__ import annotations

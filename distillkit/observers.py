@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
+import torch
+from pluggy import PluginManager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from .errors import TrainingError
 from .hookspecs import hookimpl
 from .phases import Phase
+from .plugins import plugin_manager, report_observer
+from .preemption import TrainingStopped
 from .recipe import Recipe
 
 
@@ -39,6 +44,45 @@ class RunInfo:
     start_step: int
     num_steps: int
     notes: tuple[str, ...] = ()
+
+
+@final
+class Observers:
+    """Everybody who observes a run: each is called apart from the others, and none can change the run.
+
+    One that raises is reported and left out until the process ends; one that raises `TrainingStopped` ends the run.
+    Random numbers that an observer draws are not missing in the run. Calls are made as with pluggy:
+    `observers.phase_started(run=run, phase=phase, step=step)`.
+    """
+
+    def __init__(self, manager: PluginManager) -> None:
+        """Call the plugins of `manager`, those of now and those that come."""
+        self._manager = manager
+        self._alone: dict[int, PluginManager] = {}  # by the observer's id: it alone, so that its errors are its own
+        self._left_out: set[int] = set()
+
+    def __getattr__(self, hook: str) -> Callable[..., None]:
+        return partial(self._tell, hook)
+
+    def _tell(self, hook: str, **arguments: Any) -> None:
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices):
+            for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
+                observer = implementation.plugin
+                if id(observer) in self._left_out:
+                    continue
+                if id(observer) not in self._alone:
+                    self._alone[id(observer)] = plugin_manager()
+                    self._alone[id(observer)].register(observer, implementation.plugin_name)
+                try:
+                    getattr(self._alone[id(observer)].hook, hook)(**arguments)
+                except TrainingStopped:
+                    raise
+                except Exception as error:
+                    if isinstance(observer, MetricsFile):  # the run's own record, not somebody's view of it
+                        raise
+                    self._left_out.add(id(observer))
+                    report_observer(observer, hook, error)
 
 
 @final

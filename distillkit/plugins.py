@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
+import logging
 import re
+import traceback
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ from .errors import PluginError, RecipeError, did_you_mean
 from .trace import trace, trace_hooks
 
 ENTRY_POINT_GROUP = "distillkit"
+_LOG = logging.getLogger("distillkit")
 
 #: Kind of component -> the hook that registers it.
 KINDS = {
@@ -68,6 +71,8 @@ class Plugins:
     def observing(self, observers: Iterable[object]) -> Generator[None]:
         """Register observers for as long as the context lasts, and close those that have a `close`.
 
+        An error in a `close` is reported.
+
         Raises:
             PluginError: an observer implements an unknown hook, or one with parameters that it is not called with.
         """
@@ -82,7 +87,10 @@ class Plugins:
             for observer in observers:
                 if self.manager.is_registered(observer):
                     self.manager.unregister(observer)
-                getattr(observer, "close", lambda: None)()
+                try:
+                    getattr(observer, "close", lambda: None)()
+                except Exception as error:
+                    report_observer(observer, "close", error)
 
     def configure(self, kind: str, name: str, options: Mapping[str, Any], where: str) -> tuple[type[Any], Any]:
         """Return the component class of this name and its validated `Config`.
@@ -92,6 +100,24 @@ class Plugins:
         """
         component = self.get(kind, name, where)
         return component, validate(component.Config, options, where)
+
+
+def plugin_manager() -> pluggy.PluginManager:
+    """Return a manager of distillkit's hooks without plugins, traced if tracing is on."""
+    manager = pluggy.PluginManager("distillkit")
+    manager.add_hookspecs(hookspecs)
+    trace_hooks(manager)
+    return manager
+
+
+def report_observer(observer: object, hook: str, error: Exception) -> None:
+    """Warn that a hook of an observer raised."""
+    name = getattr(observer, "__name__", type(observer).__name__)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    _LOG.warning(
+        "observer %s: %s raised %s: %s (%s, line %s). It is left out from here on, and the run continues; correct it.",
+        *(name, hook, type(error).__name__, error, place.filename, place.lineno),
+    )
 
 
 def load_plugins(**extra: object) -> Plugins:
@@ -104,10 +130,7 @@ def load_plugins(**extra: object) -> Plugins:
         PluginError: a plugin cannot be imported, implements an unknown hook, gives a hook parameter a default value, or
             registers a name twice. The message names the plugin.
     """
-    manager = pluggy.PluginManager("distillkit")
-    manager.add_hookspecs(hookspecs)
-    trace_hooks(manager)
-    loaded = Plugins(manager)
+    loaded = Plugins(plugin_manager())
     for entry_point in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
         distribution, version = (entry_point.dist.name, entry_point.dist.version) if entry_point.dist else (None, None)
         origin = f"plugin '{entry_point.name}' ({entry_point.value}, from {distribution})"

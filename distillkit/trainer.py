@@ -22,7 +22,7 @@ from .distributed import Ranks
 from .errors import CheckpointError, DivergedError, RecipeError, TrainingError
 from .metrics import MetricsWindow
 from .model_file import save_model
-from .observers import MetricsFile, RunInfo
+from .observers import MetricsFile, Observers, RunInfo
 from .optimizers import build_optimizer, learning_rate_factor
 from .phases import Phase
 from .plugins import Plugins, load_plugins
@@ -99,7 +99,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, run: RunFolder, plugins: Plugins, setup: Setup, ranks: Ranks) -> None:
         """Build optimisers and move everything to its device."""
-        self.recipe, self.run_folder, self.hook, self.setup = recipe, run, plugins.manager.hook, setup
+        self.recipe, self.run_folder, self.hook, self.setup = recipe, run, Observers(plugins.manager), setup
         self.ranks = ranks
         bf16 = computes_in_bf16(recipe.precision, ranks.device, setup.notes)
         self.accelerator = Accelerator(cpu=ranks.device.type == "cpu", mixed_precision="bf16" if bf16 else "no")

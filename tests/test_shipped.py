@@ -40,7 +40,7 @@ def test_unknown_name(tmp_path):
         write_shipped("x", tmp_path)
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     pass
 
 

@@ -12,7 +12,7 @@ from distillkit.errors import DistillkitError
 from distillkit.tensorboard import TensorBoardWriter
 
 
-class Stop(Exception):
+class Stop(BaseException):
     pass
 
 

@@ -24,7 +24,7 @@ from distillkit.trainer import Trainer
 FEDS = {"feds.alignment": {}, "feds.channel_entropy": {"calibration_crops": 2}}
 
 
-class Interrupt(Exception):
+class Interrupt(BaseException):
     pass
 
 
@@ -573,3 +573,81 @@ def test_a_second_ctrl_c_stops_at_once(recipe, teacher_file, tmp_path, plugins, 
             recipe(losses=FEDS, teacher=teacher_file), tmp_path / "run", plugins=plugins, observers=[Impatient()]
         )
     assert not list_checkpoints(tmp_path / "run" / "checkpoints")
+
+
+class Shaky:
+    """An observer that raises in one hook, draws random numbers, and counts its calls."""
+
+    def __init__(self, hook):
+        self.hook, self.calls = hook, []
+
+    def note(self, hook):
+        torch.rand(7)
+        self.calls.append(hook)
+        if hook == self.hook:
+            raise ValueError("no such disk")
+
+    @distillkit.hookimpl
+    def run_started(self):
+        self.note("run_started")
+
+    @distillkit.hookimpl
+    def phase_started(self):
+        self.note("phase_started")
+
+    @distillkit.hookimpl
+    def metrics_logged(self):
+        self.note("metrics_logged")
+
+    @distillkit.hookimpl
+    def checkpoint_saved(self):
+        self.note("checkpoint_saved")
+
+    @distillkit.hookimpl
+    def run_finished(self):
+        self.note("run_finished")
+
+    def close(self):
+        self.note("close")
+
+
+@pytest.mark.parametrize(
+    "hook", ["run_started", "phase_started", "metrics_logged", "checkpoint_saved", "run_finished", "close", "none"]
+)
+def test_an_observer_that_raises_is_reported_and_left_out_and_the_run_is_unchanged(
+    hook, recipe, tmp_path, plugins, caplog
+):
+    r = recipe(num_steps=2, log_every=1, checkpoint_every=1)
+    whole = distillkit.train(r, tmp_path / "whole", plugins=plugins)
+    shaky, record = Shaky(hook), Record()
+    watched = distillkit.train(r, tmp_path / "watched", plugins=plugins, observers=[record, shaky])
+    assert same(weights(whole), weights(watched))
+    assert record.events[-1] == ("run_finished",)
+    warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert len(warnings) == (hook != "none")
+    for warning in warnings:
+        assert warning.startswith(f"observer Shaky: {hook} raised ValueError: no such disk (")
+        assert "test_training.py, line" in warning
+        assert shaky.calls.count(hook) == 1
+        assert set(shaky.calls[shaky.calls.index(hook) + 1 :]) <= {"close"}
+
+
+def test_a_plugin_that_observes_is_left_out_for_this_run_alone(recipe, tmp_path, caplog):
+    import tests.small_pair
+
+    shaky = Shaky("run_started")
+    plugins = distillkit.load_plugins(small=tests.small_pair, shaky=shaky)
+    for name in ("a", "b"):
+        distillkit.train(recipe(num_steps=1), tmp_path / name, plugins=plugins)
+    assert shaky.calls == ["run_started"] * 2
+    assert len(caplog.records) == 2
+
+
+def test_an_observer_may_stop_the_run(recipe, tmp_path, plugins):
+    class Enough:
+        @distillkit.hookimpl
+        def checkpoint_saved(self, step):
+            raise distillkit.TrainingStopped(f"enough after {step}")
+
+    with pytest.raises(distillkit.TrainingStopped, match="enough after 5"):
+        distillkit.train(recipe(), tmp_path / "run", plugins=plugins, observers=[Enough()])

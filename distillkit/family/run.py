@@ -17,6 +17,7 @@ from ..hookspecs import hookimpl
 from ..images import check_images, list_images
 from ..observers import ProgressDisplay
 from ..plugins import Plugins, load_plugins
+from ..preemption import TrainingStopped
 from ..run_folder import RunFolder
 from ..trainer import train
 from .plan import Family, Job, plan, select
@@ -42,7 +43,7 @@ class JobStatus:
     results: dict[str, Any] | None
 
 
-class _OutOfTimeError(Exception):
+class _OutOfTimeError(TrainingStopped):
     pass
 
 
