@@ -63,13 +63,17 @@ def decompress(
         int | None,
         typer.Option(help="Refuse files of larger images.  [default: 67108864]", min=1, show_default=False),
     ] = None,
+    trusted: Annotated[
+        bool,
+        typer.Option("--trusted", help="Take files that you made, of a codec whose decoder a forged file can crash."),
+    ] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Decompress files to PNG with the model that wrote them."""
     from ..codec.files import MAX_PIXELS, Settings
 
-    settings = Settings("decompress", model, precision.value, max_pixels=max_pixels or MAX_PIXELS)
+    settings = Settings("decompress", model, precision.value, max_pixels=max_pixels or MAX_PIXELS, trusted=trusted)
     _run(settings, source, target, overwrite, as_json)
 
 
@@ -80,11 +84,14 @@ def _run(settings: Settings, source: Path, target: Path | None, overwrite: bool,
 
     from ..codec.files import code_files, plan_files
 
+    def note(text: str) -> None:
+        print(f"distillkit: note: {text}", file=sys.stderr)
+
     pairs = plan_files(settings.direction, source, target, overwrite)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=len(pairs) == 1) as progress:
         task = progress.add_task(settings.direction, total=len(pairs))
-        coded = code_files(settings, pairs, lambda _: progress.advance(task))
+        coded = code_files(settings, pairs, lambda _: progress.advance(task), note)
     table = Table("file", "pixels", "bytes", "bpp", title=f"{settings.direction}ed")
     rows = []
     for file in coded:

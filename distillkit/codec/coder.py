@@ -27,7 +27,7 @@ from ..errors import BitstreamError, PairError
 _NUM_LENGTHS = 25  # an escaped number has 0 to 24 bits: the most that one call can code evenly
 _MAX_ESCAPED = 2 ** (_NUM_LENGTHS - 1) - 1
 MAX_SYMBOL = _MAX_ESCAPED // 4  #: the largest symbol, up to the sign, that every table can code by its escape
-_stream: Any = constriction.stream  # type: ignore[attr-defined] - it has no type information
+stream: Any = constriction.stream  # type: ignore[attr-defined] - it has no type information
 MISMATCH = (
     "the entropy parameters came out differently here (other device or library versions), or the file was forged; "
     "decode it where it was made, or compress the image again."
@@ -77,7 +77,7 @@ class TableCoder:
         Raises:
             PairError: a symbol is larger than `MAX_SYMBOL`.
         """
-        coder = _stream.stack.AnsCoder()
+        coder = stream.stack.AnsCoder()
         for symbols, indexes in reversed(steps):  # a stack: what is coded last comes out first
             largest = max(int(symbols.max()), -int(symbols.min())) if symbols.size else 0
             if largest > MAX_SYMBOL:
@@ -112,7 +112,7 @@ class TableCoder:
         rests = (numbers - (1 << lengths >> 1))[order]
         for length, start, end in reversed(groups):
             if length > 1:  # the highest bit is known to be 1
-                coder.encode_reverse(rests[start:end], _uniform(length))
+                coder.encode_reverse(rests[start:end], uniform(length))
         coder.encode_reverse(lengths, self.length_model)
 
 
@@ -131,7 +131,7 @@ class Decoder:
         words = np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32)
         if data and data[-1] == 0:
             raise BitstreamError(f"compressed file: expected a substream that ends in no zero byte; {MISMATCH}")
-        self._ans = _stream.stack.AnsCoder(words)
+        self._ans = stream.stack.AnsCoder(words)
 
     def decode(self, indexes: NDArray[Any]) -> NDArray[Any]:
         """Return one symbol, int32, for each index of a table, shape (n,)."""
@@ -164,7 +164,7 @@ class Decoder:
         rests = np.zeros(len(escapes), np.int32)
         for length, start, end in groups:
             if length > 1:
-                rests[start:end] = self._ans.decode(_uniform(length), end - start)
+                rests[start:end] = self._ans.decode(uniform(length), end - start)
         numbers = np.empty_like(rests)
         numbers[order] = rests
         numbers += 1 << lengths >> 1
@@ -180,8 +180,9 @@ def _group(indexes: NDArray[Any], num_tables: int) -> tuple[NDArray[Any], list[t
 
 
 def _categorical(frequencies: NDArray[Any]) -> Any:
-    return _stream.model.Categorical(frequencies.astype(np.float64), perfect=False, lazy=False)
+    return stream.model.Categorical(frequencies.astype(np.float64), perfect=False, lazy=False)
 
 
-def _uniform(length: int) -> Any:
-    return _stream.model.Uniform(1 << length - 1)
+def uniform(length: int) -> Any:
+    """Return the model of a number of `length` bits whose highest bit is 1, less that bit."""
+    return stream.model.Uniform(1 << length - 1)

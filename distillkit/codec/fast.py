@@ -10,20 +10,25 @@ what float64 costs.
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal, final
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
 
 from ..adapters import CodecAdapter, CompressedLatents
-from ..errors import PairError
+from ..errors import BitstreamError, DistillkitError, PairError
 from ..precision import bf16_is_fast
 from .bitstream import CompressedImage
+from .calls import CoderCalls
 from .checkerboard import code_checkerboards
+from .exact import MakesTensorsOf
+from .stand_ins import StandIns, calls_coder
 from .stopwatch import Stopwatch
 from .tables import EntropyWatch, is_entropy_model
 from .tiles import TILE_PIXELS
-from .transforms import Transform
+from .transforms import Transform, to_dtype
 from .wavefront import code_serial_contexts
 from .winograd import use_winograd
 
@@ -42,17 +47,26 @@ class FastCodec:
         adapter: has entropy models of CompressAI's kind in its module; it is left as it is.
         precision: of the modules named `g_a` and `g_s`; "auto" is bf16 on devices that compute in it.
         stopwatch: counts where the time goes.
+        exact: of all that chooses the coder's tables; float32 for networks that cannot run in float64.
 
     Raises:
         PairError: the tables are not up to date, or the module cannot be copied.
     """
 
-    def __init__(self, adapter: CodecAdapter, precision: Precision, stopwatch: Stopwatch) -> None:
+    def __init__(
+        self,
+        adapter: CodecAdapter,
+        precision: Precision,
+        stopwatch: Stopwatch,
+        exact: torch.dtype = torch.float64,
+    ) -> None:
         self._stopwatch = stopwatch
         self._expected: CompressedImage | None = None
         self._tiled: list[Transform] = []
+        self._calls = CoderCalls(stopwatch)
+        self._stand_ins = StandIns(self._calls)
         try:
-            self.adapter = copy.deepcopy(adapter)
+            self.adapter = copy.deepcopy(adapter, self._stand_ins.of(adapter.module))
         except (RuntimeError, TypeError) as error:
             raise PairError(
                 f"codec {type(adapter.module).__name__}: expected a module that can be copied, got {error}; "
@@ -62,7 +76,7 @@ class FastCodec:
         device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
         self._device = device
         bf16 = precision == "bf16" or (precision == "auto" and bf16_is_fast(device))
-        exact = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        exact = torch.float32 if device.type == "mps" else exact  # Apple's GPUs have no float64
         dtypes = {
             "g_a": (torch.bfloat16 if bf16 else torch.float32, exact),
             "g_s": (torch.bfloat16 if bf16 else torch.float32, torch.float32),
@@ -82,7 +96,13 @@ class FastCodec:
             use_winograd(module)
         for part in module.modules():
             if any(True for _ in part.parameters(recurse=False)):
-                part.register_forward_pre_hook(lambda _, args: tuple(_to(exact, value) for value in args))
+                part.register_forward_pre_hook(
+                    lambda _, args, kwargs: (
+                        tuple(to_dtype(exact, value) for value in args),
+                        {name: to_dtype(exact, value) for name, value in kwargs.items()},
+                    ),
+                    with_kwargs=True,
+                )
         for parent, name, child in places:
             if child not in transforms:
                 transforms[child] = Transform(child, *dtypes[name], stopwatch, 0.5 if name == "g_s" else None)
@@ -93,6 +113,8 @@ class FastCodec:
             setattr(parent, name, transforms[child])
         self.takes_channels_last = isinstance(getattr(module, "g_a", None), Transform)
         self._entropy = EntropyWatch(module, stopwatch)
+        self._stand_ins.put_into(module)
+        self._makes_exact = MakesTensorsOf(exact, module)
         code_serial_contexts(module, self._entropy)
         if device.type == "cpu":
             _keep_freed_memory()
@@ -101,10 +123,11 @@ class FastCodec:
     @torch.no_grad()
     def compress(self, images: Tensor) -> tuple[CompressedLatents, dict[str, int]]:
         """Return the latents of `images`, shape (B, 3, H, W), range [0, 1], and the entropy models' checksums."""
-        self._entropy.reset()
+        self._reset()
         self._cut(*images.shape[2:])
-        with torch.autocast(images.device.type, enabled=False), self._stopwatch.time("entropy network"):
-            return self.adapter.compress(images), self._entropy.checksums()
+        with self._coding():
+            latents = self.adapter.compress(images)
+        return latents, self._entropy.checksums() | self._calls.checksums("encode")
 
     @torch.no_grad()
     def decompress(self, latents: CompressedLatents, image: CompressedImage) -> Tensor:
@@ -117,13 +140,20 @@ class FastCodec:
         Raises:
             BitstreamError: the latents decode to something else than was encoded.
         """
-        self._entropy.reset()
+        self._reset()
         self._expected = image
         self._cut(image.height, image.width)
         try:
-            with torch.autocast(self._device.type, enabled=False), self._stopwatch.time("entropy network"):
+            with self._coding():
                 x_hat = self.adapter.decompress(latents)
             self._check()  # again, for codecs without a module of that name
+        except (DistillkitError, MemoryError):
+            raise
+        except Exception as error:  # of the codec's own code, on symbols that it did not write
+            raise BitstreamError(
+                f"compressed file: codec {type(self.adapter.module).__name__} cannot decode it, got "
+                f"{type(error).__name__}: {error}; it is damaged or forged, or the codec's decompress is at fault."
+            ) from error
         finally:
             self._expected = None
         return x_hat
@@ -137,17 +167,31 @@ class FastCodec:
 
     def coded_all(self, latents: CompressedLatents) -> bool:
         """Return whether every substream that was just compressed went through the coder here."""
-        written = {id(string) for string in self._entropy.written}
-        return all(id(string) in written for strings in latents.strings for string in strings)
+        written = {*self._entropy.written, *self._calls.written}
+        return all(string in written for strings in latents.strings for string in strings)
+
+    @contextmanager
+    def _coding(self) -> Generator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(torch.autocast(self._device.type, enabled=False))
+            stack.enter_context(self._stopwatch.time("entropy network"))
+            stack.enter_context(self._stand_ins.answering())
+            if self._calls.had_some:  # else all values come from the entropy models, in `exact`
+                stack.enter_context(self._makes_exact)
+            yield
+
+    def _reset(self) -> None:
+        self._entropy.reset()
+        self._calls.reset()
 
     def _check(self) -> None:
         if self._expected is not None:
-            self._expected.check_decoded(self._entropy.checksums())
+            self._expected.check_decoded(self._entropy.checksums() | self._calls.checksums("decode"))
 
 
 def can_be_fast(adapter: CodecAdapter) -> bool:
-    """Return whether the codec has entropy models whose coding can be replaced."""
-    return any(is_entropy_model(module) for module in adapter.module.modules())
+    """Return whether the codec may code by entropy models of CompressAI's kind or by CompressAI's coder."""
+    return calls_coder(adapter.module) or any(is_entropy_model(module) for module in adapter.module.modules())
 
 
 def _keep_freed_memory() -> None:
@@ -158,7 +202,3 @@ def _keep_freed_memory() -> None:
     of the largest block that it returned, 32 MB at most.
     """
     torch.empty(2**25 - 2**13, dtype=torch.uint8)
-
-
-def _to(dtype: torch.dtype, value: Any) -> Any:
-    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

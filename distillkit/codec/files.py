@@ -38,6 +38,7 @@ class Settings:
         precision: of the transforms, see `ImageCodec`.
         convert: take pictures that are not 8-bit RGB, see `read_picture`.
         max_pixels: larger images are not decoded.
+        trusted: decode also by a decoder that forged files can crash, see `ImageCodec`.
     """
 
     direction: Direction
@@ -45,6 +46,7 @@ class Settings:
     precision: Precision = "auto"
     convert: bool = False
     max_pixels: int = MAX_PIXELS
+    trusted: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,10 @@ def plan_files(direction: Direction, source: Path, target: Path | None, overwrit
 
 
 def code_files(
-    settings: Settings, pairs: Sequence[tuple[Path, Path]], on_coded: Callable[[Coded], None]
+    settings: Settings,
+    pairs: Sequence[tuple[Path, Path]],
+    on_coded: Callable[[Coded], None],
+    on_note: Callable[[str], None],
 ) -> list[Coded]:
     """Compress or decompress all files, on all cores if there are several, and return what became of each.
 
@@ -112,11 +117,14 @@ def code_files(
         settings: what they have in common.
         pairs: source and target of each.
         on_coded: called as soon as a file is done, in any order.
+        on_note: called with what a user should know of how the model codes, if there is something.
 
     Raises:
         DistillkitError: the model cannot be used, or a process died.
     """
     codec = _load(settings)
+    if codec.note is not None:
+        on_note(codec.note)
     coded: dict[tuple[Path, Path], Coded] = {}
 
     def note(result: Coded) -> None:
@@ -205,7 +213,7 @@ def _num_cores() -> int:
 
 def _load(settings: Settings) -> ImageCodec:
     model = load_model(settings.model)
-    options = {"precision": settings.precision, "max_pixels": settings.max_pixels}
+    options = {"precision": settings.precision, "max_pixels": settings.max_pixels, "trusted": settings.trusted}
     return ImageCodec(model.codec, model.fingerprint, **options)  # type: ignore[arg-type]
 
 

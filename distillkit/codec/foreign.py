@@ -20,6 +20,9 @@ class ForeignCodec:
     Its files have no entropy hash: the CRC finds damage, but a file that was forged with care reaches the codec's own
     decoder, and a device that computes other entropy parameters gives a wrong picture.
 
+    Attributes:
+        is_unsafe: as given.
+
     Args:
         adapter: the codec; its module is put into eval mode.
         unsafe: whether it holds entropy models of CompressAI's kind, whose decoder reads past the end of forged bytes.
@@ -29,6 +32,7 @@ class ForeignCodec:
 
     def __init__(self, adapter: CodecAdapter, unsafe: bool, trusted: bool, stopwatch: Stopwatch) -> None:
         self.adapter = adapter
+        self.is_unsafe = unsafe
         self._refuse = unsafe and not trusted
         self._stopwatch = stopwatch
         self.takes_channels_last = False  # its module may take views of images
@@ -56,7 +60,8 @@ class ForeignCodec:
         if self._refuse:
             raise BitstreamError(
                 f"codec {name}: expected one whose coding distillkit can replace, but it calls CompressAI's coder by "
-                "itself, which a forged file can crash; if you made the file yourself, pass ImageCodec(trusted=True)."
+                "itself, which a forged file can crash; if you made the file yourself, pass `--trusted`, or "
+                "ImageCodec(trusted=True)."
             )
         image.check_decoded({})
         self.adapter.module.eval()

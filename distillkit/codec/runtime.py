@@ -23,9 +23,9 @@ MAX_PIXELS = 2**26  #: of an image that `ImageCodec` decodes unless told otherwi
 class ImageCodec:
     """A codec as a user wants it: any image of 8-bit RGB to a compressed file and back.
 
-    A codec with entropy models of CompressAI's kind is copied, and the copy made fast and safe (`fast`): what is
-    decoded is what was encoded, on any number of threads, or an error. Others are used as they are (`foreign`). Later
-    changes of the weights are not seen: make a new one.
+    A codec with entropy models of CompressAI's kind, or that calls CompressAI's coder, is copied, and the copy made
+    fast and safe (`fast`): what is decoded is what was encoded, on any number of threads, or an error. Others are used
+    as they are (`foreign`). Later changes of the weights are not seen: make a new one.
 
     The sizes of the latents are never read from a file, for an entropy decoder that is given wrong ones reads past the
     end of its input. They are derived from the image's size by a rule that is learnt here from two blank images.
@@ -35,6 +35,8 @@ class ImageCodec:
         fingerprint: of its module.
         stopwatch: where the time of the last `encode` or `decode` went.
         is_fast: whether the coding was replaced.
+        needs_trust: whether its files are decoded with `trusted` alone, for it calls an unsafe coder out of reach.
+        note: what a user should know of how it codes, as one line, or None.
 
     Args:
         adapter: the codec, its entropy tables up to date (`adapter.update()`).
@@ -71,15 +73,10 @@ class ImageCodec:
                 f"codec {self._name}: expected a fingerprint of at least 16 hexadecimal digits, got {fingerprint!r}; "
                 "pass distillkit's fingerprint of the module."
             )
-        self._coder: FastCodec | ForeignCodec
-        self.is_fast = can_be_fast(adapter)
-        if self.is_fast:
-            self._coder = fast = FastCodec(adapter, precision, self.stopwatch)
-            self.is_fast = fast.coded_all(self._compress_blank(1, 1))
-        if not self.is_fast:
-            unsafe = any(hasattr(module, "_quantized_cdf") for module in adapter.module.modules())
-            self._coder = ForeignCodec(adapter, unsafe, trusted, self.stopwatch)
-        small, large = self._compress_blank(1, 1), self._compress_blank(2, 3)
+        self._coder, small, self.note = self._choose_coder(precision, trusted)
+        self.is_fast = isinstance(self._coder, FastCodec)
+        self.needs_trust = isinstance(self._coder, ForeignCodec) and self._coder.is_unsafe
+        large = self._compress_blank(self._coder, 2, 3)
         self._num_substreams = len(small.strings)
         self._blank_shapes = (small.shape, large.shape)
         self._check_latents(small, 1, 1)
@@ -137,6 +134,30 @@ class ImageCodec:
                 )
             return _to_pixels(x_hat[0, :, : image.height, : image.width])
 
+    def _choose_coder(
+        self, precision: Precision, trusted: bool
+    ) -> tuple[FastCodec | ForeignCodec, CompressedLatents, str | None]:
+        """Return the safest coder that the codec can use, a blank image's latents, and a note if it is not the best."""
+        problem = f"codec {self._name}: its strings are not what distillkit's coder wrote"
+        for exact in (torch.float64, torch.float32) if can_be_fast(self.adapter) else ():
+            fast = FastCodec(self.adapter, precision, self.stopwatch, exact)
+            try:
+                latents = self._compress_blank(fast, 1, 1)
+            except PairError:
+                raise
+            except Exception as error:  # of the codec's own code, in number types that it does not expect
+                reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+                problem = f"codec {self._name}: its entropy networks do not run in {exact} ({reason})"
+                continue
+            if fast.coded_all(latents):
+                slower = "another device may be unable to decode its files"
+                return fast, latents, None if exact == torch.float64 else f"{problem}; they run in float32: {slower}."
+            break
+        unsafe = can_be_fast(self.adapter)
+        note = f"{problem}; it codes by a coder of its own, and its files are decoded with `--trusted` alone."
+        foreign = ForeignCodec(self.adapter, unsafe, trusted, self.stopwatch)
+        return foreign, self._compress_blank(foreign, 1, 1), note if unsafe else None
+
     def _padded(self, image: NDArray[Any], rows: int, columns: int) -> Tensor:
         """Return a batch of shape (1, 3, H, W), range [0, 1], the last row and column replicated."""
         margins = ((0, rows * self.adapter.stride - len(image)), (0, columns * self.adapter.stride - image.shape[1]))
@@ -145,10 +166,10 @@ class ImageCodec:
         batch = batch.to(self._device()).to(torch.float32).div_(255)
         return batch if self._coder.takes_channels_last else batch.contiguous()
 
-    def _compress_blank(self, rows: int, columns: int) -> CompressedLatents:
+    def _compress_blank(self, coder: FastCodec | ForeignCodec, rows: int, columns: int) -> CompressedLatents:
         stride = self.adapter.stride
         try:
-            return self._coder.compress(torch.zeros(1, 3, rows * stride, columns * stride, device=self._device()))[0]
+            return coder.compress(torch.zeros(1, 3, rows * stride, columns * stride, device=self._device()))[0]
         except ValueError as error:  # CompressAI's, where update() was forgotten
             raise PairError(
                 f"codec {self._name}: expected to compress a blank image, got {error}; call adapter.update() first."
