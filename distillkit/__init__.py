@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .adapters import CompressedLatents as CompressedLatents
     from .codec.runtime import ImageCodec as ImageCodec
     from .components import ComponentConfig as ComponentConfig
+    from .conditioned import MIDDLE as MIDDLE
+    from .conditioned import ConditionedAdapter as ConditionedAdapter
     from .distributed import batch_variance as batch_variance
     from .errors import DistillkitError as DistillkitError
     from .errors import PairError as PairError
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from .evaluation.evaluate import evaluate_model as evaluate_model
     from .evaluation.results import Evaluation as Evaluation
     from .experiment import distil as distil
+    from .gain_units import GainedCodec as GainedCodec
     from .hookspecs import hookimpl as hookimpl
     from .images import read_image as read_image
     from .losses import Calibration as Calibration
@@ -61,11 +64,14 @@ _HOME = {
     "ComponentConfig": "components",
     "CompressAIAdapter": "adapters",
     "CompressedLatents": "adapters",
+    "ConditionedAdapter": "conditioned",
     "DistillkitError": "errors",
     "Evaluation": "evaluation.results",
+    "GainedCodec": "gain_units",
     "ImageCodec": "codec.runtime",
     "LossConfig": "losses",
     "LossTerm": "losses",
+    "MIDDLE": "conditioned",
     "PairError": "errors",
     "Phase": "phases",
     "PhaseSchedule": "phases",

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .adapters import CodecAdapter, CodecOutput, as_codec
 from .components import validate
+from .conditioned import ConditionedAdapter, at_quality
 from .errors import DistillkitError
 from .losses import Calibration, LossTerm, Step, TapPair, rate_distortion
 from .pair import CodecPair, TeachingPair, find_taps
@@ -233,20 +234,25 @@ def _check_codec(codec: CodecAdapter, fresh: CodecAdapter, size: int) -> None:
     optimizer.step()
     changed = any(not torch.equal(a, b) for a, b in zip(before, codec.module.parameters(), strict=True))
     assert changed, f"{name}: a training step changed no parameter"
+    if isinstance(codec, ConditionedAdapter):
+        codec.forward(images, torch.tensor([0.0, 1.0]))
     aux_loss = codec.aux_loss()
     assert (aux_loss is not None) == bool(codec.quantile_parameters()), f"{name}: aux_loss and quantiles do not agree"
     codec.module.eval()
     codec.update()
     fresh.module.load_state_dict(copy.deepcopy(codec.module.state_dict()))
     fresh.module.eval()
-    with torch.no_grad():
-        latents = codec.compress(images[:1])
-        decoded = codec.decompress(latents)
-        assert decoded.shape == images[:1].shape, (
-            f"{name}: decoded {tuple(decoded.shape)} from {tuple(images[:1].shape)}"
-        )
-        assert torch.equal(decoded, codec.decompress(latents)), f"{name}: the same bytes decode to two images"
-        again = fresh.decompress(latents)
+    for quality in (0.0, 0.3, 1.0) if isinstance(codec, ConditionedAdapter) else (None,):
+        _check_coding(name, at_quality(codec, quality), at_quality(fresh, quality), images[:1])
+
+
+@torch.no_grad()
+def _check_coding(name: str, codec: CodecAdapter, fresh: CodecAdapter, images: Tensor) -> None:
+    latents = codec.compress(images)
+    decoded = codec.decompress(latents)
+    assert decoded.shape == images.shape, f"{name}: decoded {tuple(decoded.shape)} from {tuple(images.shape)}"
+    assert torch.equal(decoded, codec.decompress(latents)), f"{name}: the same bytes decode to two images"
+    again = fresh.decompress(latents)
     assert torch.equal(decoded, again), f"{name}: decodes to another image once its state is loaded into a new one"
 
 

@@ -10,6 +10,7 @@ Departure: symbols stand in the file in the order of the wavefront.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, final
 
@@ -95,10 +96,18 @@ def code_serial_contexts(module: nn.Module, entropy: EntropyWatch) -> None:
         if tables is None or not hasattr(owner, "entropy_parameters") or not sees_only(context, _is_before):
             continue
         wavefront = Wavefront(owner, tables)
-        if hasattr(owner, "_compress_ar") and hasattr(owner, "_decompress_ar"):
+        if _is_joint(owner):
             _replace_joint(owner, wavefront)
         elif type(owner).__name__ == "RasterScanLatentCodec":
             _replace_raster_scan(owner, wavefront, context.in_channels)
+
+
+def _is_joint(owner: Any) -> bool:
+    """Return whether a codec codes as CompressAI's joint prior, and not by steps of another size."""
+    if not (hasattr(owner, "_compress_ar") and hasattr(owner, "_decompress_ar")):
+        return False
+    expected = ["y_hat", "params", "height", "width", "kernel_size", "padding"]
+    return list(inspect.signature(owner._compress_ar).parameters) == expected
 
 
 def _replace_joint(owner: Any, wavefront: Wavefront) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, Annotated, Literal, final
+
+from pydantic import Field
 
 import distillkit
 
 from .cheng2020_presets import PRESETS
 
 if TYPE_CHECKING:
-    from .cheng2020_net import Cheng2020
+    from torch import nn
 
 
 @final
@@ -27,19 +29,22 @@ class Cheng2020Pair(distillkit.CodecPair):
 
         Attributes:
             size: `tiny` (tests, the demo), `lite` (hours on a CPU) or `paper`.
+            gain_units: qualities at which gains are learnt, for a codec of many rates; none for one rate.
         """
 
         size: Literal["tiny", "lite", "paper"] = "tiny"
+        gain_units: Annotated[int, Field(ge=2)] | None = None
 
-    def build_teacher(self) -> Cheng2020:
+    def build_teacher(self) -> nn.Module | distillkit.CodecAdapter:
         """Return the large codec."""
         return self._build(0)
 
-    def build_student(self) -> Cheng2020:
+    def build_student(self) -> nn.Module | distillkit.CodecAdapter:
         """Return the small codec."""
         return self._build(1)
 
-    def _build(self, part: int) -> Cheng2020:
+    def _build(self, part: int) -> nn.Module | distillkit.CodecAdapter:
         from .cheng2020_net import Cheng2020  # compressai and timm take seconds to import
 
-        return Cheng2020(PRESETS[self.config.size][part])
+        net = Cheng2020(PRESETS[self.config.size][part])
+        return distillkit.GainedCodec(net, self.config.gain_units) if self.config.gain_units else net

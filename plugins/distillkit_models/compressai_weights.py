@@ -66,6 +66,8 @@ def sizes(architecture: str, state: Mapping[str, Tensor]) -> dict[str, Any] | No
         if "g_a.6.weight" not in state:
             return None
         found["M"] = state["g_a.6.weight"].shape[0]
+    if architecture in ("bmshj2018-hyperprior-vbr", "mbt2018-mean-vbr"):
+        found["vr_entbttlnck"] = "gayn2zqstep.0.weight" in state
     return found
 
 

@@ -34,6 +34,9 @@ class Architecture(distillkit.ComponentConfig):
         N: channels of the transforms, in place of the quality's.
         M: channels of the latent, in place of the quality's; `cheng2020-*` have M = N.
         groups: channels of the latent's groups (`elic2022-*`), M in all; by default 16, 16, 32, 64 and the rest.
+        vr_entbttlnck: whether the hyper-latent's step size follows from the quality, too: the option of that name of
+            `bmshj2018-hyperprior-vbr` and `mbt2018-mean-vbr`.
+        gain_units: qualities at which gains are learnt, which make a codec of one rate one of many; none leaves it.
     """
 
     architecture: Literal[
@@ -41,26 +44,39 @@ class Architecture(distillkit.ComponentConfig):
         "cheng2020-anchor-checkerboard",
         "elic2022-official",
         "elic2022-chandelier",
+        "bmshj2018-hyperprior-vbr",
+        "mbt2018-mean-vbr",
+        "mbt2018-vbr",
     ] = "mbt2018-mean"
     quality: Annotated[int, Field(ge=1, le=8)] | None = None
     N: Annotated[int, Field(gt=0)] | None = None
     M: Annotated[int, Field(gt=0)] | None = None
     groups: tuple[Annotated[int, Field(gt=0)], ...] | None = None
+    vr_entbttlnck: bool = False
+    gain_units: Annotated[int, Field(ge=2)] | None = None
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Architecture:
         name = self.architecture
-        one_width, grouped = name.startswith("cheng2020"), name.startswith("elic2022")
+        one_width, grouped, variable = (
+            name.startswith("cheng2020"),
+            name.startswith("elic2022"),
+            name.endswith("-vbr"),
+        )
         if one_width and self.M is not None:
             raise ValueError(f"M: {name} has as many latent channels as N; leave M out.")
-        if self.quality is not None and (grouped or (one_width and self.quality > 6)):
-            known = "no qualities; give N and M" if grouped else "qualities 1 to 6"
+        if self.quality is not None and (grouped or variable or (one_width and self.quality > 6)):
+            known = "qualities 1 to 6" if one_width else "no qualities; give N and M"
             raise ValueError(f"quality: {name} has {known}, got {self.quality}.")
         if self.groups is not None and (not grouped or (self.M is not None and sum(self.groups) != self.M)):
             wanted = f"groups of {self.M} channels in all, got {sum(self.groups)}" if grouped else "no groups"
             raise ValueError(f"groups: expected {wanted}.")
         if grouped and self.groups is None and self.M is not None and self.M <= 128:
             raise ValueError(f"groups: expected groups for M = {self.M}; the usual 16, 16, 32, 64 take 128 channels.")
+        if variable and self.gain_units is not None:
+            raise ValueError(f"gain_units: expected none, for {name} has many rates by itself.")
+        if self.vr_entbttlnck and name not in ("bmshj2018-hyperprior-vbr", "mbt2018-mean-vbr"):
+            raise ValueError(f"vr_entbttlnck: {name} has no such option; leave it out.")
         if grouped and self.N == 1:
             raise ValueError(f"N: {name} halves its width within; expected at least 2, got 1.")
         return self
@@ -118,6 +134,8 @@ class CompressAIPair(distillkit.CodecPair):
         """Return each architecture at the zoo's quality 4, or of its paper's size, and a thinner student."""
         listed = []
         for name in get_args(Architecture.model_fields["architecture"].annotation):
+            if name.endswith("-vbr"):  # as large as those without
+                continue
             if name.startswith("elic2022"):
                 sizes, thin = {"N": 192, "M": 320}, {"N": 64, "M": 320}
             else:
@@ -143,11 +161,11 @@ class CompressAIPair(distillkit.CodecPair):
             from .compressai_weights import sizes
 
             name = self.config.teacher.architecture
-            found = sizes(name, module.state_dict()) or {}
+            found = (sizes(name, module.state_dict()) or {}) | {"gain_units": self.config.teacher.gain_units}
             options["teacher"] = Teacher.model_validate({"architecture": name, **found}).model_dump(mode="json")
         return options
 
-    def build_teacher(self) -> nn.Module:
+    def build_teacher(self) -> nn.Module | distillkit.CodecAdapter:
         """Return the teacher, with its weights if there are any.
 
         Raises:
@@ -157,14 +175,23 @@ class CompressAIPair(distillkit.CodecPair):
 
         teacher: Teacher = self.config.teacher
         if teacher.pretrained:
-            return download(teacher.architecture, teacher.quality)
+            return adapted(teacher, download(teacher.architecture, teacher.quality))
         if teacher.weights is not None:
-            return load(teacher, teacher.weights)
-        return build(teacher)
+            return adapted(teacher, load(teacher, teacher.weights))
+        return adapted(teacher, build(teacher))
 
-    def build_student(self) -> nn.Module:
+    def build_student(self) -> nn.Module | distillkit.CodecAdapter:
         """Return the student, untrained."""
-        return build(self.config.student)
+        return adapted(self.config.student, build(self.config.student))
+
+
+def adapted(codec: Architecture, net: nn.Module) -> nn.Module | distillkit.CodecAdapter:
+    """Return a codec with what makes it one of many rates, if it is to be one."""
+    if codec.architecture.endswith("-vbr"):
+        from .compressai_vbr import CompressAIVbr
+
+        return CompressAIVbr(net)
+    return distillkit.GainedCodec(net, codec.gain_units) if codec.gain_units else net
 
 
 def build(codec: Architecture) -> nn.Module:
@@ -182,6 +209,8 @@ def build(codec: Architecture) -> nn.Module:
         family = "cheng2020-anchor" if codec.architecture.endswith("checkerboard") else codec.architecture
         sizes = cfgs[family][codec.quality] if codec.quality else (None,)
         sizes = (codec.N or sizes[0],)
+    elif codec.architecture.endswith("-vbr"):
+        sizes = (codec.N, codec.M)
     elif codec.architecture.startswith("elic2022"):
         sizes = (codec.N, sum(codec.groups) if codec.groups else codec.M)
     else:
@@ -192,4 +221,6 @@ def build(codec: Architecture) -> nn.Module:
             f"models.compressai: {codec.architecture}: expected a quality or its sizes, got N = {codec.N}, "
             f"M = {codec.M}; add what is missing."
         )
+    if codec.vr_entbttlnck:
+        return model(*sizes, vr_entbttlnck=True)
     return model(*sizes, groups=list(codec.groups)) if codec.groups else model(*sizes)
