@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import torch
-from accelerate.state import AcceleratorState
 from setting import common, photographs, student, teacher
 
 import distillkit
@@ -80,7 +79,7 @@ def crops_taken(size: str, images: Path, folder: Path, seconds: float) -> float:
     run = RunFolder(folder / "run")
     run.open(recipe)
     setup = prepare(recipe, plugins)
-    ranks = Ranks(cpu=False)
+    ranks = Ranks()
     trainer = Trainer(recipe, run, plugins, setup, ranks)
     phase = setup.timeline.phases[0]
     trainer._enter(phase)
@@ -94,7 +93,6 @@ def crops_taken(size: str, images: Path, folder: Path, seconds: float) -> float:
         trainer._step(batch, phase, 0, 3, window)
         window.means()  # waits for the device
         number += BATCH
-    AcceleratorState._reset_state(reset_partial_state=True)
     return number / (time.perf_counter() - start)
 
 

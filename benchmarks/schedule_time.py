@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 
 import torch
-from accelerate.state import AcceleratorState
 from setting import common, photographs, student, teacher
 
 import distillkit
@@ -99,7 +98,7 @@ def naive(recipe: distillkit.Recipe, folder: Path) -> float:
     place = RunFolder(folder / "run")
     place.open(recipe)
     setup = prepare(recipe, plugins)
-    trainer = Trainer(recipe, place, plugins, setup, Ranks(cpu=False))
+    trainer = Trainer(recipe, place, plugins, setup, Ranks())
     terms = list(recipe.losses)
     roles = sorted(set().union(*(setup.task.term(name).required_taps() for name in terms)))
     for phase in setup.timeline.phases:
@@ -112,12 +111,13 @@ def naive(recipe: distillkit.Recipe, folder: Path) -> float:
         images = batch.to(device)
         index, place_in_phase = setup.timeline.at(step)
         weights = setup.timeline.phases[index].weights_at(place_in_phase)
-        with torch.no_grad(), trainer.accelerator.autocast():
+        with torch.no_grad(), trainer.precision.autocast():
             features = bank.run(images, roles, stop_early=False)[1]
-        losses = trainer.task(images, features, terms)
+        with trainer.precision.autocast():
+            losses = trainer.task(images, features, terms)
         total = losses.rd.cost + sum(weights.get(name, 0.0) * loss for name, loss in losses.terms.items())
         trainer.optimizer.zero_grad()
-        trainer.accelerator.backward(total)
+        total.backward()
         torch.nn.utils.clip_grad_norm_(trainer.parameters, recipe.optimizer.clip_norm)
         trainer.optimizer.step()
         trainer.aux_optimizer.zero_grad()
@@ -126,7 +126,6 @@ def naive(recipe: distillkit.Recipe, folder: Path) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - start
-    AcceleratorState._reset_state(reset_partial_state=True)
     shutil.rmtree(folder / "run")
     return seconds
 

@@ -164,7 +164,7 @@ def measure(arguments, folder: Path) -> list[dict]:
     run = RunFolder(folder / "student")
     run.open(recipe)
     ours = prepare(recipe, plugins)
-    trainer = Trainer(recipe, run, plugins, ours, Ranks(cpu=True))
+    trainer = Trainer(recipe, run, plugins, ours, Ranks("cpu"))
     copy = prepare(recipe, plugins)
     roles = set(ours.report.shapes.student)
     taps = [

@@ -58,7 +58,7 @@ def measure(arguments, folder: Path) -> dict:
     run = RunFolder(folder / "run")
     run.open(recipe)
     setup = prepare(recipe, plugins)
-    ranks = Ranks(cpu=False)
+    ranks = Ranks()
     setup.pair.teacher.module.to(ranks.device)
     setup.task.to(ranks.device).eval()
     calibrate("feds.channel_entropy", setup, recipe, run, ranks)

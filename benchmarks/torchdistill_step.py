@@ -23,7 +23,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from accelerate.state import AcceleratorState
 from setting import common, photographs, teacher
 
 import distillkit
@@ -70,7 +69,7 @@ def measure(arguments, folder: Path) -> dict[str, list[float]]:
     run = RunFolder(folder / "run")
     run.open(recipe)
     ours, theirs = prepare(recipe, plugins), prepare(recipe, plugins)
-    ranks = Ranks(cpu=True)
+    ranks = Ranks("cpu")
     trainer = Trainer(recipe, run, plugins, ours, ranks)
     (phase,) = ours.timeline.phases
     trainer._enter(phase)
@@ -96,7 +95,6 @@ def measure(arguments, folder: Path) -> dict[str, list[float]]:
         if step >= 3:
             times["distillkit"].append(middle - start)
             times["torchdistill"].append(end - restart)
-    AcceleratorState._reset_state(reset_partial_state=True)
     return times
 
 

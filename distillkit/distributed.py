@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar, final
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any, TypeVar, cast, final
 
 import torch
 import torch.distributed as dist
-from accelerate import PartialState
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .errors import DistillkitError, TrainingError
+from .errors import DistillkitError, RecipeError, TrainingError
 
 T = TypeVar("T")
 _NEW, _OLD = "forward_sync_buffers", "broadcast_buffers"  # torch 2.14 renamed it
@@ -32,7 +32,7 @@ class OtherRankError(TrainingError):
 
 @final
 class Ranks:
-    """The processes of a run, as `torchrun` or `accelerate launch` started them.
+    """The processes of a run: those that `torchrun` started, or those of a program that set up `torch.distributed`.
 
     Attributes:
         rank: this process, counted from 0.
@@ -40,14 +40,47 @@ class Ranks:
         device: of this process.
     """
 
-    def __init__(self, *, cpu: bool) -> None:
-        """Join the others; `cpu` leaves accelerators alone."""
-        # Where there is no accelerator, accelerate joins the other processes only if it is told so.
-        state = PartialState(cpu=cpu or not torch.accelerator.is_available())
-        self.rank, self.num = state.process_index, state.num_processes
-        self.device = torch.device(state.device or "cpu")
+    def __init__(self, device: str = "auto") -> None:
+        """Join the other processes, if there are any.
+
+        Args:
+            device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`, see `Recipe.device`.
+
+        Raises:
+            RecipeError: this machine has no such device, or not one for each process.
+            TrainingError: the processes cannot reach each other.
+        """
+        joined = dist.is_available() and dist.is_initialized()
+        self.rank = dist.get_rank() if joined else int(os.environ.get("RANK", 0))
+        self.num = dist.get_world_size() if joined else int(os.environ.get("WORLD_SIZE", 1))
+        self.device = _device(device, self.rank, self.num)
         # Words between processes go over the CPU: NCCL would make each of them wait for its device.
-        self._words: Any = dist.new_group(backend="gloo") if self.num > 1 else None
+        self._words: Any = None
+        if self.num == 1:
+            return
+        try:
+            if not joined:
+                dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
+            with self.on_device():
+                dist.all_reduce(torch.zeros(1, device=self.device))
+                self._words = dist.new_group(backend="gloo")
+        except (RuntimeError, ValueError) as error:
+            raise TrainingError(
+                f"rank {self.rank} of {self.num}: the processes cannot exchange tensors on {self.device}: {error}. "
+                "Start them with torchrun, or give torch.distributed.init_process_group a backend for this device."
+            ) from error
+
+    @contextmanager
+    def on_device(self) -> Generator[None]:
+        """Make the device the current one, and leave the autocast and `no_grad` contexts of the calling program."""
+        with ExitStack() as stack:
+            if self.device.type == "cuda":
+                stack.enter_context(torch.cuda.device(self.device))
+            for kind in {"cpu", self.device.type}:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            yield
 
     @property
     def is_first(self) -> bool:
@@ -154,6 +187,35 @@ class Ranks:
     def without_averaging(self, task: nn.Module) -> AbstractContextManager[Any]:
         """Return a context in which gradients add up in this process alone, to be averaged by a later step."""
         return task.no_sync() if isinstance(task, DistributedDataParallel) else nullcontext()
+
+
+def _device(choice: str, rank: int, num: int) -> torch.device:
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    here = found.type if found is not None else "cpu"
+    if choice == "auto":
+        choice = here if num == 1 or here == "cuda" else "cpu"
+    device = torch.device(choice)
+    index = cast("int | None", device.index)  # torch's types leave None out
+    if device.type == "cpu":
+        return device
+    if num > 1 and choice != "cuda":
+        raise RecipeError(
+            f"recipe device: expected 'auto', 'cpu' or 'cuda' for {num} processes, each of which takes a GPU of its "
+            f"own, got '{choice}'; change it."
+        )
+    count = torch.accelerator.device_count() if here == device.type else 0
+    if num > 1:
+        index = int(os.environ.get("LOCAL_RANK", rank % max(1, count)))
+    elif index is None and count:
+        index = torch.accelerator.current_device_index()
+    if (index or 0) >= count:
+        devices = f"{count} x '{device.type}'" if count else f"only '{here}'"
+        wanted = device.type if index is None else f"{device.type}:{index}"
+        raise RecipeError(
+            f"recipe device: expected a device of this machine, which has {devices}, got '{wanted}' for process {rank} "
+            f"of {num}; name another device, or start fewer processes."
+        )
+    return torch.device(device.type, index)
 
 
 def batch_variance(features: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from .plugins import load_plugins
 from .precision import bf16_is_fast
 
 DISTRIBUTION = "distillkit-lic"
-_LIBRARIES = ("torch", "accelerate", "compressai", "timm", "constriction", "numpy", "pillow", "pydantic", "pluggy")
+_LIBRARIES = ("torch", "compressai", "timm", "constriction", "numpy", "pillow", "pydantic", "pluggy")
 _GIB = 1 << 30
 #: Free space that a run may need: two checkpoints of the largest shipped student with its optimiser, and as much again.
 _DISK_GIB = 5

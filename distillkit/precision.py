@@ -1,6 +1,9 @@
-"""Where bfloat16 is worth having."""
+"""The arithmetic of a run: float32, or bfloat16 or float16 where that is safe."""
 
 from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, final
 
 import torch
 
@@ -22,9 +25,34 @@ def bf16_is_fast(device: torch.device) -> bool:
     return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
 
 
-def computes_in_bf16(precision: str, device: torch.device, notes: list[str]) -> bool:
-    """Return what a recipe's `precision` means on a device; a choice that is slow there is noted."""
-    fast = bf16_is_fast(device)
-    if precision == "bf16" and not fast:
-        notes.append("precision bf16: this device only emulates it, and is many times faster in fp32 or auto")
-    return precision == "bf16" or (precision == "auto" and fast)
+@final
+class Precision:
+    """What a recipe's `precision` means on a device.
+
+    Attributes:
+        name: `fp32`, `bf16` or `fp16`.
+        scaler: keeps small gradients of float16 from becoming 0, and leaves out a step whose gradients are not finite;
+            does nothing for the other two.
+    """
+
+    def __init__(self, choice: str, device: torch.device, notes: list[str]) -> None:
+        """Choose; what is slow on this device is noted."""
+        fast = bf16_is_fast(device)
+        self.name = choice if choice != "auto" else "bf16" if fast else "fp32"
+        if self.name == "bf16" and not fast:
+            notes.append("precision bf16: this device only emulates it, and is many times faster in fp32 or auto")
+        if self.name == "fp16" and device.type == "cpu":
+            notes.append("precision fp16: a CPU is faster in auto")
+        self._device = device.type
+        self._dtype = torch.float16 if self.name == "fp16" else torch.bfloat16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.name == "fp16")
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context of a forward pass."""
+        # Torch empties its cache of cast weights where the outermost context ends, which may be one of the caller's:
+        # every step would see the weights of the first one.
+        return torch.autocast(self._device, self._dtype, enabled=self.name != "fp32", cache_enabled=False)
+
+    def gave_up(self) -> bool:
+        """Return whether float16 found no factor at which the gradients are finite; waits for the device."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() < 2.0**-10

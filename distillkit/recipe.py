@@ -92,9 +92,11 @@ class Recipe(_Settings):
         optimizer: how the weights move.
         compile_teacher: whether the teacher's parts between the taps are compiled (`torch.compile`): minutes at the
             start of a run, for less time in each step; features differ by rounding.
-        precision: `bf16` runs convolutions and products in bfloat16 where that is safe; `auto` does so where the device
-            computes in bfloat16 itself, for one that emulates it is many times slower.
-        device: `auto` takes an accelerator where there is one.
+        precision: `bf16` runs convolutions and products in bfloat16 where that is safe, `fp16` in float16, with
+            gradients scaled to its narrow range; `auto` is `bf16` where the device computes in bfloat16 itself, for one
+            that emulates it is many times slower, and `fp32` elsewhere.
+        device: `cpu`, `cuda`, one GPU of several (`cuda:1`), or `mps`; `auto` takes a GPU where there is one. Each of
+            several processes takes a GPU of its own.
         accumulate: parts into which each process cuts its share of a batch, one after the other, to save memory.
         on_divergence: what is done when a loss or a weight is not finite: `stop`, or `rollback` to the newest
             checkpoint and go on from there at half the learning rate, five times at most.
@@ -115,8 +117,8 @@ class Recipe(_Settings):
     data: DataSettings
     optimizer: OptimizerSettings = OptimizerSettings()
     compile_teacher: bool = False
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    device: Literal["auto", "cpu"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     accumulate: PositiveInt = 1
     on_divergence: Literal["stop", "rollback"] = "stop"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

@@ -60,7 +60,7 @@ class DistillationTask(nn.Module):
         else:
             output, taps = self.pair.run_student(images, teacher_taps)
         step = Step(images, output, taps)
-        losses = {name: self.terms[_key(name)](step) for name in active}
+        losses = {name: self.terms[_key(name)](step).float() for name in active}
         return StepLosses(rate_distortion(output, images, self.lmbda), losses)
 
     def term(self, name: str) -> LossTerm:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, final
+from collections.abc import Collection, Mapping
+from contextlib import nullcontext
+from typing import final
 
 import torch
 from torch import Tensor
 
 from .compiled import CompiledParts
+from .precision import Precision
 from .recipe import Recipe
 from .setup import Setup
 
@@ -18,11 +19,9 @@ from .setup import Setup
 class Teacher:
     """The frozen teacher of a run, which runs only in steps whose loss terms want its features."""
 
-    def __init__(
-        self, setup: Setup, recipe: Recipe, device: torch.device, autocast: Callable[[], AbstractContextManager[Any]]
-    ) -> None:
+    def __init__(self, setup: Setup, recipe: Recipe, device: torch.device, precision: Precision) -> None:
         """Move the teacher to its device, and compile it if the recipe says so."""
-        self._setup, self._autocast = setup, autocast
+        self._setup, self._precision = setup, precision
         self._compiled: CompiledParts | None = None
         if setup.pair is None:
             return
@@ -35,7 +34,7 @@ class Teacher:
         """Return the teacher's features, by role, that the loss terms with these weights need."""
         if not weights or self._setup.pair is None:
             return {}
-        with self._autocast(), self._compiled.active() if self._compiled else nullcontext():
+        with self._precision.autocast(), self._compiled.active() if self._compiled else nullcontext():
             return self._setup.pair.run_teacher(images, self._roles(weights))
 
     def _roles(self, terms: Collection[str]) -> list[str]:

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, final
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from torch import Tensor
+from torch import Tensor, nn
 
 from .balance import balanced_scales
 from .calibration import calibrate
@@ -26,7 +24,7 @@ from .observers import MetricsFile, Observers, RunInfo
 from .optimizers import build_optimizer, learning_rate_factor
 from .phases import Phase
 from .plugins import Plugins, load_plugins
-from .precision import computes_in_bf16
+from .precision import Precision
 from .preemption import StopRequest, TrainingStopped, stop_on_signal
 from .random_state import random_state, restore_random_state, seed_rank
 from .recipe import Recipe
@@ -59,8 +57,8 @@ def train(
     """
     plugins = plugins or load_plugins()
     recipe = recipe.resolve(plugins)
-    try:
-        ranks = Ranks(cpu=recipe.device == "cpu")
+    ranks = Ranks(recipe.device)
+    with ranks.on_device():
         if recipe.data.batch_size % (ranks.num * recipe.accumulate):
             raise RecipeError(
                 f"recipe data.batch_size: expected a multiple of {ranks.num} processes x accumulate = "
@@ -87,9 +85,6 @@ def train(
                     break
                 except DivergedError as error:
                     info = trainer.go_back(info, error)
-    finally:
-        # The next run may want another precision; accelerate has no public way to begin again.
-        AcceleratorState._reset_state(reset_partial_state=True)  # pyright: ignore[reportPrivateUsage]
     return run.model
 
 
@@ -101,15 +96,14 @@ class Trainer:
         """Build optimisers and move everything to its device."""
         self.recipe, self.run_folder, self.hook, self.setup = recipe, run, Observers(plugins.manager), setup
         self.ranks = ranks
-        bf16 = computes_in_bf16(recipe.precision, ranks.device, setup.notes)
-        self.accelerator = Accelerator(cpu=ranks.device.type == "cpu", mixed_precision="bf16" if bf16 else "no")
-        self.teacher = Teacher(setup, recipe, ranks.device, lambda: self.accelerator.autocast())
+        self.precision = Precision(recipe.precision, ranks.device, setup.notes)
+        self.teacher = Teacher(setup, recipe, ranks.device, self.precision)
         self.parameters = setup.task.main_parameters()
         quantiles = setup.codec.quantile_parameters()
         self.aux_optimizer = torch.optim.Adam(quantiles, recipe.optimizer.aux_learning_rate) if quantiles else None
         # Gradients are averaged over processes by a wrapper that is made anew in each phase, see `_enter`.
-        self.task = self.accelerator.prepare_model(setup.task, evaluation_mode=True)
-        self.optimizer = self.accelerator.prepare(build_optimizer(recipe.optimizer, self.parameters))
+        self.task: nn.Module = setup.task.to(ranks.device)
+        self.optimizer = build_optimizer(recipe.optimizer, self.parameters)
         self.scales: dict[str, float] = {}  # of the terms that this phase, or an earlier one, has balanced
         self.balanced: list[str] = []  # the terms that this phase has balanced
         self.rate_factor = 1.0  # lowered where the run went back
@@ -137,6 +131,7 @@ class Trainer:
                 f"run folder {self.run_folder.path}: its checkpoint does not fit the recipe's components: {error}. Was "
                 "a plugin changed since the run began?"
             ) from None
+        self.precision.scaler.load_state_dict(state.get("scaler") or self.precision.scaler.state_dict())
         self.scales, self.balanced = state["scales"], state["balanced"]
         self.rate_factor = state.get("rate_factor", 1.0)
         restore_random_state(state, self.ranks, self.recipe.seed + 1)
@@ -165,6 +160,7 @@ class Trainer:
             "task": self.setup.task.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "aux_optimizer": self.aux_optimizer.state_dict() if self.aux_optimizer else None,
+            "scaler": self.precision.scaler.state_dict(),
             "scales": self.scales,
             "balanced": self.balanced,
             "rate_factor": self.rate_factor,
@@ -222,7 +218,7 @@ class Trainer:
     def _step(self, images: Tensor, phase: Phase, step: int, step_in_phase: int, window: MetricsWindow) -> None:
         recipe = self.recipe
         # Channels-last batches corrupt the heap on a CPU (oneDNN issue 6035), whoever made them.
-        images = images.to(self.accelerator.device, non_blocking=True).contiguous(memory_format=torch.contiguous_format)
+        images = images.to(self.ranks.device, non_blocking=True).contiguous(memory_format=torch.contiguous_format)
         weights = phase.weights_at(step_in_phase)
         parts: Iterator[tuple[Tensor, dict[str, Tensor]]] = (
             (part, self.teacher.features(part, weights)) for part in images.chunk(recipe.accumulate)
@@ -237,20 +233,25 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.optimizer.learning_rate * factor * self.rate_factor
         self.optimizer.zero_grad()
+        scaler = self.precision.scaler
         done: list[StepLosses] = []
         for part, taps in parts:
             last = len(done) == recipe.accumulate - 1
             with nullcontext() if last else self.ranks.without_averaging(self.task):
-                losses = self.task(part, taps, weights)
+                with self.precision.autocast():
+                    losses: StepLosses = self.task(part, taps, weights)
                 total = losses.rd.cost
                 for name, loss in losses.terms.items():
                     total = total + weights[name] * self.scales.get(name, 1.0) * loss
-                self.accelerator.backward(total / recipe.accumulate)
+                scaler.scale(total / recipe.accumulate).backward()
             done.append(losses)
-        norm = self.accelerator.clip_grad_norm_(self.parameters, recipe.optimizer.clip_norm)
-        window.add(step, StepLosses.mean(done), torch.as_tensor(norm))
+        scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip_norm)
+        # A step that float16 leaves out does not move the weights: it counts as 0.
+        window.add(step, StepLosses.mean(done), norm.nan_to_num(0.0, 0.0) if scaler.is_enabled() else norm)
         try:
-            self.optimizer.step()
+            scaler.step(self.optimizer)
+            scaler.update()
         except RuntimeError:  # SOAP's linear algebra, where a gradient is not finite
             self._check_finite(window)
             raise
@@ -264,8 +265,11 @@ class Trainer:
         self, parts: Sequence[tuple[Tensor, dict[str, Tensor]]], active: Iterable[str], ratio: float, new: list[str]
     ) -> None:
         """Scale terms that come on, by the gradients of the whole batch; the step that follows sees the same noise."""
-        cuda = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda):
+        cuda = [self.ranks.device] if self.ranks.device.type == "cuda" else []
+        fp16 = self.precision.name == "fp16"  # too coarse for gradients that nothing scales
+        with torch.random.fork_rng(devices=cuda), nullcontext() if fp16 else self.precision.autocast():
+            if fp16:
+                parts = [(part, {role: tap.float() for role, tap in taps.items()}) for part, taps in parts]
             losses = (self.setup.task(part, taps, active) for part, taps in parts)
             parameters = self.setup.task.student.parameters()
             self.scales.update(balanced_scales(parameters, losses, ratio, new, self.ranks.mean))
@@ -284,6 +288,8 @@ class Trainer:
         bad = window.first_not_finite()
         if bad is not None:
             self._stop(bad[1], bad[0])
+        if self.precision.gave_up():
+            self._stop("the gradient", window.start)
 
     def _stop(self, name: str, step: int) -> NoReturn:
         state, _ = self.run_folder.newest_state()

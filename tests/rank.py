@@ -60,6 +60,8 @@ def main() -> None:
 
     trainer.batches = batches
     recipe = distillkit.Recipe.create(**spec["recipe"])
+    if spec.get("joined"):  # by the program that calls `train`
+        torch.distributed.init_process_group("gloo")
     said = "finished"
     wrapped: list[str] = []
     wrap = trainer.Ranks.wrap

@@ -110,7 +110,7 @@ def test_public_names_are_the_ones_that_type_checkers_see():
 COST = """
 import sys
 import distillkit, distillkit.cli
-heavy = {"torch", "numpy", "PIL", "pydantic", "accelerate", "compressai", "timm"} & sys.modules.keys()
+heavy = {"torch", "numpy", "PIL", "pydantic", "compressai", "timm"} & sys.modules.keys()
 assert not heavy, f"importing the command line loads {heavy}"
 import importlib, pkgutil
 names = [m.name for m in pkgutil.walk_packages(distillkit.__path__, "distillkit.") if not m.name.endswith("__main__")]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from distillkit.compiled import CompiledParts
-from distillkit.distributed import Ranks
 from distillkit.errors import TrainingError
+from distillkit.precision import Precision
 from distillkit.setup import prepare
 from distillkit.teacher import Teacher
 
@@ -24,8 +24,9 @@ def test_features_are_those_of_the_eager_teacher_up_to_rounding(recipe, teacher_
     setups = [prepare(r.model_copy(update={"compile_teacher": choice}), plugins) for choice in (False, True)]
     images = torch.rand(2, 3, 64, 64)
     weights = dict.fromkeys(FEDS, 1.0)
+    fp32 = Precision("fp32", torch.device("cpu"), [])
     eager, compiled = (
-        Teacher(setup, r.model_copy(update={"compile_teacher": choice}), Ranks(cpu=True), False, torch.no_grad)
+        Teacher(setup, r.model_copy(update={"compile_teacher": choice}), torch.device("cpu"), fp32)
         for setup, choice in zip(setups, (False, True), strict=True)
     )
     expected, features = eager.features(images, weights), compiled.features(images, weights)

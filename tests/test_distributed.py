@@ -114,6 +114,17 @@ def test_the_same_global_batch_gives_the_same_weights(sgd, tmp_path, plugins, sc
     assert records[1]["bits_per_pixel"] == pytest.approx(records[0]["bits_per_pixel"], rel=1e-4)
 
 
+def test_processes_that_the_program_joined_train_the_same(sgd, tmp_path):
+    r = sgd(num_steps=3, losses={}, teacher=None, schedule={"name": "core.constant"})
+    for name, joined in (("ours", False), ("theirs", True)):
+        said = launch(r, tmp_path / name, joined=joined)
+        assert [each["said"] for each in said] == ["finished", "finished"]
+    ours, theirs = (
+        load_checkpoint(list_checkpoints(tmp_path / name / "run" / "checkpoints")[-1]) for name in ("ours", "theirs")
+    )
+    assert all(torch.equal(ours["task"][name], tensor) for name, tensor in theirs["task"].items())
+
+
 def test_accumulation_gives_the_same_weights(sgd, tmp_path, plugins):
     """With a loss that is a mean over the batch, as all but those that use statistics of the batch."""
     from distillkit.setup import prepare

@@ -142,7 +142,7 @@ def count_teacher_calls(r, plugins, folder, copy=True):
     module = setup.pair.teacher.module
     module.g_a[0].register_forward_hook(lambda *_: calls.__setitem__("begun", calls["begun"] + 1))
     module.g_s[-1].register_forward_hook(lambda *_: calls.__setitem__("whole", calls["whole"] + 1))
-    trainer = Trainer(r, run, plugins, setup, Ranks(cpu=True))
+    trainer = Trainer(r, run, plugins, setup, Ranks("cpu"))
     state, _ = run.newest_state()
     start = trainer.restore(state) if state else 0
     original = trainer._step
@@ -303,7 +303,7 @@ def test_a_batch_in_channels_last_is_made_contiguous(recipe, tmp_path, plugins, 
     setup = prepare(r, plugins)
     seen = []
     setup.codec.module.register_forward_pre_hook(lambda _m, args: seen.append(args[0].is_contiguous()))
-    Trainer(r, run, plugins, setup, Ranks(cpu=True)).run(distillkit.RunInfo("run", run.path, r, 0, 2), StopRequest())
+    Trainer(r, run, plugins, setup, Ranks("cpu")).run(distillkit.RunInfo("run", run.path, r, 0, 2), StopRequest())
     assert seen == [True, True]
 
 
@@ -513,7 +513,7 @@ def test_weights_that_are_not_finite_are_not_saved(recipe, tmp_path, plugins):
     run = RunFolder(tmp_path / "run")
     run.open(r)
     setup = prepare(r, plugins)
-    trainer = Trainer(r, run, plugins, setup, Ranks(cpu=True))
+    trainer = Trainer(r, run, plugins, setup, Ranks("cpu"))
     with plugins.observing([Poison()]), pytest.raises(TrainingError, match="not finite at step 0"):
         trainer.run(distillkit.RunInfo("run", run.path, r, 0, 1), StopRequest())
     assert not list_checkpoints(run.checkpoints)
