@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -191,22 +192,29 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
+class _Scopes(threading.local):
+    """The scopes that one thread has entered: torch keeps autocast by thread."""
+
+    def __init__(self) -> None:
+        self.stack: list[torch.autocast] = []
+
+
 def _keep_in_float32(module: nn.Module) -> None:
     if getattr(module, "_distillkit_float32", False):
         return
     module._distillkit_float32 = True  # type: ignore[assignment]
-    entered: list[torch.autocast] = []
+    entered = _Scopes()
 
     def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         device = next((a.device.type for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), "cpu")
         scope = torch.autocast(device, enabled=False)
         scope.__enter__()
-        entered.append(scope)
+        entered.stack.append(scope)
         return tuple(map(_to_float32, args)), {key: _to_float32(value) for key, value in kwargs.items()}
 
     def leave(*_: Any) -> None:
-        if entered:
-            entered.pop().__exit__(None, None, None)
+        if entered.stack:
+            entered.stack.pop().__exit__(None, None, None)
 
     module.register_forward_pre_hook(enter, with_kwargs=True)
     module.register_forward_hook(leave, always_call=True)

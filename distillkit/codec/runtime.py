@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+from threading import RLock
 from typing import Any, final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..adapters import CodecAdapter, CompressedLatents
 from ..errors import BitstreamError, PairError
@@ -16,6 +20,8 @@ from .fast import FastCodec, Precision, can_be_fast
 from .foreign import ForeignCodec
 from .stopwatch import Stopwatch
 
+#: Of every module that codes: several codecs may share one.
+_LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
 MAX_PIXELS = 2**26  #: of an image that `ImageCodec` decodes unless told otherwise: 67 megapixels
 
 
@@ -24,8 +30,11 @@ class ImageCodec:
     """A codec as a user wants it: any image of 8-bit RGB to a compressed file and back.
 
     A codec with entropy models of CompressAI's kind, or that calls CompressAI's coder, is copied, and the copy made
-    fast and safe (`fast`): what is decoded is what was encoded, on any number of threads, or an error. Others are used
-    as they are (`foreign`). Later changes of the weights are not seen: make a new one.
+    fast and safe (`fast`): what is decoded is what was encoded, on any number of torch's threads, or an error. Others
+    are used as they are (`foreign`). Later changes of the weights are not seen: make a new one.
+
+    Several threads of a program may use one codec. Their calls take turns, for a call already uses all of torch's
+    threads; codecs of other modules run side by side.
 
     The sizes of the latents are never read from a file, for an entropy decoder that is given wrong ones reads past the
     end of its input. They are derived from the image's size by a rule that is learnt here from two blank images.
@@ -33,7 +42,7 @@ class ImageCodec:
     Attributes:
         adapter: the codec.
         fingerprint: of its module.
-        stopwatch: where the time of the last `encode` or `decode` went.
+        stopwatch: where the time of the last `encode` or `decode`, by any thread, went.
         is_fast: whether the coding was replaced.
         needs_trust: whether its files are decoded with `trusted` alone, for it calls an unsafe coder out of reach.
         note: what a user should know of how it codes, as one line, or None.
@@ -73,6 +82,7 @@ class ImageCodec:
                 f"codec {self._name}: expected a fingerprint of at least 16 hexadecimal digits, got {fingerprint!r}; "
                 "pass distillkit's fingerprint of the module."
             )
+        self._lock = _LOCKS.setdefault(adapter.module, RLock())
         self._coder, small, self.note = self._choose_coder(precision, trusted)
         self.is_fast = isinstance(self._coder, FastCodec)
         self.needs_trust = isinstance(self._coder, ForeignCodec) and self._coder.is_unsafe
@@ -92,8 +102,7 @@ class ImageCodec:
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ValueError(f"image: expected uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}.")
-        self.stopwatch.reset()
-        with self.stopwatch.time("file"):
+        with self._call():
             height, width, _ = image.shape
             rows, columns = self._padded_strides(height, width)
             latents, checksums = self._coder.compress(self._padded(image, rows, columns))
@@ -109,8 +118,7 @@ class ImageCodec:
             BitstreamError: the file is damaged, another model wrote it, its image is too large, or it was decoded to
                 something else than was encoded.
         """
-        self.stopwatch.reset()
-        with self.stopwatch.time("file"):
+        with self._call():
             image = read(data)
             image.check_model(self._file_fingerprint)
             if image.width * image.height > self.max_pixels:
@@ -158,6 +166,14 @@ class ImageCodec:
         foreign = ForeignCodec(self.adapter, unsafe, trusted, self.stopwatch)
         return foreign, self._compress_blank(foreign, 1, 1), note if unsafe else None
 
+    @contextmanager
+    def _call(self) -> Generator[None]:
+        """Keep other threads out: the codec's modules and the stopwatch hold the state of one call at a time."""
+        with self._lock:
+            self.stopwatch.reset()
+            with self.stopwatch.time("file"):
+                yield
+
     def _padded(self, image: NDArray[Any], rows: int, columns: int) -> Tensor:
         """Return a batch of shape (1, 3, H, W), range [0, 1], the last row and column replicated."""
         margins = ((0, rows * self.adapter.stride - len(image)), (0, columns * self.adapter.stride - image.shape[1]))
@@ -169,7 +185,9 @@ class ImageCodec:
     def _compress_blank(self, coder: FastCodec | ForeignCodec, rows: int, columns: int) -> CompressedLatents:
         stride = self.adapter.stride
         try:
-            return coder.compress(torch.zeros(1, 3, rows * stride, columns * stride, device=self._device()))[0]
+            with self._lock:
+                blank = torch.zeros(1, 3, rows * stride, columns * stride, device=self._device())
+                return coder.compress(blank)[0]
         except ValueError as error:  # CompressAI's, where update() was forgotten
             raise PairError(
                 f"codec {self._name}: expected to compress a blank image, got {error}; call adapter.update() first."
