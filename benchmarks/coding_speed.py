@@ -41,7 +41,8 @@ def main() -> None:
     import torch
 
     from distillkit import load_model
-    from distillkit.images import list_images, read_image
+    from distillkit.images import read_image
+    from distillkit.listing import list_images
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(arguments.threads)

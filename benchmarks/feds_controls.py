@@ -15,7 +15,7 @@ from statistics import fmean, stdev
 
 import distillkit
 from distillkit.demo import recipes
-from distillkit.images import list_images
+from distillkit.listing import list_images
 
 ALIGNMENT = {"feds.alignment": {}}
 VARIANTS = {

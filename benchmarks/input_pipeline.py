@@ -45,11 +45,11 @@ def main() -> None:
         taken = crops_taken(arguments.size, photographs(folder / "few"), folder, arguments.seconds)
         rows = {}
         for kind, source in (("files", images), ("shards", folder / "shards")):
-            paths = list_training_images(source)
+            paths = list_training_images(source).images
             for workers in (0, 1, 2):
                 dataset = CropDataset(paths, 128, seed=0, cache_mib=0)
                 rows[f"{kind}, {workers} workers"] = crops_given(dataset, workers, arguments.seconds)
-        dataset = CropDataset(list_training_images(images), 128, seed=0, cache_mib=4096)
+        dataset = CropDataset(list_training_images(images).images, 128, seed=0, cache_mib=4096)
         rows["in memory"] = crops_given(dataset, 0, arguments.seconds)
     if arguments.json:
         print(json.dumps({"taken_per_second": taken, "given_per_second": rows}, indent=2))

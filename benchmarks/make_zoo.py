@@ -19,7 +19,7 @@ import torch
 import distillkit
 from distillkit.evaluation.complexity import kmac_per_pixel, num_parameters
 from distillkit.family.plan import Family, plan
-from distillkit.images import list_images
+from distillkit.listing import list_images
 from distillkit.model_file import save_model
 from distillkit.zoo import MANIFEST
 

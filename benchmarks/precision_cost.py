@@ -28,7 +28,8 @@ def main() -> None:
     from distillkit.evaluation.bd import bd_rate
     from distillkit.evaluation.curve import RDCurve, RDPoint
     from distillkit.evaluation.quality import psnr_db
-    from distillkit.images import list_images, read_image
+    from distillkit.images import read_image
+    from distillkit.listing import list_images
 
     torch.set_num_threads(arguments.threads)
     pictures = {path.name: read_image(path) for path in list_images(arguments.data)}

@@ -29,7 +29,8 @@ def main() -> None:
 
     from distillkit import ImageCodec
     from distillkit.adapters import fingerprint
-    from distillkit.images import list_images, read_image
+    from distillkit.images import read_image
+    from distillkit.listing import list_images
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from .content import ImageFile
 from .errors import DataError
-from .images import ImageFile, check_images, read_image
+from .images import check_images, read_image
 
 _CROP_STREAM, _ORDER_STREAM, _SHARD_STREAM = 0, 1, 2
 _NUM_MIXED = 8  #: shards of which the images of an epoch are mixed at a time
@@ -37,13 +38,14 @@ class CropDataset(Dataset[Tensor]):
     Images in shards are visited a few shards at a time, which are read from then on out of the system's own cache.
 
     Args:
-        paths: images, 8-bit RGB of at least `crop` pixels a side; paths, or images in shards.
+        paths: images of at least `crop` pixels a side; paths, or images in shards.
         crop: side of the crops in pixels.
         seed: in [0, 2^64).
         cache_mib: decoded images are held in memory, in the order of `paths`, while they fit in this many MiB; the
             others are decoded for every crop. Worker processes that are forked share that memory.
         skip_bad: an image that turns out to be damaged when it is decoded is left out, and the next one of the epoch
             stands in for it; `problems` says so.
+        convert: take other kinds of picture too, see `read_image`.
 
     Raises:
         DataError: there are no images, or some cannot be used.
@@ -56,14 +58,16 @@ class CropDataset(Dataset[Tensor]):
         seed: int,
         cache_mib: float = 1024,
         skip_bad: bool = False,
+        convert: bool = False,
     ) -> None:
         if not paths:
             raise DataError("training images: expected at least one, got none; check the data folder of the recipe.")
-        check_images(paths, min_side=crop)
+        check_images(paths, min_side=crop, convert=convert)
         self.paths = list(paths)
         self.crop = crop
         self.seed = seed
         self.skip_bad = skip_bad
+        self.convert = convert
         self.problems: dict[int, str] = {}  # of images left out by this process, by their place in `paths`
         self._cached: list[NDArray[Any] | None] = []
         num_bytes = 0
@@ -111,7 +115,7 @@ class CropDataset(Dataset[Tensor]):
     def _decoded(self, index: int) -> NDArray[Any] | None:
         """Return an image, shape (3, H, W), or None if it is damaged and shall be left out."""
         try:
-            return read_image(self.paths[index], min_side=self.crop).transpose(2, 0, 1)
+            return read_image(self.paths[index], min_side=self.crop, convert=self.convert).transpose(2, 0, 1)
         except DataError as error:
             if not self.skip_bad:
                 raise

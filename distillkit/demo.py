@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 from . import zoo
 from .errors import DataError
-from .images import check_images, list_images
+from .images import check_images
+from .listing import list_images
 from .recipe import Recipe
 from .shipped import load_shipped
 

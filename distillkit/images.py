@@ -1,39 +1,25 @@
-"""Find and read images, strictly: 8-bit RGB or a clear error, never a silent conversion."""
+"""The one reader of pictures: upright 8-bit sRGB or a clear error; other kinds are converted only on request."""
 
 from __future__ import annotations
 
-import warnings
+from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
+from .content import FORMATS, Content, ImageFile, describe, open_image
 from .errors import DataError
+from .named_colours import ColourError
+from .profiles import find_problem
+from .rgb import upright_srgb
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif")
-_CONVERT = "convert it to 8-bit RGB or remove it"
-_MODES = {
-    "1": "a black-and-white picture",
-    "L": "a greyscale picture",
-    "LA": "a greyscale picture with alpha",
-    "P": "a palette picture",
-    "RGBA": "RGB with alpha",
-    "CMYK": "a CMYK picture",
-}
 _NUM_NAMED = 5
-
-
-class ImageFile(Protocol):
-    """A file that holds one image: a path, or a `PackedImage` in a shard."""
-
-    def open(self, mode: Literal["rb"]) -> BinaryIO:
-        """Return the file."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -43,83 +29,105 @@ class ImageProblem:
     Attributes:
         path: the file.
         message: what was expected, what was got and what to do, as one sentence.
+        convertible: whether `convert` would help.
     """
 
     path: ImageFile
     message: str
+    convertible: bool = False
 
     def __str__(self) -> str:
         return f"image {self.path}: {self.message}"
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Return every image under `folder`, subfolders included, in sorted order; files are told by their suffix.
+class Survey(NamedTuple):
+    """What `survey` found by the headers: the files that cannot be used, and how many of each kind are converted."""
 
-    Raises:
-        DataError: there is no such folder, or no image in it.
-    """
-    if not folder.is_dir():
-        got = "a file" if folder.exists() else "nothing there"
-        raise DataError(f"images {folder}: expected a folder, got {got}; check the path.")
-    found = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
-    if not found:
-        raise DataError(
-            f"images {folder}: expected files that end in {', '.join(SUFFIXES)}, got none, subfolders included; "
-            "check the path or put images there."
-        )
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+    problems: list[ImageProblem]
+    converted: Counter[str]
 
 
-def read_image(path: str | ImageFile, min_side: int = 1) -> NDArray[np.uint8]:
-    """Return the picture in `path`, upright by its EXIF orientation: uint8, shape (H, W, 3), RGB.
+def read_image(path: str | ImageFile, min_side: int = 1, *, convert: bool = False) -> NDArray[np.uint8]:
+    """Return the picture in `path`, upright by its EXIF orientation, in sRGB: uint8, shape (H, W, 3).
+
+    An embedded colour profile that does anything else than sRGB's is carried out.
 
     Args:
         path: an image file, or an image in a shard.
         min_side: the least height and width in pixels.
+        convert: take other kinds of picture too: 16 bits a channel are cut to 8, transparency is laid on white, grey,
+            palette and CMYK pictures become RGB, the first of several frames stands for all, and a colour profile that
+            cannot be used is ignored.
 
     Raises:
-        DataError: the file is unreadable or truncated, not 8-bit RGB, or too small.
+        DataError: the file is unreadable or truncated, of a kind that has to be converted, or too small.
     """
     path = Path(path) if isinstance(path, str) else path
     with _opened(path) as image:
-        _refuse(path, image, min_side)
-        ImageOps.exif_transpose(image, in_place=True)
-        return np.array(image)
+        content = describe(path, image)
+        if (problem := _find_problem(path, image, content, min_side, convert)) is not None:
+            raise _BadImageError(problem)
+        return upright_srgb(image, content, convert)
 
 
-def check_image(path: ImageFile, min_side: int = 1) -> ImageProblem | None:
+def check_image(path: ImageFile, min_side: int = 1, *, convert: bool = False) -> ImageProblem | None:
     """Return what is wrong with `path` by its header alone, or None; only `read_image` notices damaged pixels."""
-    if (size := getattr(path, "verified_size", None)) is not None:  # by `pack`
-        return _too_small(path, size, min_side)
-    try:
-        with _opened(path) as image:
-            _refuse(path, image, min_side)
-    except _BadImageError as error:
-        return error.problem
-    return None
+    problems = survey([path], min_side, convert=convert).problems
+    return problems[0] if problems else None
 
 
-def find_problems(paths: Sequence[ImageFile], min_side: int = 1) -> list[ImageProblem]:
-    """Return the problems that `check_image` finds in `paths`; leave those files out to skip them."""
-    return [problem for path in paths if (problem := check_image(path, min_side)) is not None]
+def survey(paths: Sequence[ImageFile], min_side: int = 1, *, convert: bool = False) -> Survey:
+    """Look at the headers of all `paths`; leave those with problems out to skip them.
+
+    Args:
+        paths: image files, or images in shards.
+        min_side: the least height and width in pixels.
+        convert: whether they will be read so.
+    """
+    found = Survey([], Counter())
+    for path in paths:
+        if (size := getattr(path, "verified_size", None)) is not None:  # by `pack`
+            problem = _too_small(path, size, min_side)
+        else:
+            try:
+                with _opened(path) as image:
+                    content = describe(path, image)
+                    problem = _find_problem(path, image, content, min_side, convert)
+                    if problem is None and (kind := _converted_kind(content)):
+                        found.converted[kind] += 1
+            except _BadImageError as error:
+                problem = error.problem
+        if problem is not None:
+            found.problems.append(problem)
+    return found
 
 
-def check_images(paths: Sequence[ImageFile], min_side: int = 1) -> None:
-    """Check the headers of all `paths`.
+def check_images(paths: Sequence[ImageFile], min_side: int = 1, *, convert: bool = False, pixels: bool = False) -> None:
+    """Check all `paths` by their headers, or by reading them.
+
+    Args:
+        paths: image files, or images in shards.
+        min_side: the least height and width in pixels.
+        convert: whether they will be read so.
+        pixels: read each, too, so that damaged pixels are found.
 
     Raises:
         DataError: some cannot be used; the first five are named.
     """
-    problems = find_problems(paths, min_side)
+    problems = survey(paths, min_side, convert=convert).problems
+    if pixels:
+        bad = {problem.path for problem in problems}
+        problems += [problem for path in paths if path not in bad and (problem := _damage(path, convert))]
     if not problems:
         return
     lines = [f"  {problem}" for problem in problems[:_NUM_NAMED]]
     if len(problems) > _NUM_NAMED:
         lines.append(f"  ... and {len(problems) - _NUM_NAMED} more.")
+    others = ", data.convert = true to convert other kinds" if any(each.convertible for each in problems) else ""
     raise DataError(
         f"images: expected all {len(paths)} to be 8-bit RGB of at least {min_side} pixels a side, got {len(problems)} "
-        'that cannot be used; mend them, or set data.bad_images = "skip" in the recipe to leave them out:\n'
-        + "\n".join(lines)
+        f'that cannot be used; fix or remove them. In a recipe, set data.bad_images = "skip" to leave them out{others}:'
+        "\n" + "\n".join(lines)
     )
 
 
@@ -134,36 +142,57 @@ class _BadImageError(DataError):
 
 @contextmanager
 def _opened(path: ImageFile) -> Generator[Image.Image]:
+    convertible = False
     try:
-        with warnings.catch_warnings():
-            # Pillow warns, and goes on, about decompression bombs (RuntimeWarning) and damaged metadata (UserWarning).
-            warnings.simplefilter("error", RuntimeWarning)
-            warnings.simplefilter("error", UserWarning)
-            with Image.open(path if isinstance(path, Path) else path.open("rb")) as image:
-                yield image
+        with open_image(path) as image:
+            yield image
     except DataError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        problem = f"expected a picture of ordinary size, got {error}; cut it into smaller pictures."
-        raise _BadImageError(ImageProblem(path, problem)) from error
     except Exception as error:  # Pillow's decoders raise all sorts: OSError, SyntaxError, ValueError, struct.error
-        problem = f"expected a readable image, got {type(error).__name__}: {error}; save it again or remove it."
-        raise _BadImageError(ImageProblem(path, problem)) from error
+        match error:
+            case Image.DecompressionBombError():
+                problem = f"expected at most {Image.MAX_IMAGE_PIXELS} pixels, got more ({error}); cut it into parts."
+            case UnidentifiedImageError():
+                problem = f"expected a picture ({', '.join(FORMATS)}), got something else; save it again or remove it."
+            case ColourError():
+                problem, convertible = _profile_message(str(error)), True
+            case _:
+                problem = f"expected a readable image, got {type(error).__name__}: {error}; save it again or remove it."
+        raise _BadImageError(ImageProblem(path, problem, convertible)) from error
 
 
-def _refuse(path: ImageFile, image: Image.Image, min_side: int) -> None:
-    problem = None
-    if image.mode != "RGB":
-        got = _MODES.get(image.mode, "another kind of picture")
-        problem = f"expected 8-bit RGB, got {got} (Pillow mode {image.mode!r}); {_CONVERT}."
-    elif hidden := _hidden_kind(path, image):
-        problem = f"expected 8-bit RGB, got {hidden}; {_CONVERT}."
-    elif getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a preview beside it
-        problem = "expected one picture, got several frames; save the frame you want or remove the file."
-    elif small := _too_small(path, image.size, min_side):
-        raise _BadImageError(small)
-    if problem is not None:
-        raise _BadImageError(ImageProblem(path, problem))
+def _damage(path: ImageFile, convert: bool) -> ImageProblem | None:
+    try:
+        read_image(path, convert=convert)
+    except _BadImageError as error:
+        return error.problem
+    return None
+
+
+def _converted_kind(content: Content) -> str:
+    kinds = [content.kind] if content.kind != "RGB" else []
+    return ", ".join([*kinds, *(["several frames"] if content.frames > 1 else [])])
+
+
+def _find_problem(
+    path: ImageFile, image: Image.Image, content: Content, min_side: int, convert: bool
+) -> ImageProblem | None:
+    if not (content.is_plain or (convert and content.has_white)):
+        got = _converted_kind(content)
+        advice = "convert it to 8-bit RGB or remove it."
+        return ImageProblem(path, f"expected 8-bit RGB, got {got}; {advice}", content.has_white)
+    if not convert and (problem := _profile_problem(content)):
+        return ImageProblem(path, _profile_message(problem), convertible=True)
+    return _too_small(path, image.size, min_side)
+
+
+def _profile_problem(content: Content) -> str | None:
+    """Return what is wrong with the colours of a picture of 8-bit RGB."""
+    return content.unknown_colours or (content.profile and find_problem(content.profile, "RGB")) or None
+
+
+def _profile_message(problem: str) -> str:
+    return f"expected colours that can become sRGB, got {problem}; save it as sRGB, or remove its profile."
 
 
 def _too_small(path: ImageFile, size: tuple[int, int], min_side: int) -> ImageProblem | None:
@@ -173,30 +202,3 @@ def _too_small(path: ImageFile, size: tuple[int, int], min_side: int) -> ImagePr
     return ImageProblem(
         path, f"expected at least {least} pixels (the crop), got {got}; remove it or take a smaller crop."
     )
-
-
-def _hidden_kind(path: ImageFile, image: Image.Image) -> str | None:
-    """Return what the file holds if it is not 8-bit RGB although Pillow opens it as such."""
-    if "transparency" in image.info:
-        return "RGB with a transparent colour"
-    bits = 8
-    if image.format == "PNG":
-        bits = _head(path, 25)[24]  # IHDR: 8 bytes signature, 8 chunk head, 4 width, 4 height, bit depth
-    elif image.format == "TIFF":
-        samples = image.getexif().get(258, 8)  # BitsPerSample
-        bits = max(samples) if isinstance(samples, tuple) else int(samples)
-    elif image.format == "AVIF":
-        head = _head(path, 1 << 16)
-        at = head.find(
-            b"av1C"
-        )  # AV1 configuration record: flags high_bitdepth, twelve_bit, monochrome in its third byte
-        flags = head[at + 6] if at >= 0 else 0
-        if flags & 0x10:
-            return _MODES["L"]
-        bits = (12 if flags & 0x20 else 10) if flags & 0x40 else 8
-    return None if bits == 8 else f"{bits} bits a channel"
-
-
-def _head(path: ImageFile, num_bytes: int) -> bytes:
-    with path.open("rb") as file:
-        return file.read(num_bytes)

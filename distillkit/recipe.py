@@ -43,6 +43,7 @@ class DataSettings(_Settings):
         num_workers: processes that decode images; 0 decodes in the training process.
         cache_mib: decoded images are kept in memory up to this many MiB.
         bad_images: whether an image that cannot be used ends the run before it starts, or is left out.
+        convert: take pictures that are not 8-bit RGB, too, see `read_image`; the run's notes count them.
     """
 
     train: Path
@@ -51,6 +52,7 @@ class DataSettings(_Settings):
     num_workers: NonNegativeInt = 0
     cache_mib: NonNegativeInt = 2048
     bad_images: Literal["refuse", "skip"] = "refuse"
+    convert: bool = False
 
 
 class OptimizerSettings(_Settings):

@@ -12,7 +12,7 @@ import torch
 from .adapters import CodecAdapter, as_codec, fingerprint
 from .data import CALIBRATION_SEED, CropDataset, batches
 from .errors import DistillkitError, PairError, RecipeError, TapError, did_you_mean
-from .images import find_problems
+from .images import survey
 from .initialise import inherit_weights
 from .losses import LossTerm
 from .model_file import load_model
@@ -65,15 +65,7 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
         DistillkitError: anything that would go wrong later, said now.
     """
     timeline = _timeline(recipe, plugins)
-    paths, notes = list_training_images(recipe.data.train), []
-    skip_bad = recipe.data.bad_images == "skip"
-    if skip_bad:
-        problems = find_problems(paths, recipe.data.crop)
-        notes = [f"left out: {problem}" for problem in problems]
-        bad = {problem.path for problem in problems}
-        paths = sorted(path for path in paths if path not in bad)
-    dataset = CropDataset(paths, recipe.data.crop, recipe.seed, recipe.data.cache_mib, skip_bad)
-    notes += [f"left out: {problem}" for problem in dataset.problems.values()]
+    dataset, notes = _dataset(recipe)
     pair_class, config = plugins.configure("pair", recipe.pair.name, recipe.pair.options, "recipe pair")
     pair: CodecPair = pair_class(config)
     seed_everything(recipe.seed)
@@ -108,6 +100,25 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     terms = {name: _term(name, each, report, plugins) for name, each in recipe.losses.items()}
     task = DistillationTask(codec, recipe.lmbda, terms, teaching)
     return Setup(codec, options, task, teaching, teacher_fingerprint, timeline, dataset, report, notes)
+
+
+def _dataset(recipe: Recipe) -> tuple[CropDataset, list[str]]:
+    """Return the training crops, and what to say of the images: which are left out, how many are converted."""
+    settings = recipe.data
+    paths, left_out = list_training_images(settings.train)
+    notes = [left_out] if left_out else []
+    skip_bad = settings.bad_images == "skip"
+    if skip_bad or settings.convert:
+        problems, converted = survey(paths, settings.crop, convert=settings.convert)
+        if converted:
+            kinds = ", ".join(f"{kind} ({count})" for kind, count in converted.most_common())
+            notes.append(f"converted to 8-bit RGB: {converted.total()} of {len(paths)} pictures: {kinds}")
+        if skip_bad:
+            notes += [f"left out: {problem}" for problem in problems]
+            bad = {problem.path for problem in problems}
+            paths = sorted(path for path in paths if path not in bad)
+    dataset = CropDataset(paths, settings.crop, recipe.seed, settings.cache_mib, skip_bad, settings.convert)
+    return dataset, notes + [f"left out: {problem}" for problem in dataset.problems.values()]
 
 
 def _timeline(recipe: Recipe, plugins: Plugins) -> Timeline:

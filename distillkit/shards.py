@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, final
 
+from .content import SUFFIXES
 from .errors import DataError
-from .images import SUFFIXES, list_images, read_image
+from .images import read_image
+from .listing import find_images, list_images
 
 INDEX = "index.json"
 _FORMAT = "distillkit-shards-1"
@@ -48,6 +50,18 @@ class PackedImage:
 
     def __str__(self) -> str:
         return f"{self.name} in {self.shard}"
+
+
+class TrainingImages(NamedTuple):
+    """The training images of a folder.
+
+    Attributes:
+        images: paths, or images in shards.
+        left_out: what else is there, with its count, or an empty text.
+    """
+
+    images: list[Path] | list[PackedImage]
+    left_out: str
 
 
 class Packed(NamedTuple):
@@ -108,22 +122,37 @@ def pack(
     return Packed(len(members), len(sizes), problems)
 
 
-def list_training_images(folder: Path) -> list[Path] | list[PackedImage]:
-    """Return the images of a folder: those in its shards if it holds tar files, else every image file under it.
+def list_training_images(folder: Path) -> TrainingImages:
+    """Return the training images of a folder.
+
+    They are in its tar files if it was packed (there is an `index.json`) or holds no pictures otherwise; else they are
+    the pictures that `find_images` finds.
 
     Raises:
         DataError: there are none, or the shards are not those of their index.
     """
-    if not folder.is_dir() or not (shards := sorted(folder.glob("*.tar"))):
-        return list_images(folder)
-    file = folder / INDEX
-    found = _indexed(file, shards) if file.exists() else [image for shard in shards for image in _scanned(shard)]
-    if not found:
+    shards, file = sorted(folder.glob("*.tar")), folder / INDEX
+    if shards and file.exists():
+        images = _indexed(file, shards)
+        beside = len(_pictures_of(folder))
+        left_out = f"images {folder}: {beside} pictures beside the shards of {INDEX} are left out" if beside else ""
+        return TrainingImages(images, left_out)
+    if not shards or _pictures_of(folder):
+        return TrainingImages(*find_images(folder))
+    scanned = [image for shard in shards for image in _scanned(shard)]
+    if not scanned:
         raise DataError(
             f"shards {folder}: expected images ({', '.join(SUFFIXES)}) in {len(shards)} tar files, got none; make "
             "shards with `distillkit pack`."
         )
-    return found
+    return TrainingImages(scanned, "")
+
+
+def _pictures_of(folder: Path) -> list[Path]:
+    try:
+        return find_images(folder).paths
+    except DataError:
+        return []
 
 
 def _indexed(file: Path, shards: list[Path]) -> list[PackedImage]:

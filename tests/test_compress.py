@@ -6,18 +6,16 @@ import json
 import os
 import subprocess
 import sys
-from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image
 from typer.testing import CliRunner
 
 import distillkit
 from distillkit.cli.app import app
 from distillkit.codec import files
 from distillkit.codec.files import plan_files, whole_file
-from distillkit.codec.pictures import read_picture
 from distillkit.errors import DataError
 from distillkit.model_file import save_model
 
@@ -154,48 +152,3 @@ class TestPlan:
             assert target.read_bytes() == b"old"
         assert [path.name for path in target.parent.iterdir()] == ["file"]
         assert target.read_bytes() == b"new"
-
-
-class TestPictures:
-    def test_upright(self, tmp_path):
-        exif = Image.Exif()
-        exif[0x0112] = 6  # to be turned a quarter clockwise
-        path = save(tmp_path / "x.png", exif=exif)
-        np.testing.assert_array_equal(read_picture(path), np.rot90(picture(), -1))
-
-    @pytest.mark.parametrize(
-        ("pixels", "expected"),
-        [
-            (np.full((4, 4), 77, np.uint8), (77, 77, 77)),
-            (np.full((4, 4), 300 * 77, np.uint16), (90, 90, 90)),
-            (np.full((4, 4, 4), (200, 100, 0, 51), np.uint8), (244, 224, 204)),  # a fifth, on white
-            (np.full((4, 4, 2), (0, 255), np.uint8), (0, 0, 0)),
-        ],
-    )
-    def test_converted_on_request_only(self, pixels, expected, tmp_path):
-        path = save(tmp_path / "x.png", pixels)
-        with pytest.raises(DataError, match="expected 8-bit RGB.*Or pass `--convert`"):
-            read_picture(path)
-        assert (read_picture(path, convert=True) == expected).all()
-
-    def profile(self, name):
-        return ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes()
-
-    def test_srgb_is_left_as_it_is(self, tmp_path):
-        path = save(tmp_path / "x.png", icc_profile=self.profile("sRGB"))
-        np.testing.assert_array_equal(read_picture(path), picture())
-
-    def test_another_profile_is_carried_out(self, tmp_path):
-        linear = bytearray(self.profile("sRGB"))
-        at = linear.find(b"para", 128 + 4 * 12)
-        linear[at : at + 4], linear[at + 8 : at + 12] = b"curv", bytes(4)  # the tone curve becomes a straight line
-        linear = bytes(linear).replace("sRGB built-in".encode("utf-16-be"), "Lin. built-in".encode("utf-16-be"))
-        assert "Lin." in ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(BytesIO(linear)))
-        path = save(tmp_path / "x.png", np.full((4, 4, 3), 55, np.uint8), icc_profile=linear)
-        assert abs(read_picture(path).astype(int) - 128).max() <= 1  # linear 55 / 255 is 128 in sRGB
-
-    def test_an_unreadable_profile(self, tmp_path):
-        path = save(tmp_path / "x.png", icc_profile=b"rubbish")
-        with pytest.raises(DataError, match="expected a colour profile that fits.*take its pixels as sRGB"):
-            read_picture(path)
-        np.testing.assert_array_equal(read_picture(path, convert=True), picture())

@@ -14,7 +14,8 @@ from PIL import Image
 import distillkit
 from distillkit import demo
 from distillkit.errors import DataError
-from distillkit.images import check_images, list_images, read_image
+from distillkit.images import check_images, read_image
+from distillkit.listing import list_images
 
 SIZES = get_args(demo.Size)
 EXAMPLE = Path(__file__).parents[1] / "examples" / "feds_cheng2020.py"

@@ -19,7 +19,8 @@ from distillkit.evaluation.quality import psnr_db
 from distillkit.evaluation.rd_compare import compare_curves, gather_curves
 from distillkit.evaluation.rd_tables import bd_notes, bd_table, points_table
 from distillkit.evaluation.results import Evaluation, ImageResult
-from distillkit.images import list_images, read_image
+from distillkit.images import read_image
+from distillkit.listing import list_images
 
 LMBDAS = (0.0035, 0.0067, 0.013, 0.025)
 

@@ -39,7 +39,7 @@ def test_pack_keeps_every_byte_and_reports_each_bad_file_once(packed):
         f"image {source / 'broken.png'}",
         f"image {source / 'grey.png'}",
     ]
-    images = list_training_images(out)
+    images = list_training_images(out).images
     assert sorted(image.name for image in images) == ["0.png", "1.png", "2.png", "3.png", "4.png"]
     for image in images:
         assert image.open("rb").read() == (source / image.name).read_bytes()
@@ -58,7 +58,7 @@ def test_shards_are_closed_at_their_size(tmp_path):
         Image.fromarray(noise).save(tmp_path / "photos" / f"{number}.bmp")
     done = pack(tmp_path / "photos", tmp_path / "shards", shard_mib=1, num_workers=1)
     assert done.num_shards == 2
-    assert {image.shard.name for image in list_training_images(tmp_path / "shards")} == {
+    assert {image.shard.name for image in list_training_images(tmp_path / "shards").images} == {
         "shard-000000.tar",
         "shard-000001.tar",
     }
@@ -66,15 +66,15 @@ def test_shards_are_closed_at_their_size(tmp_path):
 
 def test_without_the_index_the_shards_are_scanned(packed):
     _, _, out = packed
-    indexed = list_training_images(out)
+    indexed = list_training_images(out).images
     (out / "index.json").unlink()
-    scanned = list_training_images(out)
+    scanned = list_training_images(out).images
     assert [(i.offset, i.num_bytes) for i in scanned] == [(i.offset, i.num_bytes) for i in indexed]
 
 
 def test_crops_are_those_of_the_same_images_in_the_same_order(packed):
     source, _, out = packed
-    images = list_training_images(out)
+    images = list_training_images(out).images
     as_files = CropDataset([source / image.name for image in images], CROP, seed=3, cache_mib=0)
     as_shards = CropDataset(images, CROP, seed=3, cache_mib=0)
     assert torch.equal(take(as_files, 2, 5), take(as_shards, 2, 5, workers=2))
@@ -85,7 +85,7 @@ def test_webdataset_reads_our_shards_and_we_read_its(packed, tmp_path):
     wds = pytest.importorskip("webdataset")
     source, _, out = packed
     samples = list(wds.WebDataset(str(out / "shard-000000.tar"), shardshuffle=False).decode("rgb8"))
-    ours = list_training_images(out)
+    ours = list_training_images(out).images
     assert len(samples) == len(ours) == 5
     for sample, image in zip(samples, ours, strict=True):
         assert np.array_equal(sample["png"], read_image(image))
@@ -95,7 +95,7 @@ def test_webdataset_reads_our_shards_and_we_read_its(packed, tmp_path):
         for number in range(3):
             picture = (source / f"{number}.png").read_bytes()
             writer.write({"__key__": f"{number:03d}", "png": picture, "json": {"n": number}})
-    images = list_training_images(theirs)
+    images = list_training_images(theirs).images
     assert [image.name for image in images] == ["000.png", "001.png", "002.png"]
     assert np.array_equal(read_image(images[1]), read_image(source / "1.png"))
 
@@ -116,7 +116,7 @@ def test_an_epoch_mixes_a_few_shards_at_a_time(tmp_path):
 
 @pytest.mark.parametrize("num_ranks", [2, 4])
 def test_ranks_and_workers_share_the_samples_without_repeats(packed, num_ranks):
-    dataset = CropDataset(list_training_images(packed[2]), CROP, seed=5, cache_mib=0)
+    dataset = CropDataset(list_training_images(packed[2]).images, CROP, seed=5, cache_mib=0)
     whole = torch.stack(list(batches(dataset, 8, 3, 4)))
     shares = [
         torch.stack(list(batches(dataset, 8, 3, 4, workers, r, num_ranks)))

@@ -52,7 +52,7 @@ def bench(
     from ..bench.plot import save_plot
     from ..bench.table import as_text
     from ..errors import DistillkitError
-    from ..images import list_images
+    from ..listing import list_images
 
     images = list_images(data)
     try:

@@ -37,7 +37,7 @@ def compare(
 ) -> None:
     """Compare codecs at several qualities: RD curves, and BD-rates with all that they depend on."""
     from ..evaluation import rd_compare, rd_tables
-    from ..images import list_images
+    from ..listing import list_images
 
     names = [name for each in classical or [] for name in each.split(",") if name]
     images = list_images(data) if data else []

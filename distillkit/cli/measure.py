@@ -28,7 +28,7 @@ def evaluate(
     """Compress pictures to real files with each model, decode them, and measure."""
     from ..evaluation.compare import compare
     from ..evaluation.perceptual import Dists, Lpips
-    from ..images import list_images
+    from ..listing import list_images
 
     names = _distinct_names(models)
     perceptual = [*([Lpips(lpips)] if lpips else []), *([Dists(dists)] if dists else [])]

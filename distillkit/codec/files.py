@@ -17,10 +17,10 @@ from typing import Literal, final
 from PIL import Image
 
 from ..errors import DataError, DistillkitError
-from ..images import list_images
+from ..images import read_image
+from ..listing import list_images
 from ..model_file import load_model
 from .fast import Precision
-from .pictures import read_picture
 from .runtime import MAX_PIXELS, ImageCodec
 
 SUFFIX = ".dk"  #: of compressed files
@@ -36,7 +36,7 @@ class Settings:
         direction: compress or decompress.
         model: a run folder or model file.
         precision: of the transforms, see `ImageCodec`.
-        convert: take pictures that are not 8-bit RGB, see `read_picture`.
+        convert: take pictures that are not 8-bit RGB, see `read_image`.
         max_pixels: larger images are not decoded.
         trusted: decode also by a decoder that forged files can crash, see `ImageCodec`.
     """
@@ -220,7 +220,7 @@ def _load(settings: Settings) -> ImageCodec:
 def _code(codec: ImageCodec, settings: Settings, source: Path, target: Path) -> Coded:
     try:
         if settings.direction == "compress":
-            pixels = read_picture(source, settings.convert)
+            pixels = read_image(source, convert=settings.convert)
             data = codec.encode(pixels)
             with whole_file(target) as part:
                 part.write_bytes(data)

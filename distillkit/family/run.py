@@ -14,7 +14,8 @@ from ..errors import RecipeError
 from ..evaluation.decode import DecodingProcess
 from ..evaluation.evaluate import evaluate_model
 from ..hookspecs import hookimpl
-from ..images import check_images, list_images
+from ..images import check_images
+from ..listing import list_images
 from ..observers import ProgressDisplay
 from ..plugins import Plugins, load_plugins
 from ..preemption import TrainingStopped
