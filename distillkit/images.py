@@ -66,7 +66,7 @@ def read_image(path: str | ImageFile, min_side: int = 1, *, convert: bool = Fals
     with _opened(path) as image:
         content = describe(path, image)
         if (problem := _find_problem(path, image, content, min_side, convert)) is not None:
-            raise _BadImageError(problem)
+            raise BadImageError(problem)
         return upright_srgb(image, content, convert)
 
 
@@ -95,7 +95,7 @@ def survey(paths: Sequence[ImageFile], min_side: int = 1, *, convert: bool = Fal
                     problem = _find_problem(path, image, content, min_side, convert)
                     if problem is None and (kind := _converted_kind(content)):
                         found.converted[kind] += 1
-            except _BadImageError as error:
+            except BadImageError as error:
                 problem = error.problem
         if problem is not None:
             found.problems.append(problem)
@@ -131,12 +131,18 @@ def check_images(paths: Sequence[ImageFile], min_side: int = 1, *, convert: bool
     )
 
 
-class _BadImageError(DataError):
+class BadImageError(DataError):
+    """An image cannot be used.
+
+    Attributes:
+        problem: why.
+    """
+
     def __init__(self, problem: ImageProblem) -> None:
         super().__init__(str(problem))
         self.problem = problem
 
-    def __reduce__(self) -> tuple[type[_BadImageError], tuple[ImageProblem]]:
+    def __reduce__(self) -> tuple[type[BadImageError], tuple[ImageProblem]]:
         return type(self), (self.problem,)
 
 
@@ -158,13 +164,13 @@ def _opened(path: ImageFile) -> Generator[Image.Image]:
                 problem, convertible = _profile_message(str(error)), True
             case _:
                 problem = f"expected a readable image, got {type(error).__name__}: {error}; save it again or remove it."
-        raise _BadImageError(ImageProblem(path, problem, convertible)) from error
+        raise BadImageError(ImageProblem(path, problem, convertible)) from error
 
 
 def _damage(path: ImageFile, convert: bool) -> ImageProblem | None:
     try:
         read_image(path, convert=convert)
-    except _BadImageError as error:
+    except BadImageError as error:
         return error.problem
     return None
 

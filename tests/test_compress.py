@@ -73,7 +73,7 @@ class TestCommands:
         monkeypatch.setattr(files, "ProcessPoolExecutor", lambda *args: started.append(args[0]) or pool(*args))
         output = run("compress", tmp_path / "in", tmp_path / "out", "--json", code=2)
         assert "image" in output
-        assert "broken.png: expected a readable image" in output
+        assert "broken.png: expected a picture (AVIF, BMP" in output
         made = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
         assert made == ["a.dk", "b/c.dk", "b/d.dk", "b/e.dk", "b/f.dk", "b/g.dk"]
         assert started == [1]  # beside this process

@@ -17,7 +17,7 @@ from typing import Literal, final
 from PIL import Image
 
 from ..errors import DataError, DistillkitError
-from ..images import read_image
+from ..images import BadImageError, read_image
 from ..listing import list_images
 from ..model_file import load_model
 from .fast import Precision
@@ -231,6 +231,8 @@ def _code(codec: ImageCodec, settings: Settings, source: Path, target: Path) -> 
                 Image.fromarray(pixels).save(part, "png")
     except (DistillkitError, MemoryError) as error:
         text = str(error) or "expected enough memory, got too little; take a smaller picture"
+        if isinstance(error, BadImageError) and error.problem.convertible and not settings.convert:
+            text += " Or pass `--convert`; it makes 8-bit RGB of it."
         prefix = "" if str(source) in text else f"file {source}: "
         return Coded(source, target, error=prefix + text)
     except OSError as error:
