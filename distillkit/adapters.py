@@ -185,8 +185,27 @@ def as_codec(codec: nn.Module | CodecAdapter) -> CodecAdapter:
 
 def fingerprint(module: nn.Module) -> str:
     """Return a hash of a module's weights and buffers (names, types, shapes, bytes): 32 hexadecimal digits."""
+    return _digest(module.state_dict())
+
+
+def entropy_path(module: nn.Module) -> str:
+    """Return a hash of what decides how a codec's bytes become latents: 32 hexadecimal digits.
+
+    It is that of `fingerprint` over all but the analysis, hyper-analysis and synthesis transforms: modules called
+    `g_a`, `h_a` and `g_s`, as CompressAI calls them. Codecs that share it read one another's files; if those modules
+    have other names, only one with all the same weights does.
+    """
+    transforms = {"g_a", "h_a", "g_s"}
+    state = {name: tensor for name, tensor in module.state_dict().items() if transforms.isdisjoint(name.split("."))}
+    for name in state:
+        if name.endswith(".mask") and f"{name[:-5]}.weight" in state:  # CompressAI's mask when they first run
+            state[f"{name[:-5]}.weight"] = state[f"{name[:-5]}.weight"] * state[name]
+    return _digest(state)
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:32]

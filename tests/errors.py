@@ -129,7 +129,9 @@ def cases(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "a compressed file of something else", lambda: codec.decode(b"GIF89a" + data)
     yield "an empty compressed file", lambda: codec.decode(b"")
     yield "a compressed file that is cut short", lambda: codec.decode(data[:-1])
-    yield "a compressed file of another model", lambda: distillkit.ImageCodec(model.codec, "0" * 32).decode(data)
+    other = distillkit.load_model(teacher).codec
+    other.module.get_parameter("latent_codec.hyper.h_s.0.weight").data.add_(1)
+    yield "a compressed file of another model", lambda: distillkit.ImageCodec(other, "0" * 32).decode(data)
     yield "no codec at all", lambda: distillkit.CompressAIAdapter(torch_module())
     yield "no pictures to measure on", lambda: distillkit.distil(teacher, recipe(**taught), folder / "k", [])
     picture = folder / "photos" / "0.png"

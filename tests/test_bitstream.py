@@ -6,15 +6,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from distillkit.codec.bitstream import NO_HASH, CompressedImage, entropy_hash, read, step_checksum, write
+from distillkit.codec.bitstream import NO_PATH, CompressedImage, file_quality, read, write
+from distillkit.codec.checksums import NO_HASH, entropy_hash, step_checksum
 from distillkit.errors import BitstreamError
 
 FINGERPRINT = bytes(range(8))
-HEAD = b"DKIC\x03" + FINGERPRINT + b"hash\0"  # up to the width
+HEAD = b"DKIC\x04" + FINGERPRINT + b"pathhash\0"  # up to the width
 
 
 def example(*substreams: bytes, width: int = 768, height: int = 512) -> CompressedImage:
-    return CompressedImage(FINGERPRINT, width, height, substreams, b"hash")
+    return CompressedImage(FINGERPRINT, width, height, substreams, b"hash", b"path")
+
+
+def other_samples(fields: int, *extra: int) -> bytes:
+    """Return a file of these fields, what they say, and one empty substream."""
+    return sealed(HEAD[:-1] + bytes([fields]) + b"\5\0\5\0\1" + bytes(extra) + b"\0")
 
 
 def sealed(body: bytes) -> bytes:
@@ -34,6 +40,10 @@ def test_bytes_are_as_documented():
         example(b"a", b"", b"bcd"),
         example(*[bytes([index]) * index for index in range(64)], width=1, height=65535),
         example(bytes(127), bytes(128), bytes(16384)),
+        replace(example(b"ab"), quality=file_quality(0.4)),
+        replace(example(b"ab"), quality=0.0, num_channels=1),
+        replace(example(b"ab"), quality=1.0, num_channels=65535, bit_depth=16),
+        replace(example(b"ab"), bit_depth=1, entropy_path=NO_PATH),
     ],
 )
 def test_round_trip(image):
@@ -50,9 +60,19 @@ def test_overhead_of_three_substreams():
     [
         (b"", r"byte 0: expected b'DKIC', got b''"),
         (b"\x89PNG" + bytes(60), r"expected b'DKIC', got b'\\x89PNG'; this is not a file"),
+        (b"DKIC", "expected at least 32 bytes, got 4"),
         (b"DKIC\x03", "expected at least 28 bytes, got 5; the file is damaged"),
-        (sealed(b"DKIC\x01" + bytes(19)), "byte 4: expected format version 3, got 1; read it with"),
-        (sealed(HEAD[:-1] + b"\1\5\0\5\0\1\0"), "byte 17: expected colour 0 .8-bit sRGB., got 1"),
+        (b"DKIC\x04" + bytes(26), "expected at least 32 bytes, got 31; the file is damaged"),
+        (sealed(b"DKIC\x02" + bytes(19)), "byte 4: expected format version 3 or 4, got 2; read it with"),
+        (sealed(b"DKIC\x03" + FINGERPRINT + b"hash\1\5\0\5\0\1\0"), "byte 17: expected fields up to 0, got 1"),
+        (other_samples(4), "byte 21: expected fields up to 3, got 4; read it with the version"),
+        (other_samples(0x83, 1, 0, 1, 0, 1), "byte 21: expected fields up to 3, got 131"),
+        (other_samples(1), "byte 27: expected 2 more bytes, got 1"),
+        (other_samples(2, 1), "byte 27: expected 3 more bytes, got 2"),
+        (other_samples(2, 3, 0, 8), "byte 27: expected samples that are not RGB"),
+        (other_samples(2, 0, 0, 8), "1 to 65535 channels of 1 to 16 bits, got 0 of 8"),
+        (other_samples(2, 1, 0, 0), "got 1 of 0"),
+        (other_samples(2, 1, 0, 17), "got 1 of 17"),
         (write(example(b"abc"))[:-1], "expected CRC-32"),
         (sealed(HEAD + b"\0\0\5\0\1\0"), "sides of 1 to 65535 pixels, got 0x5"),
         (sealed(HEAD + b"\5\0\0\0\1\0"), "sides of 1 to 65535 pixels, got 5x0"),
@@ -79,8 +99,13 @@ def test_each_check(data, message):
         (example(b"a", height=0), "got 768x0"),
         (example(), "got 0"),
         (example(*[b""] * 65), "got 65"),
-        (CompressedImage(b"short", 1, 1, (b"",)), "fingerprint of 8 bytes, got 5"),
-        (CompressedImage(FINGERPRINT, 1, 1, (b"",), b"no"), "entropy hash of 4 bytes, got 2"),
+        (CompressedImage(b"short", 1, 1, (b"",)), "fingerprint of 8 bytes.* got 5, 4 and 4"),
+        (CompressedImage(FINGERPRINT, 1, 1, (b"",), b"no"), "entropy hash of 4, got 8, 4 and 2"),
+        (CompressedImage(FINGERPRINT, 1, 1, (b"",), entropy_path=b"no"), "entropy path of 4 .* got 8, 2 and 4"),
+        (replace(example(b"a"), quality=1.01), "quality from 0 to 1, got 1.01"),
+        (replace(example(b"a"), quality=float("nan")), "quality from 0 to 1, got nan"),
+        (replace(example(b"a"), num_channels=0), "got 0 of 8"),
+        (replace(example(b"a"), bit_depth=17), "got 3 of 17"),
     ],
 )
 def test_writing_checks_too(image, message):
@@ -102,7 +127,7 @@ def mutate(rng: random.Random, data: bytes, other: bytes) -> bytes:
     elif kind == 3:
         changed[place:] = other[rng.randrange(len(other)) :]
     elif kind == 4:
-        changed = bytearray(rng.choice([b"", b"DKIC", b"DKIC\x03"]) + rng.randbytes(rng.randint(0, 80)))
+        changed = bytearray(rng.choice([b"", b"DKIC", b"DKIC\x03", b"DKIC\x04"]) + rng.randbytes(rng.randint(0, 80)))
     else:
         changed += rng.randbytes(rng.randint(1, 8))
     return bytes(changed)
@@ -110,7 +135,10 @@ def mutate(rng: random.Random, data: bytes, other: bytes) -> bytes:
 
 def test_mutated_files_are_refused_or_the_original():
     rng = random.Random(0)
-    files = [write(example(rng.randbytes(200), rng.randbytes(30), b"")), write(example(rng.randbytes(90), width=9))]
+    files = [
+        write(example(rng.randbytes(200), rng.randbytes(30), b"")),
+        write(replace(example(rng.randbytes(90), width=9), quality=0.2, num_channels=4, bit_depth=12)),
+    ]
     images = [read(file) for file in files]
     refused = 0
     for trial in range(20_000):
@@ -138,7 +166,7 @@ def test_resealed_mutations_are_refused_or_have_one_meaning():
         except BitstreamError:
             outcomes[False] += 1
         else:
-            assert write(got) == data
+            assert write(got) == data or data[4] == 3
             outcomes[True] += 1
     assert min(outcomes.values()) > 1000
 
@@ -170,3 +198,49 @@ def test_what_was_decoded_is_checked():
             other.check_decoded({"y": 6} if other is image else {"y": 5})
     with pytest.raises(BitstreamError, match="got 00000000"):
         image.check_decoded({})
+
+
+def test_the_version_before_is_read():
+    body = b"DKIC\x03" + FINGERPRINT + b"hash\0" + b"\2\1\3\0\1" + b"\2ab"
+    assert read(sealed(body)) == CompressedImage(FINGERPRINT, 0x102, 3, (b"ab",), b"hash")
+
+
+@pytest.mark.parametrize("quality", [0, 1, 0.4, 1 / 3, 0.1234567])
+def test_a_quality_is_kept_to_half_a_step(quality):
+    kept = file_quality(quality)
+    assert abs(kept - quality) <= 0.5 / 65535
+    assert file_quality(kept) == kept == read(write(replace(example(b"a"), quality=kept))).quality
+
+
+@pytest.mark.parametrize(
+    ("file", "model", "decodes"),
+    [
+        ((FINGERPRINT, b"path"), (FINGERPRINT, b"path"), True),
+        ((FINGERPRINT, b"path"), (b"a light1", b"path"), True),  # what it is for
+        ((FINGERPRINT, b"path"), (b"another1", b"road"), False),
+        ((FINGERPRINT, b"path"), (FINGERPRINT, b"road"), False),
+        ((FINGERPRINT, NO_PATH), (FINGERPRINT, b"path"), True),  # of version 3
+        ((FINGERPRINT, NO_PATH), (b"another1", b"path"), False),
+        ((FINGERPRINT, NO_PATH), (FINGERPRINT, NO_PATH), True),
+        ((FINGERPRINT, NO_PATH), (b"another1", NO_PATH), False),
+    ],
+)
+def test_which_model_decodes_which_file(file, model, decodes):
+    image = replace(example(b"a"), fingerprint=file[0], entropy_path=file[1])
+    if decodes:
+        return image.check_model(*model)
+    with pytest.raises(BitstreamError, match="decode it with the model that wrote it, or with a light decoder"):
+        image.check_model(*model)
+    return None
+
+
+def test_what_a_codec_cannot_decode_is_refused():
+    grey, varied = replace(example(b"a"), num_channels=1, bit_depth=12), replace(example(b"a"), quality=0.5)
+    grey.check_samples(1, 12)
+    with pytest.raises(BitstreamError, match="an image of 3 channels with 8 bits.* got 1 with 12"):
+        grey.check_samples(3, 8)
+    varied.check_rate(is_variable=True)
+    with pytest.raises(BitstreamError, match="codec of one rate, got quality 0.5"):
+        varied.check_rate(is_variable=False)
+    with pytest.raises(BitstreamError, match="codec of variable rate, got quality None"):
+        grey.check_rate(is_variable=True)

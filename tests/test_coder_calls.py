@@ -13,8 +13,9 @@ import torch
 import distillkit
 import tests.habits
 from distillkit.adapters import as_codec, fingerprint
-from distillkit.codec.bitstream import NO_HASH, read, write
+from distillkit.codec.bitstream import read, write
 from distillkit.codec.calls import CoderCalls
+from distillkit.codec.checksums import NO_HASH
 from distillkit.codec.stand_ins import StandIns
 from distillkit.codec.stopwatch import Stopwatch
 from distillkit.errors import BitstreamError, PairError

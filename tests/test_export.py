@@ -172,7 +172,11 @@ def test_an_export_refuses_what_it_cannot_decode(exported, tmp_path):
     model, out = exported
     ours = distillkit.ImageCodec(model.codec, model.fingerprint, precision="fp32")
     sound = ours.encode(picture(30, 40))
-    foreign = distillkit.ImageCodec(model.codec, "f" * 32, precision="fp32").encode(picture(30, 40))
+    torch.manual_seed(1)
+    other = type(model.codec.module)(12, 16)
+    torch.nn.init.normal_(next(other.entropy_bottleneck.parameters()))
+    other = trained(other)
+    foreign = distillkit.ImageCodec(other.codec, other.fingerprint, precision="fp32").encode(picture(30, 40))
     for name, data, words in (
         ("damaged", sound[:-9] + bytes(9), "CRC-32"),
         ("foreign", foreign, "decode it with the model that wrote it"),

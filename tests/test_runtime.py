@@ -72,10 +72,20 @@ def test_runs_in_eval_mode_and_float32_whatever_is_around_it(codec):
 def test_refuses_files_of_another_model(codec):
     data = codec.encode(photograph(64, 64))
     other = build("hyperprior")
-    other.adapter.module.g_a[0].weight.data.add_(1)
+    other.adapter.module.h_s[0].weight.data.add_(1)
     other = ImageCodec(other.adapter, fingerprint(other.adapter.module))
     with pytest.raises(BitstreamError, match="decode it with the model that wrote it"):
         other.decode(data)
+
+
+def test_a_model_that_shares_the_entropy_path_decodes_the_file(codec):
+    data = codec.encode(photograph(64, 64))
+    other = build("hyperprior" if type(codec.adapter.module) is MeanScaleHyperprior else "checkerboard")
+    for part in ("g_a", "g_s"):
+        next(iter(getattr(other.adapter.module, part).parameters())).data.mul_(1.1)
+    other = ImageCodec(other.adapter, fingerprint(other.adapter.module), precision="fp32")
+    assert other.fingerprint != codec.fingerprint
+    assert (other.decode(data) != codec.decode(data)).any()  # its own synthesis
 
 
 def test_refuses_another_number_of_substreams(codec):

@@ -5,21 +5,27 @@ All integers are unsigned; those of fixed size are little-endian.
 | bytes | field |
 |---|---|
 | 4 | magic: `DKIC` in ASCII |
-| 1 | version: 3 |
+| 1 | version: 4 |
 | 8 | the first 8 bytes of the fingerprint of the model that wrote the file |
+| 4 | the first 4 bytes of the fingerprint of its entropy path, see `entropy_path`; 0 if it is not known |
 | 4 | `entropy_hash` of the size and of what the entropy decoder must come to; 0 if the codec has none |
-| 1 | colour: 0, 8-bit RGB as sRGB has it |
+| 1 | fields: bit 0 a quality, bit 1 samples that are not 8-bit RGB; the other bits are 0 |
 | 2 | width of the unpadded image in pixels, 1 to 65535 |
 | 2 | height of the unpadded image in pixels, 1 to 65535 |
 | 1 | number of substreams, 1 to 64 |
+| 2, if fields has bit 0 | quality in 1/65535 |
+| 3, if fields has bit 1 | number of channels, 1 to 65535 (2 bytes), and bits of a sample, 1 to 16; not 3 and 8 |
 | 1 to 5 for each substream | its length in bytes: LEB128 (7 bits a byte, lowest first, top bit if more), shortest |
 | the sum of the lengths | the substreams, one after the other, in the codec's own order |
 | 4 | CRC-32 (zlib's) over all bytes before it |
 
 The sizes of the latents are not stored: they follow from the model and the image's size (`runtime`). The CRC tells
-damaged files from sound ones. The entropy hash tells files that were decoded to something else than was encoded:
-whether by a forger who mended the CRC, or by a device that computes other entropy parameters. Neither is a signature:
-who has the model can write a sound file of any picture.
+damaged files from sound ones. The entropy path tells which models decode the file: those that come to the same latents.
+The entropy hash tells files that were decoded to something else than was encoded: forged ones with a sound CRC, or
+those of a device that computes other entropy parameters. None is a signature: who has the model can write a sound file
+of any picture.
+
+Version 3 had no entropy path, and in place of the fields a byte that was 0; such files are read, too.
 """
 
 from __future__ import annotations
@@ -28,25 +34,28 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import BitstreamError
+from .checksums import NO_HASH, entropy_hash
 
 MAGIC = b"DKIC"
-VERSION = 3
-COLOUR_SRGB = 0
+VERSION = 4
 MAX_SIDE = 65535
+MAX_CHANNELS = 65535
+MAX_BIT_DEPTH = 16
 MAX_SUBSTREAMS = 64
+QUALITY_STEPS = 65535  #: a file holds a quality as a whole number of so many steps
 NUM_FINGERPRINT_BYTES = 8
-NO_HASH = bytes(4)
-_HEAD = struct.Struct("<4sB8s4sBHHB")
-_SIZE = struct.Struct("<HH")
+NUM_PATH_BYTES = 4
+NO_PATH = bytes(NUM_PATH_BYTES)
+_HEAD = struct.Struct("<4sB8s4s4sBHHB")
+_HEAD_3 = struct.Struct("<4sB8s4sBHHB")
+_QUALITY, _SAMPLES = struct.Struct("<H"), struct.Struct("<HB")
+_HAS_QUALITY, _HAS_SAMPLES = 1, 2
 _CRC = struct.Struct("<I")
 _MAX_LENGTH_BYTES = 5
 _DAMAGED = "the file is damaged; copy or compress it again."
+_NEWER = "read it with the version of distillkit that wrote it."
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,11 @@ class CompressedImage:
         height: of the unpadded image, in pixels.
         substreams: the entropy coder's byte strings, in the codec's own order.
         entropy_hash: of all that they code, 4 bytes; `NO_HASH` of a codec whose coding cannot be watched.
+        entropy_path: the first 4 bytes of the fingerprint of what decodes the substreams; `NO_PATH` if not known.
+        quality: at which a codec of variable rate coded the image, 0 to 1, as `file_quality` rounds it; None of a codec
+            of one rate.
+        num_channels: of the image, 1 to 65535; 3 are red, green and blue.
+        bit_depth: bits of a sample, 1 to 16; of 8 and three channels the image is sRGB.
     """
 
     fingerprint: bytes
@@ -66,17 +80,53 @@ class CompressedImage:
     height: int
     substreams: tuple[bytes, ...]
     entropy_hash: bytes = NO_HASH
+    entropy_path: bytes = NO_PATH
+    quality: float | None = None
+    num_channels: int = 3
+    bit_depth: int = 8
 
-    def check_model(self, fingerprint: bytes) -> None:
-        """Check that the model of that fingerprint, 8 bytes, wrote the file.
+    def check_model(self, fingerprint: bytes, entropy_path: bytes) -> None:
+        """Check that a model decodes the file: it wrote it, or shares the entropy path of the model that did.
+
+        Args:
+            fingerprint: of the model, 8 bytes.
+            entropy_path: of the model, 4 bytes; `NO_PATH` if it is not known.
 
         Raises:
-            BitstreamError: another one did.
+            BitstreamError: it does not.
         """
-        if self.fingerprint != fingerprint:
+        decodes = self.entropy_path == entropy_path
+        if NO_PATH in (self.entropy_path, entropy_path):  # files of version 3 have none
+            decodes = self.fingerprint == fingerprint
+        if not decodes:
             raise BitstreamError(
-                f"compressed file: expected one of model {fingerprint.hex()}, got one of model "
-                f"{self.fingerprint.hex()}; decode it with the model that wrote it."
+                f"compressed file: expected one of model {fingerprint.hex()}, entropy path {_known(entropy_path)}, got "
+                f"one of model {self.fingerprint.hex()}, entropy path {_known(self.entropy_path)}; decode it with the "
+                "model that wrote it, or with a light decoder of that model."
+            )
+
+    def check_samples(self, num_channels: int, bit_depth: int) -> None:
+        """Check that the image has the channels and bits that a codec decodes.
+
+        Raises:
+            BitstreamError: it has others.
+        """
+        if (self.num_channels, self.bit_depth) != (num_channels, bit_depth):
+            raise BitstreamError(
+                f"compressed file: expected an image of {num_channels} channels with {bit_depth} bits, as the model "
+                f"decodes, got {self.num_channels} with {self.bit_depth}; decode it with the model that wrote it."
+            )
+
+    def check_rate(self, is_variable: bool) -> None:
+        """Check that the file has a quality if, and only if, a codec is one of variable rate.
+
+        Raises:
+            BitstreamError: it is otherwise.
+        """
+        if (self.quality is not None) != is_variable:
+            raise BitstreamError(
+                f"compressed file: expected one of a codec of {'variable' if is_variable else 'one'} rate, got quality "
+                f"{self.quality}; decode it with the model that wrote it."
             )
 
     def check_decoded(self, checksums: Mapping[str, int]) -> None:
@@ -97,33 +147,9 @@ class CompressedImage:
             )
 
 
-def entropy_hash(width: int, height: int, checksums: Mapping[str, int]) -> bytes:
-    """Return the hash of a picture's size and of all that its substreams code, 4 bytes; `NO_HASH` if nothing was coded.
-
-    It is the CRC-32 over width and height, 2 bytes each, and then, of every entropy model that coded, in the order of
-    their names, the name in UTF-8, a zero byte and the checksum in 4 bytes; 1 in place of 0.
-
-    Args:
-        width: of the unpadded image, in pixels.
-        height: of the unpadded image, in pixels.
-        checksums: each entropy model's name in the codec -> its checksum, see `step_checksum`.
-    """
-    if not checksums:
-        return NO_HASH
-    parts = [name.encode() + b"\0" + _CRC.pack(checksums[name]) for name in sorted(checksums)]
-    return _CRC.pack(max(zlib.crc32(b"".join((_SIZE.pack(width, height), *parts))), 1))
-
-
-def step_checksum(indexes: NDArray[Any], values: NDArray[Any], before: int = 0) -> int:
-    """Return an entropy model's checksum after a further step of coding: CRC-32 over both, as 4-byte integers.
-
-    Args:
-        indexes: of the symbols' tables, int32.
-        values: of the latent, symbol plus mean, in 1/256, rounded to int32, of the same shape.
-        before: the checksum before this step.
-    """
-    crc = zlib.crc32(np.ascontiguousarray(indexes, "<i4").data, before)
-    return zlib.crc32(np.ascontiguousarray(values, "<i4").data, crc)
+def file_quality(quality: float) -> float:
+    """Return the value nearest to `quality`, 0 to 1, that a file can hold: encode with this one."""
+    return round(quality * QUALITY_STEPS) / QUALITY_STEPS
 
 
 def write(image: CompressedImage) -> bytes:
@@ -133,25 +159,30 @@ def write(image: CompressedImage) -> bytes:
         BitstreamError: a field is outside the format's bounds.
     """
     _check_bounds(image.width, image.height, len(image.substreams))
-    if len(image.fingerprint) != NUM_FINGERPRINT_BYTES:
+    _check_samples(image)
+    sizes = (len(image.fingerprint), len(image.entropy_path), len(image.entropy_hash))
+    if sizes != (NUM_FINGERPRINT_BYTES, NUM_PATH_BYTES, len(NO_HASH)):
         raise BitstreamError(
-            f"compressed file: expected a fingerprint of {NUM_FINGERPRINT_BYTES} bytes, got {len(image.fingerprint)}; "
-            "pass the first 8 bytes of distillkit's fingerprint of the model."
+            f"compressed file: expected a fingerprint of {NUM_FINGERPRINT_BYTES} bytes, an entropy path of "
+            f"{NUM_PATH_BYTES} and an entropy hash of {len(NO_HASH)}, got {sizes[0]}, {sizes[1]} and {sizes[2]}; pass "
+            "the first bytes of distillkit's fingerprints, NO_PATH and NO_HASH where there is none."
         )
-    if len(image.entropy_hash) != len(NO_HASH):
-        raise BitstreamError(
-            f"compressed file: expected an entropy hash of 4 bytes, got {len(image.entropy_hash)}; pass NO_HASH where "
-            "there is none."
-        )
-    about = (image.fingerprint, image.entropy_hash, COLOUR_SRGB, image.width, image.height, len(image.substreams))
-    head = _HEAD.pack(MAGIC, VERSION, *about)
+    fields, extra = 0, b""
+    if image.quality is not None:
+        fields |= _HAS_QUALITY
+        extra += _QUALITY.pack(round(image.quality * QUALITY_STEPS))
+    if (image.num_channels, image.bit_depth) != (3, 8):
+        fields |= _HAS_SAMPLES
+        extra += _SAMPLES.pack(image.num_channels, image.bit_depth)
+    about = (image.fingerprint, image.entropy_path, image.entropy_hash, fields, image.width, image.height)
+    head = _HEAD.pack(MAGIC, VERSION, *about, len(image.substreams))
     lengths = b"".join(_leb128(len(substream)) for substream in image.substreams)
-    body = b"".join((head, lengths, *image.substreams))
+    body = b"".join((head, extra, lengths, *image.substreams))
     return body + _CRC.pack(zlib.crc32(body))
 
 
 def read(data: bytes) -> CompressedImage:
-    """Return what the compressed file `data` holds; every field is checked before anything is returned.
+    """Return what the compressed file `data`, of this version or version 3, holds, after checking every field.
 
     Raises:
         BitstreamError: `data` is not a sound file of this format.
@@ -161,27 +192,35 @@ def read(data: bytes) -> CompressedImage:
             f"compressed file, byte 0: expected {MAGIC!r}, got {bytes(data[: len(MAGIC)])!r}; "
             "this is not a file that distillkit compressed."
         )
-    least = _HEAD.size + 1 + _CRC.size
+    version = data[len(MAGIC)] if len(data) > len(MAGIC) else VERSION
+    if version not in (3, VERSION):
+        raise BitstreamError(
+            f"compressed file, byte 4: expected format version 3 or {VERSION}, got {version}; {_NEWER}"
+        )
+    layout = _HEAD if version == VERSION else _HEAD_3
+    least = layout.size + 1 + _CRC.size
     if len(data) < least:
         raise BitstreamError(f"compressed file: expected at least {least} bytes, got {len(data)}; {_DAMAGED}")
-    _, version, fingerprint, digest, colour, width, height, num_substreams = _HEAD.unpack_from(data)
-    if version != VERSION:
-        raise BitstreamError(
-            f"compressed file, byte 4: expected format version {VERSION}, got {version}; "
-            "read it with the version of distillkit that wrote it."
-        )
     end = len(data) - _CRC.size
     (expected_crc,) = _CRC.unpack_from(data, end)
     crc = zlib.crc32(data[:end])
     if crc != expected_crc:
         raise BitstreamError(f"compressed file: expected CRC-32 {expected_crc:08x}, got {crc:08x}; {_DAMAGED}")
-    if colour != COLOUR_SRGB:
-        raise BitstreamError(
-            f"compressed file, byte 17: expected colour {COLOUR_SRGB} (8-bit sRGB), got {colour}; "
-            "read it with the version of distillkit that wrote it."
-        )
+    _, _, fingerprint, *path, digest, fields, width, height, num_substreams = layout.unpack_from(data)
+    known = _HAS_QUALITY | _HAS_SAMPLES if version == VERSION else 0
+    if fields & ~known:
+        place = layout.size - 6
+        raise BitstreamError(f"compressed file, byte {place}: expected fields up to {known}, got {fields}; {_NEWER}")
     _check_bounds(width, height, num_substreams)
-    position = _HEAD.size
+    quality, samples, position = None, (3, 8), layout.size
+    if fields & _HAS_QUALITY:
+        quality = _QUALITY.unpack(_take(data, position, _QUALITY.size, end))[0] / QUALITY_STEPS
+        position += _QUALITY.size
+    if fields & _HAS_SAMPLES:
+        samples = _SAMPLES.unpack(_take(data, position, _SAMPLES.size, end))
+        if samples == (3, 8):  # two files would hold the same image
+            raise BitstreamError(f"compressed file, byte {position}: expected samples that are not RGB; {_DAMAGED}")
+        position += _SAMPLES.size
     lengths = []
     for index in range(num_substreams):
         length, position = _read_leb128(data, position, end, index)
@@ -195,7 +234,10 @@ def read(data: bytes) -> CompressedImage:
     for length in lengths:
         substreams.append(bytes(data[position : position + length]))
         position += length
-    return CompressedImage(fingerprint, width, height, tuple(substreams), digest)
+    about = (fingerprint, width, height, tuple(substreams), digest, path[0] if path else NO_PATH)
+    image = CompressedImage(*about, quality, *samples)
+    _check_samples(image)
+    return image
 
 
 def _check_bounds(width: int, height: int, num_substreams: int) -> None:
@@ -209,6 +251,28 @@ def _check_bounds(width: int, height: int, num_substreams: int) -> None:
             f"compressed file: expected 1 to {MAX_SUBSTREAMS} substreams, got {num_substreams}; "
             "use a codec with fewer, or compress the image again."
         )
+
+
+def _check_samples(image: CompressedImage) -> None:
+    if image.quality is not None and not 0 <= image.quality <= 1:
+        raise BitstreamError(f"compressed file: expected a quality from 0 to 1, got {image.quality}.")
+    if not (1 <= image.num_channels <= MAX_CHANNELS and 1 <= image.bit_depth <= MAX_BIT_DEPTH):
+        raise BitstreamError(
+            f"compressed file: expected 1 to {MAX_CHANNELS} channels of 1 to {MAX_BIT_DEPTH} bits, got "
+            f"{image.num_channels} of {image.bit_depth}; cut the image into parts, or compress it again."
+        )
+
+
+def _take(data: bytes, position: int, size: int, end: int) -> bytes:
+    if position + size > end:
+        raise BitstreamError(
+            f"compressed file, byte {position}: expected {size} more bytes, got {end - position}; {_DAMAGED}"
+        )
+    return data[position : position + size]
+
+
+def _known(path: bytes) -> str:
+    return "unknown" if path == NO_PATH else path.hex()
 
 
 def _leb128(number: int) -> bytes:

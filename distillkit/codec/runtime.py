@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..adapters import CodecAdapter, CompressedLatents
+from ..adapters import CodecAdapter, CompressedLatents, entropy_path
 from ..errors import BitstreamError, PairError
-from .bitstream import NUM_FINGERPRINT_BYTES, CompressedImage, entropy_hash, read, write
+from .bitstream import NO_PATH, NUM_FINGERPRINT_BYTES, NUM_PATH_BYTES, CompressedImage, read, write
+from .checksums import entropy_hash
 from .fast import FastCodec, Precision, can_be_fast
 from .foreign import ForeignCodec
 from .stopwatch import Stopwatch
@@ -87,6 +88,9 @@ class ImageCodec:
         self.is_fast = isinstance(self._coder, FastCodec)
         self.needs_trust = isinstance(self._coder, ForeignCodec) and self._coder.is_unsafe
         large = self._compress_blank(self._coder, 2, 3)
+        # Only what is watched is known to come to the same latents in a codec that shares the path.
+        path = bytes.fromhex(entropy_path(adapter.module))[:NUM_PATH_BYTES]
+        self._entropy_path = path if self.is_fast else NO_PATH
         self._num_substreams = len(small.strings)
         self._blank_shapes = (small.shape, large.shape)
         self._check_latents(small, 1, 1)
@@ -109,18 +113,20 @@ class ImageCodec:
             self._check_latents(latents, rows, columns)
             substreams = tuple(strings[0] for strings in latents.strings)
             digest = entropy_hash(width, height, checksums)
-            return write(CompressedImage(self._file_fingerprint, width, height, substreams, digest))
+            return write(CompressedImage(self._file_fingerprint, width, height, substreams, digest, self._entropy_path))
 
     def decode(self, data: bytes) -> NDArray[np.uint8]:
         """Return the image in the compressed file `data`: uint8, shape (H, W, 3), RGB.
 
         Raises:
-            BitstreamError: the file is damaged, another model wrote it, its image is too large, or it was decoded to
-                something else than was encoded.
+            BitstreamError: the file is damaged, a model of another entropy path wrote it, its image is too large or not
+                8-bit RGB, or it was decoded to something else than was encoded.
         """
         with self._call():
             image = read(data)
-            image.check_model(self._file_fingerprint)
+            image.check_model(self._file_fingerprint, self._entropy_path)
+            image.check_samples(3, 8)
+            image.check_rate(is_variable=False)
             if image.width * image.height > self.max_pixels:
                 raise BitstreamError(
                     f"compressed file: expected an image of at most {self.max_pixels} pixels, got "

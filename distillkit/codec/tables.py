@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import PairError
-from .bitstream import step_checksum
+from .checksums import step_checksum
 from .coder import MAX_SYMBOL, Step, TableCoder
 from .stopwatch import Stopwatch
 

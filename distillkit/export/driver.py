@@ -13,7 +13,8 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codec.bitstream import CompressedImage, entropy_hash, read, step_checksum, write
+from ..codec.bitstream import CompressedImage, read, write
+from ..codec.checksums import entropy_hash, step_checksum
 from ..codec.coder import TableCoder
 from ..errors import BitstreamError, DistillkitError
 
@@ -53,6 +54,7 @@ class ExportedCodec:
         self.stride: int = about["stride"]
         self.flow: str = about["flow"]
         self._fingerprint = bytes.fromhex(about["fingerprint"])[:8]
+        self._entropy_path = bytes.fromhex(about["entropy_path"])[:4]
         self._run: dict[str, Network] = {}
         for name in about["networks"]:
             load = next((load for suffix, load in _LOADERS.items() if (self.folder / f"{name}{suffix}").exists()), None)
@@ -90,17 +92,19 @@ class ExportedCodec:
             self._latent(coding, self._run["h_s"](z_hat), y)
             substreams = [*coding.strings[1:], coding.strings[0]]  # z's last, as CompressAI has them
         digest = entropy_hash(width, height, coding.checksums)
-        return write(CompressedImage(self._fingerprint, width, height, tuple(substreams), digest))
+        return write(CompressedImage(self._fingerprint, width, height, tuple(substreams), digest, self._entropy_path))
 
     def decode(self, data: bytes) -> NDArray[Any]:
         """Return the image in the compressed file `data`: uint8, shape (H, W, 3), RGB.
 
         Raises:
-            BitstreamError: the file is damaged, another model wrote it, its image is too large, or it was decoded to
-                something else than was encoded.
+            BitstreamError: the file is damaged, a model of another entropy path wrote it, its image is too large or not
+                8-bit RGB, or it was decoded to something else than was encoded.
         """
         image = read(data)
-        image.check_model(self._fingerprint)
+        image.check_model(self._fingerprint, self._entropy_path)
+        image.check_samples(3, 8)
+        image.check_rate(is_variable=False)
         if image.width * image.height > self.max_pixels:
             raise BitstreamError(
                 f"compressed file: expected an image of at most {self.max_pixels} pixels, got "

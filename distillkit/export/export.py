@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ..adapters import CompressAIAdapter
+from ..adapters import CompressAIAdapter, entropy_path
 from ..errors import DistillkitError, PairError
 from ..model_file import TrainedModel, save_model
 from .driver import FORMAT
@@ -21,7 +21,7 @@ from .parts import CodecParts, take_apart
 Target = Literal["model", "compressai", "onnx", "openvino", "torch"]
 
 #: What the driver needs of distillkit; copied, so that an export needs no installation of it.
-_DRIVER = ("errors.py", "codec/coder.py", "codec/bitstream.py", "export/driver.py")
+_DRIVER = ("errors.py", "codec/coder.py", "codec/checksums.py", "codec/bitstream.py", "export/driver.py")
 _PACKAGE = "distillkit_codec"
 
 
@@ -88,6 +88,7 @@ def _write_tables(model: TrainedModel, parts: CodecParts, to: Target, out: Path)
         "lmbda": model.lmbda,
         # Not of the module as it is now: CompressAI's masked convolutions mask their weights when they first run.
         "fingerprint": model.fingerprint,
+        "entropy_path": entropy_path(model.codec.module),
         "runtime": to,
         "flow": parts.flow,
         "stride": parts.stride,
