@@ -255,7 +255,7 @@ def _check_bounds(width: int, height: int, num_substreams: int) -> None:
 
 def _check_samples(image: CompressedImage) -> None:
     if image.quality is not None and not 0 <= image.quality <= 1:
-        raise BitstreamError(f"compressed file: expected a quality from 0 to 1, got {image.quality}.")
+        raise BitstreamError(f"compressed file: expected a quality of 0 to 1, got {image.quality}; pass one of these.")
     if not (1 <= image.num_channels <= MAX_CHANNELS and 1 <= image.bit_depth <= MAX_BIT_DEPTH):
         raise BitstreamError(
             f"compressed file: expected 1 to {MAX_CHANNELS} channels of 1 to {MAX_BIT_DEPTH} bits, got "
