@@ -41,8 +41,8 @@ def main() -> None:
     import torch
 
     from distillkit import load_model
-    from distillkit.images import read_image
-    from distillkit.listing import list_images
+    from distillkit.data.images import read_image
+    from distillkit.data.listing import list_images
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(arguments.threads)
@@ -59,8 +59,8 @@ def main() -> None:
 def measure(name: str, adapter: Any, pictures: list[np.ndarray], repeat: int) -> dict[str, Any]:
     """Return for each precision lists over the pictures: ratios, seconds and their parts, bpp, PSNR, differences."""
     from distillkit import ImageCodec
-    from distillkit.adapters import fingerprint
     from distillkit.evaluation.quality import psnr_db
+    from distillkit.model.adapters import fingerprint
 
     digits = fingerprint(adapter.module)
     codecs = {precision: ImageCodec(adapter, digits, precision=precision) for precision in ("fp32", "bf16")}
@@ -135,7 +135,7 @@ def _adapter(name: str, model: Path | None) -> Any:
     from compressai.models import Cheng2020Anchor, MeanScaleHyperprior
 
     import distillkit
-    from distillkit.adapters import as_codec
+    from distillkit.model.adapters import as_codec
 
     if model is not None:
         return distillkit.load_model(model).codec

@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import distillkit
+from distillkit.data.listing import list_images
 from distillkit.demo import recipes
-from distillkit.listing import list_images
 
 ALIGNMENT = {"feds.alignment": {}}
 VARIANTS = {

@@ -172,7 +172,7 @@ def _build(kind: str) -> Any:
     import torch
 
     import distillkit
-    from distillkit.adapters import as_codec
+    from distillkit.model.adapters import as_codec
 
     torch.manual_seed(0)
     if kind == "checkerboard":

@@ -18,13 +18,13 @@ import torch
 from setting import common, photographs, student, teacher
 
 import distillkit
-from distillkit.data import CropDataset, batches
-from distillkit.distributed import Ranks
-from distillkit.metrics import MetricsWindow
-from distillkit.run_folder import RunFolder
-from distillkit.setup import prepare
-from distillkit.shards import list_training_images, pack
-from distillkit.trainer import Trainer
+from distillkit.data.crops import CropDataset, batches
+from distillkit.data.shards import list_training_images, pack
+from distillkit.training.distributed import Ranks
+from distillkit.training.metrics import MetricsWindow
+from distillkit.training.run_folder import RunFolder
+from distillkit.training.setup import prepare
+from distillkit.training.trainer import Trainer
 
 BATCH = 8
 

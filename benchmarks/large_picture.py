@@ -23,7 +23,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     import distillkit
-    from distillkit.adapters import as_codec, fingerprint
+    from distillkit.model.adapters import as_codec, fingerprint
 
     if arguments.model:
         adapter = distillkit.load_model(arguments.model).codec

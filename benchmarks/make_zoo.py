@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 
 import distillkit
+from distillkit.data.listing import list_images
 from distillkit.evaluation.complexity import kmac_per_pixel, num_parameters
 from distillkit.family.plan import Family, plan
-from distillkit.listing import list_images
-from distillkit.model_file import save_model
-from distillkit.zoo import MANIFEST
+from distillkit.model.file import save_model
+from distillkit.model.zoo import MANIFEST
 
 ZOO = Path(distillkit.__file__).parent / "zoo"  # where the models that ship lie; elsewhere, they are only kept
 

@@ -26,8 +26,8 @@ from distillkit_models.cheng2020_presets import PRESETS, Cheng2020Size
 from PIL import Image
 from torch import Tensor, nn
 
-from distillkit.adapters import as_codec
 from distillkit.evaluation.complexity import kmac_per_pixel, num_parameters
+from distillkit.model.adapters import as_codec
 
 LATENT_STD = 0.3
 TRANSFORMS = ("g_a", "g_s")

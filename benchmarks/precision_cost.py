@@ -25,11 +25,11 @@ def main() -> None:
     import torch
 
     from distillkit import ImageCodec, load_model
+    from distillkit.data.images import read_image
+    from distillkit.data.listing import list_images
     from distillkit.evaluation.bd import bd_rate
     from distillkit.evaluation.curve import RDCurve, RDPoint
     from distillkit.evaluation.quality import psnr_db
-    from distillkit.images import read_image
-    from distillkit.listing import list_images
 
     torch.set_num_threads(arguments.threads)
     pictures = {path.name: read_image(path) for path in list_images(arguments.data)}

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import distillkit
 from distillkit.family.plan import Family, plan
-from distillkit.model_file import save_model
-from distillkit.run_folder import RunFolder
+from distillkit.model.file import save_model
+from distillkit.training.run_folder import RunFolder
 
 
 def main() -> None:

@@ -22,11 +22,11 @@ import torch
 from setting import common, photographs, student, teacher
 
 import distillkit
-from distillkit.data import batches
-from distillkit.distributed import Ranks
-from distillkit.run_folder import RunFolder
-from distillkit.setup import prepare
-from distillkit.trainer import Trainer
+from distillkit.data.crops import batches
+from distillkit.training.distributed import Ranks
+from distillkit.training.run_folder import RunFolder
+from distillkit.training.setup import prepare
+from distillkit.training.trainer import Trainer
 
 
 class Clock:

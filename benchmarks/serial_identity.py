@@ -28,9 +28,9 @@ def main() -> None:
     import torch
 
     from distillkit import ImageCodec
-    from distillkit.adapters import fingerprint
-    from distillkit.images import read_image
-    from distillkit.listing import list_images
+    from distillkit.data.images import read_image
+    from distillkit.data.listing import list_images
+    from distillkit.model.adapters import fingerprint
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -107,7 +107,7 @@ def _lively() -> Any:
     import torch
     from compressai.models import Cheng2020Anchor
 
-    from distillkit.adapters import as_codec
+    from distillkit.model.adapters import as_codec
 
     torch.manual_seed(0)
     module = Cheng2020Anchor(128).eval()

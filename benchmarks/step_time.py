@@ -25,14 +25,14 @@ from PIL import Image
 from torch import nn
 
 import distillkit
-from distillkit.adapters import as_codec
-from distillkit.distributed import Ranks
-from distillkit.metrics import MetricsWindow
-from distillkit.optimizers import build_optimizer
-from distillkit.phases import Timeline
-from distillkit.run_folder import RunFolder
-from distillkit.setup import prepare
-from distillkit.trainer import Trainer
+from distillkit.model.adapters import as_codec
+from distillkit.training.distributed import Ranks
+from distillkit.training.metrics import MetricsWindow
+from distillkit.training.optimizers import build_optimizer
+from distillkit.training.phases import Timeline
+from distillkit.training.run_folder import RunFolder
+from distillkit.training.setup import prepare
+from distillkit.training.trainer import Trainer
 
 
 class HandWritten:
@@ -213,7 +213,7 @@ def measure(arguments, folder: Path) -> list[dict]:
 
 
 def distillkit_batches(setup, recipe):
-    from distillkit.data import batches
+    from distillkit.data.crops import batches
 
     return batches(setup.dataset, recipe.data.batch_size, 0, recipe.num_steps, 0)
 

@@ -17,11 +17,11 @@ import torch
 from setting import FEDS
 
 import distillkit
-from distillkit.calibration import calibrate
-from distillkit.data import batches
-from distillkit.distributed import Ranks
-from distillkit.run_folder import RunFolder
-from distillkit.setup import prepare
+from distillkit.data.crops import batches
+from distillkit.training.calibration import calibrate
+from distillkit.training.distributed import Ranks
+from distillkit.training.run_folder import RunFolder
+from distillkit.training.setup import prepare
 
 
 def main() -> None:

@@ -26,13 +26,13 @@ import torch.nn.functional as F
 from setting import common, photographs, teacher
 
 import distillkit
-from distillkit.data import batches
-from distillkit.distributed import Ranks
-from distillkit.losses import rate_distortion
-from distillkit.metrics import MetricsWindow
-from distillkit.run_folder import RunFolder
-from distillkit.setup import prepare
-from distillkit.trainer import Trainer
+from distillkit.data.crops import batches
+from distillkit.training.distributed import Ranks
+from distillkit.training.losses import rate_distortion
+from distillkit.training.metrics import MetricsWindow
+from distillkit.training.run_folder import RunFolder
+from distillkit.training.setup import prepare
+from distillkit.training.trainer import Trainer
 
 
 def main() -> None:

@@ -6,15 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .adapters import CodecAdapter as CodecAdapter
-    from .adapters import CodecOutput as CodecOutput
-    from .adapters import CompressAIAdapter as CompressAIAdapter
-    from .adapters import CompressedLatents as CompressedLatents
     from .codec.runtime import ImageCodec as ImageCodec
-    from .components import ComponentConfig as ComponentConfig
-    from .conditioned import MIDDLE as MIDDLE
-    from .conditioned import ConditionedAdapter as ConditionedAdapter
-    from .distributed import batch_variance as batch_variance
+    from .data.images import read_image as read_image
     from .errors import DistillkitError as DistillkitError
     from .errors import PairError as PairError
     from .errors import did_you_mean as did_you_mean
@@ -24,85 +17,92 @@ if TYPE_CHECKING:
     from .evaluation.evaluate import evaluate_model as evaluate_model
     from .evaluation.results import Evaluation as Evaluation
     from .experiment import distil as distil
-    from .gain_units import GainedCodec as GainedCodec
-    from .hookspecs import hookimpl as hookimpl
-    from .images import read_image as read_image
-    from .losses import Calibration as Calibration
-    from .losses import LossConfig as LossConfig
-    from .losses import LossTerm as LossTerm
-    from .losses import Step as Step
-    from .losses import TapPair as TapPair
-    from .model_file import TrainedModel as TrainedModel
-    from .model_file import load_model as load_model
-    from .observers import ProgressDisplay as ProgressDisplay
-    from .observers import RunInfo as RunInfo
-    from .pair import CodecPair as CodecPair
-    from .pair import TeachingPair as TeachingPair
-    from .pair import find_taps as find_taps
-    from .phases import Phase as Phase
-    from .phases import PhaseSchedule as PhaseSchedule
-    from .phases import Ramp as Ramp
-    from .plugins import Plugins as Plugins
-    from .plugins import load_plugins as load_plugins
-    from .preemption import TrainingStopped as TrainingStopped
-    from .recipe import Recipe as Recipe
-    from .sampled_taps import sampled as sampled
-    from .tap_points import Tap as Tap
-    from .taps import TapProvider as TapProvider
-    from .taps import TapShape as TapShape
-    from .taps import TapShapes as TapShapes
-    from .taps import TracedModule as TracedModule
-    from .trainer import train as train
+    from .hooks.components import ComponentConfig as ComponentConfig
+    from .hooks.hookspecs import hookimpl as hookimpl
+    from .hooks.loader import Plugins as Plugins
+    from .hooks.loader import load_plugins as load_plugins
+    from .model.adapters import CodecAdapter as CodecAdapter
+    from .model.adapters import CodecOutput as CodecOutput
+    from .model.adapters import CompressAIAdapter as CompressAIAdapter
+    from .model.adapters import CompressedLatents as CompressedLatents
+    from .model.conditioned import MIDDLE as MIDDLE
+    from .model.conditioned import ConditionedAdapter as ConditionedAdapter
+    from .model.file import TrainedModel as TrainedModel
+    from .model.file import load_model as load_model
+    from .model.gain_units import GainedCodec as GainedCodec
+    from .recipe.recipe import Recipe as Recipe
+    from .taps.bank import TapProvider as TapProvider
+    from .taps.bank import TapShape as TapShape
+    from .taps.bank import TapShapes as TapShapes
+    from .taps.bank import TracedModule as TracedModule
+    from .taps.pair import CodecPair as CodecPair
+    from .taps.pair import TeachingPair as TeachingPair
+    from .taps.pair import find_taps as find_taps
+    from .taps.points import Tap as Tap
+    from .taps.sampled import sampled as sampled
+    from .training.distributed import batch_variance as batch_variance
+    from .training.losses import Calibration as Calibration
+    from .training.losses import LossConfig as LossConfig
+    from .training.losses import LossTerm as LossTerm
+    from .training.losses import Step as Step
+    from .training.losses import TapPair as TapPair
+    from .training.observers import ProgressDisplay as ProgressDisplay
+    from .training.observers import RunInfo as RunInfo
+    from .training.phases import Phase as Phase
+    from .training.phases import PhaseSchedule as PhaseSchedule
+    from .training.phases import Ramp as Ramp
+    from .training.preemption import TrainingStopped as TrainingStopped
+    from .training.trainer import train as train
 
 # Loaded at first use: torch takes seconds to import, and `distillkit --help` does not need it.
 _HOME = {
-    "Calibration": "losses",
-    "CodecAdapter": "adapters",
-    "CodecOutput": "adapters",
-    "CodecPair": "pair",
+    "Calibration": "training.losses",
+    "CodecAdapter": "model.adapters",
+    "CodecOutput": "model.adapters",
+    "CodecPair": "taps.pair",
     "Comparison": "evaluation.compare",
-    "ComponentConfig": "components",
-    "CompressAIAdapter": "adapters",
-    "CompressedLatents": "adapters",
-    "ConditionedAdapter": "conditioned",
+    "ComponentConfig": "hooks.components",
+    "CompressAIAdapter": "model.adapters",
+    "CompressedLatents": "model.adapters",
+    "ConditionedAdapter": "model.conditioned",
     "DistillkitError": "errors",
     "Evaluation": "evaluation.results",
-    "GainedCodec": "gain_units",
+    "GainedCodec": "model.gain_units",
     "ImageCodec": "codec.runtime",
-    "LossConfig": "losses",
-    "LossTerm": "losses",
-    "MIDDLE": "conditioned",
+    "LossConfig": "training.losses",
+    "LossTerm": "training.losses",
+    "MIDDLE": "model.conditioned",
     "PairError": "errors",
-    "Phase": "phases",
-    "PhaseSchedule": "phases",
-    "Plugins": "plugins",
-    "ProgressDisplay": "observers",
-    "Ramp": "phases",
-    "Recipe": "recipe",
-    "RunInfo": "observers",
-    "Step": "losses",
-    "Tap": "tap_points",
-    "TapPair": "losses",
-    "TapProvider": "taps",
-    "TapShape": "taps",
-    "TapShapes": "taps",
-    "TeachingPair": "pair",
-    "TracedModule": "taps",
-    "TrainedModel": "model_file",
-    "TrainingStopped": "preemption",
-    "batch_variance": "distributed",
+    "Phase": "training.phases",
+    "PhaseSchedule": "training.phases",
+    "Plugins": "hooks.loader",
+    "ProgressDisplay": "training.observers",
+    "Ramp": "training.phases",
+    "Recipe": "recipe.recipe",
+    "RunInfo": "training.observers",
+    "Step": "training.losses",
+    "Tap": "taps.points",
+    "TapPair": "training.losses",
+    "TapProvider": "taps.bank",
+    "TapShape": "taps.bank",
+    "TapShapes": "taps.bank",
+    "TeachingPair": "taps.pair",
+    "TracedModule": "taps.bank",
+    "TrainedModel": "model.file",
+    "TrainingStopped": "training.preemption",
+    "batch_variance": "training.distributed",
     "compare": "evaluation.compare",
     "did_you_mean": "errors",
     "distil": "experiment",
     "evaluate": "evaluation.evaluate",
     "evaluate_model": "evaluation.evaluate",
-    "find_taps": "pair",
-    "hookimpl": "hookspecs",
-    "load_model": "model_file",
-    "load_plugins": "plugins",
-    "read_image": "images",
-    "sampled": "sampled_taps",
-    "train": "trainer",
+    "find_taps": "taps.pair",
+    "hookimpl": "hooks.hookspecs",
+    "load_model": "model.file",
+    "load_plugins": "hooks.loader",
+    "read_image": "data.images",
+    "sampled": "taps.sampled",
+    "train": "training.trainer",
 }
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]

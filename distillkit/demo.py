@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from . import zoo
+from .data.images import check_images
+from .data.listing import list_images
 from .errors import DataError
-from .images import check_images
-from .listing import list_images
-from .recipe import Recipe
-from .shipped import load_shipped
+from .model import zoo
+from .recipe.recipe import Recipe
+from .recipe.shipped import load_shipped
 
 if TYPE_CHECKING:
     from .evaluation.compare import Comparison

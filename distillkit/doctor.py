@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 
 from .errors import PluginError
-from .plugins import load_plugins
-from .precision import bf16_is_fast
+from .hooks.loader import load_plugins
+from .model.precision import bf16_is_fast
 
 DISTRIBUTION = "distillkit-lic"
 _LIBRARIES = ("torch", "compressai", "timm", "constriction", "numpy", "pillow", "pydantic", "pluggy")

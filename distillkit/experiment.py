@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .data.images import check_images
 from .errors import DataError, RecipeError
 from .evaluation.compare import Comparison, compare
-from .images import check_images
-from .model_file import load_model
-from .observers import ProgressDisplay
-from .plugins import Plugins, load_plugins
-from .recipe import Recipe
-from .trainer import train
+from .hooks.loader import Plugins, load_plugins
+from .model.file import load_model
+from .recipe.recipe import Recipe
+from .training.observers import ProgressDisplay
+from .training.trainer import train
 
 
 def distil(

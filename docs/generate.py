@@ -15,13 +15,13 @@ from typing import Any
 import typer
 
 import distillkit
-from distillkit import hookspecs
 from distillkit.cli.app import app
 from distillkit.family.record import read_record
 from distillkit.family.results import results_markdown
-from distillkit.options import Option, options_of
-from distillkit.plugins import load_plugins
-from distillkit.recipe import Recipe
+from distillkit.hooks import hookspecs
+from distillkit.hooks.loader import load_plugins
+from distillkit.hooks.options import Option, options_of
+from distillkit.recipe.recipe import Recipe
 
 FOLDER = Path(__file__).resolve().parent / "reference"
 NOTE = "<!-- Written by docs/generate.py; change the source instead. -->\n"

@@ -7,8 +7,8 @@ import torch
 
 import distillkit
 from distillkit.family.plan import Family, plan
-from distillkit.pytest_plugin import draw_photographs
 from distillkit.report.page import write_page
+from distillkit.testing.pytest_plugin import draw_photographs
 
 from .small_pair import SmallPair
 

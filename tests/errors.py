@@ -18,7 +18,7 @@ from PIL import Image
 
 import distillkit
 from distillkit import errors
-from distillkit.pytest_plugin import draw_photographs
+from distillkit.testing.pytest_plugin import draw_photographs
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "tests" / "errors.txt"

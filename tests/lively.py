@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 import distillkit
-from distillkit.adapters import as_codec, fingerprint
+from distillkit.model.adapters import as_codec, fingerprint
 
 KINDS = ("factorized", "scale", "mean-scale", "serial", "raster-scan", "checkerboard")
 

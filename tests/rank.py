@@ -15,9 +15,9 @@ import torch  # noqa: E402
 
 import distillkit  # noqa: E402
 from distillkit import trainer  # noqa: E402
-from distillkit.checkpoint import list_checkpoints  # noqa: E402
-from distillkit.distributed import leave  # noqa: E402
-from distillkit.preemption import TrainingStopped  # noqa: E402
+from distillkit.training.checkpoint import list_checkpoints  # noqa: E402
+from distillkit.training.distributed import leave  # noqa: E402
+from distillkit.training.preemption import TrainingStopped  # noqa: E402
 
 
 class Watch:

@@ -14,16 +14,16 @@ import pytest
 from PIL import Image
 
 import distillkit
-from distillkit.adapters import as_codec
-from distillkit.bench.equal_quality import match_psnr
-from distillkit.bench.measure import bench
-from distillkit.bench.plot import save_plot
-from distillkit.bench.table import notes
-from distillkit.bench.timing import Coder, Latency, Run, Spread, time_by_turns, warm_up
 from distillkit.errors import CheckpointError, DataError
 from distillkit.evaluation.classical import classical_codec
 from distillkit.evaluation.quality import psnr_db
-from distillkit.model_file import save_model
+from distillkit.evaluation.speed.equal_quality import match_psnr
+from distillkit.evaluation.speed.measure import bench
+from distillkit.evaluation.speed.plot import save_plot
+from distillkit.evaluation.speed.table import notes
+from distillkit.evaluation.speed.timing import Coder, Latency, Run, Spread, time_by_turns, warm_up
+from distillkit.model.adapters import as_codec
+from distillkit.model.file import save_model
 
 ROOT = Path(__file__).parent.parent
 
@@ -94,7 +94,9 @@ def test_command(work):
 
 @pytest.fixture
 def result(work, plugins, monkeypatch):
-    monkeypatch.setattr("distillkit.bench.measure.measure_memory", lambda *_: None)  # as on systems without /proc
+    monkeypatch.setattr(
+        "distillkit.evaluation.speed.measure.measure_memory", lambda *_: None
+    )  # as on systems without /proc
     images = sorted((work / "pictures").iterdir())
     against = ["jpeg", "webp"]
     return bench(work / "student", images, against=against, repeats=1, precision="fp32", plugins=plugins)
@@ -130,7 +132,7 @@ def test_plot_and_words(result, tmp_path, monkeypatch):
 
 
 def test_a_missing_codec_is_left_out_with_a_word(work, plugins, monkeypatch):
-    monkeypatch.setattr("distillkit.bench.measure.measure_memory", lambda *_: None)
+    monkeypatch.setattr("distillkit.evaluation.speed.measure.measure_memory", lambda *_: None)
     monkeypatch.setitem(sys.modules, "pillow_jxl", None)
     images = [work / "pictures/a.png"]
     result = bench(work / "student", images, against=["jpeg-xl"], repeats=1, plugins=plugins)

@@ -13,10 +13,16 @@ from pytorch_optimizer import SOAP
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from distillkit.checkpoint import list_checkpoints, load_checkpoint, read_tensors, save_checkpoint, write_tensors
 from distillkit.errors import CheckpointError, TrainingError
-from distillkit.recipe import Recipe
-from distillkit.run_folder import RunFolder
+from distillkit.recipe.recipe import Recipe
+from distillkit.training.checkpoint import (
+    list_checkpoints,
+    load_checkpoint,
+    read_tensors,
+    save_checkpoint,
+    write_tensors,
+)
+from distillkit.training.run_folder import RunFolder
 
 
 def same(a: object, b: object) -> bool:

@@ -18,7 +18,7 @@ from distillkit_models.cheng2020_presets import PRESETS, Cheng2020Size
 from distillkit_models.swin_block import SwinBlock, num_heads
 from torch import Tensor
 
-from distillkit.adapters import CompressAIAdapter
+from distillkit.model.adapters import CompressAIAdapter
 
 TEACHER, STUDENT = PRESETS["tiny"]
 SIZES = {f"{name}-{part}": size for name, pair in PRESETS.items() for part, size in zip("TS", pair, strict=True)}

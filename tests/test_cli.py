@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distillkit.checkpoint import read_tensors
 from distillkit.cli.app import app
+from distillkit.training.checkpoint import read_tensors
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
 PROGRAM = [sys.executable, "-W", "error", "-m", "distillkit"]

@@ -12,13 +12,13 @@ import torch
 
 import distillkit
 import tests.habits
-from distillkit.adapters import as_codec, fingerprint
 from distillkit.codec.bitstream import read, write
 from distillkit.codec.calls import CoderCalls
 from distillkit.codec.checksums import NO_HASH
 from distillkit.codec.stand_ins import StandIns
 from distillkit.codec.stopwatch import Stopwatch
 from distillkit.errors import BitstreamError, PairError
+from distillkit.model.adapters import as_codec, fingerprint
 
 from .habits import HABITS
 from .lively import picture

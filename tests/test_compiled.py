@@ -7,11 +7,11 @@ import shutil
 import pytest
 import torch
 
-from distillkit.compiled import CompiledParts
 from distillkit.errors import TrainingError
-from distillkit.precision import Precision
-from distillkit.setup import prepare
-from distillkit.teacher import Teacher
+from distillkit.model.precision import Precision
+from distillkit.training.compiled import CompiledParts
+from distillkit.training.setup import prepare
+from distillkit.training.teacher import Teacher
 
 from .test_training import FEDS
 

@@ -17,7 +17,7 @@ from distillkit.cli.app import app
 from distillkit.codec import files
 from distillkit.codec.files import plan_files, whole_file
 from distillkit.errors import DataError
-from distillkit.model_file import save_model
+from distillkit.model.file import save_model
 
 from .lively import adapter, picture
 

@@ -16,9 +16,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import distillkit
-from distillkit.adapters import fingerprint
 from distillkit.errors import PairError
 from distillkit.export.export import export_model
+from distillkit.model.adapters import fingerprint
 from tests.test_compressai_zoo import SMALL, distil
 
 with warnings.catch_warnings():

@@ -9,9 +9,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import distillkit
-from distillkit.adapters import as_codec
 from distillkit.errors import PairError, RecipeError
-from distillkit.taps import TapBank
+from distillkit.model.adapters import as_codec
+from distillkit.taps.bank import TapBank
 
 FEDS = {"feds.alignment": {}, "feds.channel_entropy": {"calibration_crops": 2}}
 SMALL = {

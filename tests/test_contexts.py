@@ -7,11 +7,11 @@ from compressai.layers import CheckerboardMaskedConv2d, MaskedConv2d
 from torch import nn
 from torch.nn import functional as F
 
-from distillkit.codec.checkerboard import Checkerboard
-from distillkit.codec.context import MaskedContext, sees_only
+from distillkit.codec.fast.checkerboard import Checkerboard
+from distillkit.codec.fast.context import MaskedContext, sees_only
+from distillkit.codec.fast.wavefront import Wavefront, code_serial_contexts
 from distillkit.codec.stopwatch import Stopwatch
 from distillkit.codec.tables import EntropyWatch
-from distillkit.codec.wavefront import Wavefront, code_serial_contexts
 
 from .lively import adapter, coder, picture
 

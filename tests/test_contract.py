@@ -9,9 +9,9 @@ import pytest
 
 import distillkit
 from distillkit import testing
-from distillkit.adapters import as_codec, fingerprint
 from distillkit.export.export import export_model
-from distillkit.model_file import save_model
+from distillkit.model.adapters import as_codec, fingerprint
+from distillkit.model.file import save_model
 
 COMPONENTS = distillkit.load_plugins().components
 FEDS_TERMS = ["feds.alignment", "feds.channel_entropy"]

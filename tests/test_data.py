@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from distillkit.data import CropDataset, batches
+from distillkit.data.crops import CropDataset, batches
+from distillkit.data.images import read_image
 from distillkit.errors import DataError
-from distillkit.images import read_image
 
 CROP = 16
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 import distillkit
 from distillkit import demo
+from distillkit.data.images import check_images, read_image
+from distillkit.data.listing import list_images
 from distillkit.errors import DataError
-from distillkit.images import check_images, read_image
-from distillkit.listing import list_images
 
 SIZES = get_args(demo.Size)
 EXAMPLE = Path(__file__).parents[1] / "examples" / "feds_cheng2020.py"

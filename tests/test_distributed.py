@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import distillkit
-from distillkit.checkpoint import list_checkpoints, load_checkpoint
 from distillkit.errors import RecipeError
+from distillkit.training.checkpoint import list_checkpoints, load_checkpoint
 
 ROOT = Path(__file__).parents[1]
 FEDS = {"feds.alignment": {}, "feds.channel_entropy": {"calibration_crops": 4}}
@@ -86,7 +86,7 @@ def largest_difference(a, b, start):
     "schedule", [{"name": "feds.staged"}, {"name": "feds.staged", "every": 2}, {"name": "small.freeze_first"}]
 )
 def test_the_same_global_batch_gives_the_same_weights(sgd, tmp_path, plugins, schedule):
-    from distillkit.setup import prepare
+    from distillkit.training.setup import prepare
 
     r = sgd(schedule=schedule)
     distillkit.train(r, tmp_path / "one" / "run", plugins=plugins)
@@ -127,7 +127,7 @@ def test_processes_that_the_program_joined_train_the_same(sgd, tmp_path):
 
 def test_accumulation_gives_the_same_weights(sgd, tmp_path, plugins):
     """With a loss that is a mean over the batch, as all but those that use statistics of the batch."""
-    from distillkit.setup import prepare
+    from distillkit.training.setup import prepare
 
     staged = {"name": "feds.staged", "channel_share": 0.8, "alignment_share": 0.0}
     r = sgd(losses={"feds.channel_entropy": {"calibration_crops": 4}}, schedule=staged)
@@ -169,7 +169,7 @@ def test_sigterm_to_one_process_stops_all_and_they_go_on_bit_for_bit(recipe, tea
 
 
 def test_a_killed_run_goes_on_with_another_number_of_processes(sgd, tmp_path, plugins):
-    from distillkit.setup import prepare
+    from distillkit.training.setup import prepare
 
     r = sgd(checkpoint_every=2)
     start = prepare(r.resolve(plugins), plugins).codec.module.state_dict()

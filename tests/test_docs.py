@@ -22,7 +22,7 @@ import pytest
 import typer
 
 from distillkit.cli.app import app
-from distillkit.pytest_plugin import draw_photographs
+from distillkit.testing.pytest_plugin import draw_photographs
 
 from .environment import Environment
 

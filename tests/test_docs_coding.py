@@ -17,7 +17,7 @@ from distillkit.cli.app import app
 from distillkit.codec import bitstream
 from distillkit.codec.bitstream import CompressedImage, write
 from distillkit.codec.runtime import MAX_PIXELS
-from distillkit.model_file import save_model
+from distillkit.model.file import save_model
 
 from .lively import adapter, picture
 

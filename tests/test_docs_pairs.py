@@ -10,7 +10,7 @@ import torch
 
 import distillkit
 from distillkit.evaluation.complexity import parameters_by_part
-from distillkit.taps import TapBank
+from distillkit.taps.bank import TapBank
 from tests.foreign_codecs import TokenAdapter, TokenCodec
 
 TEXT = (Path(__file__).parents[1] / "docs" / "pairs.md").read_text(encoding="utf-8")

@@ -12,16 +12,16 @@ from PIL import Image
 from skimage import data as photographs
 from torch import nn
 
-from distillkit.adapters import CodecAdapter, CodecOutput, CompressAIAdapter, fingerprint
 from distillkit.codec.runtime import ImageCodec
+from distillkit.data.images import read_image
 from distillkit.errors import BitstreamError, DataError
 from distillkit.evaluation.complexity import kmac_per_pixel, num_parameters
 from distillkit.evaluation.decode import DecodingProcess
 from distillkit.evaluation.estimate import estimated_bpp
 from distillkit.evaluation.evaluate import evaluate, evaluate_model
 from distillkit.evaluation.quality import decibel, ms_ssim, mse01, psnr_db
-from distillkit.images import read_image
-from distillkit.model_file import load_model
+from distillkit.model.adapters import CodecAdapter, CodecOutput, CompressAIAdapter, fingerprint
+from distillkit.model.file import load_model
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ from distillkit_models.compressai_zoo import Architecture
 from PIL import Image
 
 import distillkit
-from distillkit.adapters import as_codec, fingerprint
-from distillkit.checkpoint import read_tensors
 from distillkit.errors import DistillkitError, PairError
 from distillkit.export.exact import in_float64
 from distillkit.export.export import export_model
 from distillkit.export.parts import take_apart
+from distillkit.model.adapters import as_codec, fingerprint
+from distillkit.training.checkpoint import read_tensors
 
 REFUSE = """
 import sys

@@ -17,12 +17,12 @@ from compressai.entropy_models import GaussianConditional
 from compressai.entropy_models.entropy_models import _EntropyCoder
 
 import distillkit
-from distillkit.adapters import CompressAIAdapter, fingerprint
 from distillkit.codec.bitstream import read, write
 from distillkit.codec.checksums import NO_HASH
 from distillkit.codec.stopwatch import Stopwatch
 from distillkit.codec.tables import EntropyTables, EntropyWatch, ScaleIndexes, is_entropy_model
 from distillkit.errors import BitstreamError, PairError
+from distillkit.model.adapters import CompressAIAdapter, fingerprint
 
 from .lively import KINDS, adapter, coder, picture
 

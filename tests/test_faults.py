@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 import distillkit
-from distillkit.checkpoint import list_checkpoints, load_checkpoint
 from distillkit.errors import CheckpointError, DivergedError, RecipeError, TrainingError
+from distillkit.training.checkpoint import list_checkpoints, load_checkpoint
 
 from .test_checkpoint import full_disk
 from .test_training import FEDS, Interrupt, Record, StopAfter, same, weights
@@ -145,7 +145,7 @@ class TestRollback:
                 self.codec.module.g_a[0].weight.data.fill_(float("inf"))
 
     def run(self, recipe, tmp_path, plugins, monkeypatch, poison, record, **changes):
-        from distillkit import trainer
+        from distillkit.training import trainer
 
         def prepare(*args):
             setup = original(*args)

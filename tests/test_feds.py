@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 import distillkit
-from distillkit.losses import CodecOutput, Step, TapPair, rate_distortion
+from distillkit.training.losses import CodecOutput, Step, TapPair, rate_distortion
 
 PLUGINS = distillkit.load_plugins()
 Alignment = PLUGINS.components["loss"]["feds.alignment"]

@@ -12,9 +12,9 @@ from torch import nn
 
 import distillkit
 import tests.foreign_codecs
-from distillkit.nesting import flatten_strings, is_plain, nest_strings
-from distillkit.tap_points import as_map
-from distillkit.taps import TapBank
+from distillkit.model.nesting import flatten_strings, is_plain, nest_strings
+from distillkit.taps.bank import TapBank
+from distillkit.taps.points import as_map
 from tests.foreign_codecs import MeanScaleHyperprior, TokenAdapter, TokenCodec
 
 FEDS = {"feds.alignment": {}, "feds.channel_entropy": {"calibration_crops": 2}}

@@ -11,8 +11,8 @@ from compressai.models import FactorizedPrior, MeanScaleHyperprior
 
 import distillkit
 import distillkit.testing
-from distillkit.conditioned import FixedQuality, at_quality
-from distillkit.gain_units import START_SPAN
+from distillkit.model.conditioned import FixedQuality, at_quality
+from distillkit.model.gain_units import START_SPAN
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import re
 import pytest
 
 import distillkit
-from distillkit import hookspecs
-from distillkit.observers import MetricsFile
-from distillkit.plugins import KINDS
+from distillkit.hooks import hookspecs
+from distillkit.hooks.loader import KINDS
+from distillkit.training.observers import MetricsFile
 
 HOOKS = {
     name: function

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from distillkit.data.images import check_image, check_images, read_image, survey
 from distillkit.errors import DataError
-from distillkit.images import check_image, check_images, read_image, survey
 
 
 def noise(height: int, width: int, channels: int = 3) -> np.ndarray:

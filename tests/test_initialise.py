@@ -10,9 +10,9 @@ from torch import nn
 
 import distillkit
 from distillkit.errors import RecipeError
-from distillkit.initialise import inherit_weights
-from distillkit.model_file import save_model
-from distillkit.setup import prepare
+from distillkit.model.file import save_model
+from distillkit.model.initialise import inherit_weights
+from distillkit.training.setup import prepare
 from tests.small_pair import SmallPair
 
 NO_LATENT = torch.zeros(0)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import distillkit
-from distillkit.losses import Step, TapPair
-from distillkit.taps import TapShape, TapShapes
+from distillkit.taps.bank import TapShape, TapShapes
+from distillkit.training.losses import Step, TapPair
 
 COMPONENTS = distillkit.load_plugins().components["loss"]
 NAMES = sorted(name for name in COMPONENTS if name.startswith("kd."))

@@ -7,8 +7,8 @@ import os
 import pytest
 from PIL import Image
 
+from distillkit.data.listing import find_images, list_images, mark_output
 from distillkit.errors import DataError
-from distillkit.listing import find_images, list_images, mark_output
 
 
 @pytest.fixture

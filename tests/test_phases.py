@@ -7,11 +7,11 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from distillkit.builtin import Constant
 from distillkit.errors import RecipeError
-from distillkit.optimizers import learning_rate_factor
-from distillkit.phases import Phase, Ramp, Timeline
-from distillkit.recipe import OptimizerSettings
+from distillkit.hooks.builtin import Constant
+from distillkit.recipe.recipe import OptimizerSettings
+from distillkit.training.optimizers import learning_rate_factor
+from distillkit.training.phases import Phase, Ramp, Timeline
 
 
 def test_ramp_down():

@@ -10,7 +10,7 @@ import pytest
 
 from distillkit.cli.app import app
 from distillkit.errors import PluginError
-from distillkit.scaffold import new_plugin
+from distillkit.testing.scaffold import new_plugin
 
 from .environment import Environment
 

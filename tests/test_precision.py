@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import distillkit
-from distillkit.checkpoint import list_checkpoints, load_checkpoint
 from distillkit.errors import RecipeError, TrainingError
-from distillkit.precision import Precision, bf16_is_fast
+from distillkit.model.precision import Precision, bf16_is_fast
+from distillkit.training.checkpoint import list_checkpoints, load_checkpoint
 
 from .test_training import FEDS, same, weights
 
@@ -31,7 +31,7 @@ def test_a_cpu_needs_the_instructions(monkeypatch, capabilities, expected):
     [(True, "auto", "bf16"), (False, "auto", "fp32"), (False, "bf16", "bf16"), (True, "fp16", "fp16")],
 )
 def test_what_a_run_takes(monkeypatch, fast, choice, used):
-    monkeypatch.setattr("distillkit.precision.bf16_is_fast", lambda device: fast)
+    monkeypatch.setattr("distillkit.model.precision.bf16_is_fast", lambda device: fast)
     notes = []
     precision = Precision(choice, CPU, notes)
     assert precision.name == used
@@ -89,15 +89,15 @@ def test_float16_that_never_finds_a_finite_gradient_ends(recipe, tmp_path, plugi
         def backward(ctx, gradient):
             return gradient * torch.inf
 
-    import distillkit.task
+    import distillkit.training.task
 
-    original = distillkit.task.rate_distortion
+    original = distillkit.training.task.rate_distortion
 
     def cost(*args):
         losses = original(*args)
         return losses._replace(cost=Infinite.apply(losses.cost))
 
-    monkeypatch.setattr(distillkit.task, "rate_distortion", cost)
+    monkeypatch.setattr(distillkit.training.task, "rate_distortion", cost)
     r = recipe(precision="fp16", num_steps=40, schedule={"name": "core.constant"}, log_every=10)
     with pytest.raises(TrainingError, match="the gradient was not finite at step"):
         distillkit.train(r, tmp_path / "run", plugins=plugins)

@@ -11,6 +11,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from distillkit.cli.app import app
+from distillkit.data.images import read_image
+from distillkit.data.listing import list_images
 from distillkit.errors import DataError
 from distillkit.evaluation.classical import classical_codec
 from distillkit.evaluation.classical_curve import classical_curve
@@ -19,8 +21,6 @@ from distillkit.evaluation.quality import psnr_db
 from distillkit.evaluation.rd_compare import compare_curves, gather_curves
 from distillkit.evaluation.rd_tables import bd_notes, bd_table, points_table
 from distillkit.evaluation.results import Evaluation, ImageResult
-from distillkit.images import read_image
-from distillkit.listing import list_images
 
 LMBDAS = (0.0035, 0.0067, 0.013, 0.025)
 

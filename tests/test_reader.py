@@ -11,9 +11,9 @@ import pytest
 from PIL import Image, ImageCms
 
 import distillkit
+from distillkit.data.images import check_image, check_images, read_image, survey
+from distillkit.data.named_colours import cicp_profile
 from distillkit.errors import DataError
-from distillkit.images import check_image, check_images, read_image, survey
-from distillkit.named_colours import cicp_profile
 
 from .lively import picture
 from .test_images import save

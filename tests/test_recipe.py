@@ -9,7 +9,7 @@ import pytest
 
 import distillkit
 from distillkit.errors import RecipeError
-from distillkit.recipe import ComponentChoice, Recipe
+from distillkit.recipe.recipe import ComponentChoice, Recipe
 
 SMALLEST = """
 num_steps = 10

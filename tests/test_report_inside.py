@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import distillkit
-from distillkit.adapters import as_codec
+from distillkit.model.adapters import as_codec
 from distillkit.report.inside import (
     bits_by_channel,
     bits_by_position,
@@ -20,7 +20,7 @@ from distillkit.report.inside import (
 from distillkit.report.plots_inside import channels
 from distillkit.report.speed import coding_time
 from distillkit.report.svg import Plot, Scale
-from distillkit.taps import TapShape, TapShapes
+from distillkit.taps.bank import TapShape, TapShapes
 
 from .small_pair import SmallPair
 

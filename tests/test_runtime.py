@@ -9,10 +9,10 @@ from compressai.models import Cheng2020AnchorCheckerboard, MeanScaleHyperprior
 from skimage import data as photographs
 from torch import Tensor, nn
 
-from distillkit.adapters import CodecAdapter, CodecOutput, CompressAIAdapter, CompressedLatents, fingerprint
 from distillkit.codec.bitstream import read, write
 from distillkit.codec.runtime import ImageCodec
 from distillkit.errors import BitstreamError, PairError
+from distillkit.model.adapters import CodecAdapter, CodecOutput, CompressAIAdapter, CompressedLatents, fingerprint
 
 
 def build(kind: str) -> ImageCodec:

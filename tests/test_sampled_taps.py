@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import distillkit
-from distillkit.sampled_taps import sample, tap_and_stride
+from distillkit.taps.sampled import sample, tap_and_stride
 from distillkit.testing import check_loss_term
 
 Alignment = distillkit.load_plugins().components["loss"]["feds.alignment"]

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 import distillkit
-from distillkit.data import CropDataset, batches
+from distillkit.data.crops import CropDataset, batches
+from distillkit.data.images import read_image
+from distillkit.data.shards import PackedImage, list_training_images, pack
 from distillkit.errors import DataError
-from distillkit.images import read_image
-from distillkit.shards import PackedImage, list_training_images, pack
 
 from .test_data import CROP, paths, take  # noqa: F401 - a fixture
 from .test_training import same, weights

@@ -8,7 +8,7 @@ import pytest
 
 import distillkit
 from distillkit.errors import RecipeError
-from distillkit.shipped import load_shipped, shipped_recipes, write_shipped
+from distillkit.recipe.shipped import load_shipped, shipped_recipes, write_shipped
 
 PLUGINS = distillkit.load_plugins()
 NAMES = list(shipped_recipes())

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from distillkit.adapters import CodecAdapter, CodecOutput
 from distillkit.errors import PairError, TapError
-from distillkit.pair import TeachingPair, find_taps
-from distillkit.tap_points import Tap
-from distillkit.taps import TapBank
+from distillkit.model.adapters import CodecAdapter, CodecOutput
+from distillkit.taps.bank import TapBank
+from distillkit.taps.pair import TeachingPair, find_taps
+from distillkit.taps.points import Tap
 
 
 class Codec(CodecAdapter):

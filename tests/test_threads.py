@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 import distillkit
-from distillkit.adapters import CodecAdapter, CodecOutput, CompressedLatents, fingerprint
 from distillkit.codec.runtime import ImageCodec
 from distillkit.errors import BitstreamError
+from distillkit.model.adapters import CodecAdapter, CodecOutput, CompressedLatents, fingerprint
 
 from . import lively
 

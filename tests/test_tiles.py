@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import distillkit
 from distillkit.codec import fast
-from distillkit.codec.tiles import find_margin, run_in_tiles
+from distillkit.codec.fast.tiles import find_margin, run_in_tiles
 
 from .lively import coder, picture
 
@@ -92,7 +92,7 @@ def test_a_picture_in_tiles_is_the_picture(part, monkeypatch):
 
 
 def attentive() -> distillkit.ImageCodec:
-    from distillkit.adapters import as_codec, fingerprint
+    from distillkit.model.adapters import as_codec, fingerprint
 
     torch.manual_seed(0)
     pair = distillkit.load_plugins().get("pair", "models.cheng2020", "test")

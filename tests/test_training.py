@@ -12,14 +12,14 @@ import pytest
 import torch
 
 import distillkit
-from distillkit.balance import balanced_scales
-from distillkit.checkpoint import list_checkpoints, load_checkpoint
-from distillkit.distributed import Ranks
 from distillkit.errors import CheckpointError, PairError, PluginError, RecipeError, TapError, TrainingError
-from distillkit.preemption import StopRequest, TrainingStopped
-from distillkit.run_folder import RunFolder
-from distillkit.setup import prepare
-from distillkit.trainer import Trainer
+from distillkit.training.balance import balanced_scales
+from distillkit.training.checkpoint import list_checkpoints, load_checkpoint
+from distillkit.training.distributed import Ranks
+from distillkit.training.preemption import StopRequest, TrainingStopped
+from distillkit.training.run_folder import RunFolder
+from distillkit.training.setup import prepare
+from distillkit.training.trainer import Trainer
 
 FEDS = {"feds.alignment": {}, "feds.channel_entropy": {"calibration_crops": 2}}
 
@@ -293,7 +293,7 @@ def test_frozen_parts_do_not_move(recipe, tmp_path, plugins):
 
 
 def test_a_batch_in_channels_last_is_made_contiguous(recipe, tmp_path, plugins, monkeypatch):
-    from distillkit import trainer as module
+    from distillkit.training import trainer as module
 
     original = module.batches
     monkeypatch.setattr(module, "batches", lambda *a: (b.to(memory_format=torch.channels_last) for b in original(*a)))

@@ -7,9 +7,9 @@ import torch
 from compressai.layers import GDN, ResidualBlock, ResidualBlockUpsample, ResidualBlockWithStride
 from torch import nn
 
-from distillkit.codec.blocks import _can_activate
+from distillkit.codec.fast.blocks import _can_activate
+from distillkit.codec.fast.transforms import Transform
 from distillkit.codec.stopwatch import Stopwatch
-from distillkit.codec.transforms import Transform
 
 from .lively import module
 
@@ -71,7 +71,7 @@ def test_residual_blocks(block, dtype):
     torch.testing.assert_close(transform(features), expected, rtol=tolerance, atol=tolerance)
     if dtype == torch.float32 and _can_activate(dtype):  # not without it either
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("distillkit.codec.blocks._can_activate", lambda _: False)
+            patch.setattr("distillkit.codec.fast.blocks._can_activate", lambda _: False)
             torch.testing.assert_close(transform(features), expected, rtol=1e-5, atol=1e-5)
 
 

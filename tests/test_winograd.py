@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from distillkit.codec.winograd import WinogradConvolution, use_winograd
+from distillkit.codec.fast.winograd import WinogradConvolution, use_winograd
 
 
 @torch.no_grad()

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import distillkit
-from distillkit import zoo
-from distillkit.adapters import as_codec, fingerprint
 from distillkit.errors import CheckpointError
-from distillkit.model_file import save_model
+from distillkit.model import zoo
+from distillkit.model.adapters import as_codec, fingerprint
+from distillkit.model.file import save_model
 
 
 def test_half_precision_is_the_same_model_in_half_the_bytes(tmp_path, plugins):

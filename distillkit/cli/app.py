@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import DistillkitError
-from ..preemption import TrainingStopped
+from ..training.preemption import TrainingStopped
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

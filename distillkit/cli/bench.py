@@ -48,11 +48,11 @@ def bench(
     """Measure time by part, memory and size, against teacher and classical codecs."""
     from rich.console import Console
 
-    from ..bench.measure import bench as measure
-    from ..bench.plot import save_plot
-    from ..bench.table import as_text
+    from ..data.listing import list_images
     from ..errors import DistillkitError
-    from ..listing import list_images
+    from ..evaluation.speed.measure import bench as measure
+    from ..evaluation.speed.plot import save_plot
+    from ..evaluation.speed.table import as_text
 
     images = list_images(data)
     try:

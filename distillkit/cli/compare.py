@@ -36,8 +36,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare codecs at several qualities: RD curves, and BD-rates with all that they depend on."""
+    from ..data.listing import list_images
     from ..evaluation import rd_compare, rd_tables
-    from ..listing import list_images
 
     names = [name for each in classical or [] for name in each.split(",") if name]
     images = list_images(data) if data else []

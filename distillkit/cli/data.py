@@ -20,7 +20,7 @@ def pack(
     """Pack training images into tar shards (WebDataset's layout), and leave out those that cannot be used."""
     from rich.progress import Progress
 
-    from ..shards import pack as run
+    from ..data.shards import pack as run
 
     with Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("packing")

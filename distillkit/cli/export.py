@@ -35,7 +35,7 @@ def export(
 ) -> None:
     """Write a trained model for deployment."""
     from ..export.export import export_model
-    from ..model_file import load_model
+    from ..model.file import load_model
 
     paths = export_model(load_model(model), to.value, out)
     size = sum(path.stat().st_size for path in paths)

@@ -26,9 +26,9 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Compress pictures to real files with each model, decode them, and measure."""
+    from ..data.listing import list_images
     from ..evaluation.compare import compare
     from ..evaluation.perceptual import Dists, Lpips
-    from ..listing import list_images
 
     names = _distinct_names(models)
     perceptual = [*([Lpips(lpips)] if lpips else []), *([Dists(dists)] if dists else [])]

@@ -24,7 +24,7 @@ def plugins(context: typer.Context, as_json: AsJson = False) -> None:
         return
     from rich.console import Console
 
-    from ..plugins import load_plugins
+    from ..hooks.loader import load_plugins
 
     content = _content(load_plugins())
     if as_json:
@@ -42,7 +42,7 @@ def new(
     ] = None,
 ) -> None:
     """Write a new plugin: a package with a loss term and tests that pass, to be changed into yours."""
-    from ..scaffold import new_plugin
+    from ..testing.scaffold import new_plugin
 
     folder = out or Path(f"distillkit-{name.replace('_', '-')}")
     for path in new_plugin(name, folder):
@@ -51,7 +51,7 @@ def new(
 
 
 def _content(loaded: Any) -> dict[str, list[dict[str, Any]]]:
-    from ..options import options_of
+    from ..hooks.options import options_of
 
     origins = [
         {"name": p.name, "module": p.module, "distribution": p.distribution, "version": p.version}

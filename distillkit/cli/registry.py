@@ -21,7 +21,7 @@ def recipes(
     from rich import box
     from rich.table import Table
 
-    from ..shipped import shipped_recipes, write_shipped
+    from ..recipe.shipped import shipped_recipes, write_shipped
 
     if name is not None:
         for path in write_shipped(name, out):
@@ -46,7 +46,7 @@ def pairs(
     from rich.table import Table
 
     from ..evaluation.describe import describe_pairs
-    from ..plugins import load_plugins
+    from ..hooks.loader import load_plugins
 
     rows = describe_pairs(load_plugins(), timed=time)
     table = Table("codec", title="Pairs: parameters by part, and kMAC/pixel (torch.utils.flop_counter, 256x256)")

@@ -36,8 +36,8 @@ def cite(
     ] = None,
 ) -> None:
     """Print BibTeX for the methods that a run uses."""
-    from ..plugins import load_plugins
-    from ..recipe import Recipe
+    from ..hooks.loader import load_plugins
+    from ..recipe.recipe import Recipe
     from ..report.citations import references
     from ..report.runs import read_runs
 

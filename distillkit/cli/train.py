@@ -68,7 +68,7 @@ def train(
     tensorboard: Tensorboard = False,
 ) -> None:
     """Carry out a recipe, or what is left of it."""
-    from ..recipe import Recipe
+    from ..recipe.recipe import Recipe
 
     loaded = Recipe.load(recipe)
     _train(loaded, out or Path("runs") / recipe.stem, tensorboard)
@@ -78,8 +78,8 @@ def train(
 def resume(run: Annotated[Path, typer.Argument(help="A run folder.")], tensorboard: Tensorboard = False) -> None:
     """Go on with a run that was stopped, from its newest whole checkpoint."""
     from ..errors import TrainingError
-    from ..recipe import Recipe
-    from ..run_folder import RunFolder
+    from ..recipe.recipe import Recipe
+    from ..training.run_folder import RunFolder
 
     file = RunFolder(run).recipe_file
     if not file.is_file():
@@ -88,13 +88,13 @@ def resume(run: Annotated[Path, typer.Argument(help="A run folder.")], tensorboa
 
 
 def _train(recipe: Any, folder: Path, tensorboard: bool) -> None:
-    from ..distributed import OtherRankError, is_first_rank, leave
-    from ..observers import ProgressDisplay
-    from ..trainer import train as run
+    from ..training.distributed import OtherRankError, is_first_rank, leave
+    from ..training.observers import ProgressDisplay
+    from ..training.trainer import train as run
 
     observers: list[object] = [ProgressDisplay()]
     if tensorboard:
-        from ..tensorboard import TensorBoardWriter
+        from ..training.tensorboard import TensorBoardWriter
 
         observers.append(TensorBoardWriter())
     try:

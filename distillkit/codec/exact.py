@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .transforms import Transform, to_dtype
+from .fast.transforms import Transform, to_dtype
 
 _FROM_NOTHING = {torch.zeros, torch.ones, torch.empty, torch.full, torch.tensor, torch.arange, torch.linspace}
 

@@ -16,11 +16,11 @@ from typing import Literal, final
 
 from PIL import Image
 
+from ..data.images import BadImageError, read_image
+from ..data.listing import list_images
 from ..errors import DataError, DistillkitError
-from ..images import BadImageError, read_image
-from ..listing import list_images
-from ..model_file import load_model
-from .fast import Precision
+from ..model.file import load_model
+from .fast.codec import Precision
 from .runtime import MAX_PIXELS, ImageCodec
 
 SUFFIX = ".dk"  #: of compressed files

@@ -7,8 +7,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..adapters import CodecAdapter, CompressedLatents
 from ..errors import BitstreamError
+from ..model.adapters import CodecAdapter, CompressedLatents
 from .bitstream import CompressedImage
 from .stopwatch import Stopwatch
 

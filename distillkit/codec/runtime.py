@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..adapters import CodecAdapter, CompressedLatents, entropy_path
 from ..errors import BitstreamError, PairError
+from ..model.adapters import CodecAdapter, CompressedLatents, entropy_path
 from .bitstream import NO_PATH, NUM_FINGERPRINT_BYTES, NUM_PATH_BYTES, CompressedImage, read, write
 from .checksums import entropy_hash
-from .fast import FastCodec, Precision, can_be_fast
+from .fast.codec import FastCodec, Precision, can_be_fast
 from .foreign import ForeignCodec
 from .stopwatch import Stopwatch
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from time import perf_counter
 
+from ..data.images import read_image
 from ..errors import DataError
-from ..images import read_image
 from .classical import ClassicalCodec
 from .curve import RDCurve, RDPoint
 from .evaluate import output_names

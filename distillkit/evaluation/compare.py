@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from ..adapters import CodecAdapter
-from ..model_file import load_model
-from ..plugins import Plugins, load_plugins
+from ..hooks.loader import Plugins, load_plugins
+from ..model.adapters import CodecAdapter
+from ..model.file import load_model
 from .complexity import kmac_per_pixel, num_parameters
 from .contact_sheet import save_contact_sheet
 from .decode import DecodingProcess

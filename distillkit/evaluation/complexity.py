@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..adapters import CodecAdapter
+from ..model.adapters import CodecAdapter
 
 
 def num_parameters(module: nn.Module) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ..images import read_image
+from ..data.images import read_image
 from .results import Evaluation
 
 _WIDTH = 400  # of a picture on the sheet, in pixels

@@ -26,9 +26,9 @@ from PIL import Image
 
 from ..codec.runtime import ImageCodec
 from ..errors import BitstreamError, DistillkitError
-from ..model_file import TrainedModel, load_model
-from ..plugins import Plugins, load_plugins
-from ..zoo import located
+from ..hooks.loader import Plugins, load_plugins
+from ..model.file import TrainedModel, load_model
+from ..model.zoo import located
 
 #: From (compressed file, picture to write) of each picture to the seconds that each took, in order.
 Decoder = Callable[[Sequence[tuple[Path, Path]]], Iterator[float]]

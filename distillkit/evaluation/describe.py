@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..adapters import CodecAdapter, as_codec, fingerprint
 from ..codec.runtime import ImageCodec
-from ..pair import CodecPair
-from ..plugins import Plugins
+from ..hooks.loader import Plugins
+from ..model.adapters import CodecAdapter, as_codec, fingerprint
+from ..taps.pair import CodecPair
 from .complexity import kmac_per_pixel, num_parameters, parameters_by_part
 
 #: Height and width of the picture that is timed: Kodak's.

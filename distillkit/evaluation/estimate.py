@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..adapters import CodecAdapter
-from ..losses import sum_of_bits
+from ..model.adapters import CodecAdapter
+from ..training.losses import sum_of_bits
 
 MAX_PIXELS = 16_000_000  #: a forward pass takes a picture whole; a larger one might not fit in memory
 

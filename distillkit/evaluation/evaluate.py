@@ -13,10 +13,10 @@ from time import perf_counter
 import torch
 
 from ..codec.runtime import ImageCodec
+from ..data.images import read_image
 from ..errors import DataError
-from ..images import read_image
-from ..model_file import load_model
-from ..plugins import Plugins, load_plugins
+from ..hooks.loader import Plugins, load_plugins
+from ..model.file import load_model
 from .decode import Decoder, DecodingProcess, decoder_of
 from .estimate import estimated_bpp
 from .perceptual import PerceptualDistance

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, final
 
 from ..errors import DataError, did_you_mean
-from ..model_file import MODEL_NAME
-from ..plugins import Plugins, load_plugins
-from ..zoo import PREFIX, located
+from ..hooks.loader import Plugins, load_plugins
+from ..model.file import MODEL_NAME
+from ..model.zoo import PREFIX, located
 from .bd import BDRefusedError, BDResult, bd_rate
 from .classical import classical_codec
 from .classical_curve import classical_curve

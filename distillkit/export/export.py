@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ..adapters import CompressAIAdapter, entropy_path
 from ..errors import DistillkitError, PairError
-from ..model_file import TrainedModel, save_model
+from ..model.adapters import CompressAIAdapter, entropy_path
+from ..model.file import TrainedModel, save_model
 from .driver import FORMAT
 from .networks import export_onnx, export_openvino, export_programs
 from .parts import CodecParts, take_apart

@@ -9,8 +9,8 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 
-from ..adapters import CodecAdapter
 from ..errors import PairError
+from ..model.adapters import CodecAdapter
 from .exact import in_float64
 
 Flow = Literal["factorized", "scale", "mean-scale", "checkerboard"]

@@ -10,10 +10,10 @@ from typing import Annotated, Any, final
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from ..components import validate
 from ..errors import RecipeError
-from ..model_file import MODEL_NAME
-from ..recipe import Recipe, from_folder, read_toml
+from ..hooks.components import validate
+from ..model.file import MODEL_NAME
+from ..recipe.recipe import Recipe, from_folder, read_toml
 
 CONTROL = "control"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ..errors import DataError
-from ..recipe import Recipe
+from ..recipe.recipe import Recipe
 from .run import JobStatus
 
 FORMAT = "distillkit-family-1"

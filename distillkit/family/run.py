@@ -9,18 +9,18 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, final
 
-from ..checkpoint import list_checkpoints
+from ..data.images import check_images
+from ..data.listing import list_images
 from ..errors import RecipeError
 from ..evaluation.decode import DecodingProcess
 from ..evaluation.evaluate import evaluate_model
-from ..hookspecs import hookimpl
-from ..images import check_images
-from ..listing import list_images
-from ..observers import ProgressDisplay
-from ..plugins import Plugins, load_plugins
-from ..preemption import TrainingStopped
-from ..run_folder import RunFolder
-from ..trainer import train
+from ..hooks.hookspecs import hookimpl
+from ..hooks.loader import Plugins, load_plugins
+from ..training.checkpoint import list_checkpoints
+from ..training.observers import ProgressDisplay
+from ..training.preemption import TrainingStopped
+from ..training.run_folder import RunFolder
+from ..training.trainer import train
 from .plan import Family, Job, plan, select
 
 State = Literal["done", "begun", "ready", "waiting"]

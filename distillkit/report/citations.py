@@ -10,14 +10,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import final
 
-from .. import initialise
 from ..codec import coder
 from ..evaluation.bd import bd_rate
 from ..evaluation.quality import ms_ssim
-from ..losses import rate_distortion
-from ..optimizers import build_optimizer
-from ..plugins import Plugins
-from ..recipe import Recipe
+from ..hooks.loader import Plugins
+from ..model import initialise
+from ..recipe.recipe import Recipe
+from ..training.losses import rate_distortion
+from ..training.optimizers import build_optimizer
 
 _LETTERS = {r"{\'e}": "é", r"{\o}": "ø", r"{\"a}": "ä"}
 _FILE = Path(__file__).with_name("bibliography.bib")

@@ -9,8 +9,8 @@ from typing import final
 from ..errors import DistillkitError
 from ..evaluation.complexity import kmac_per_pixel, num_parameters, parameters_by_part
 from ..family.gains import TEACHER
-from ..model_file import TrainedModel, load_model
-from ..plugins import Plugins
+from ..hooks.loader import Plugins
+from ..model.file import TrainedModel, load_model
 from .runs import Runs
 
 

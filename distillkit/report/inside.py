@@ -12,16 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..adapters import CodecAdapter
+from ..data.images import read_image
 from ..errors import DistillkitError
-from ..images import read_image
-from ..losses import LossTerm
-from ..model_file import TrainedModel
-from ..pair import CodecPair, TeachingPair, find_taps
-from ..plugins import Plugins
-from ..recipe import Recipe
-from ..tap_points import Tap
-from ..taps import TapShapes
+from ..hooks.loader import Plugins
+from ..model.adapters import CodecAdapter
+from ..model.file import TrainedModel
+from ..recipe.recipe import Recipe
+from ..taps.bank import TapShapes
+from ..taps.pair import CodecPair, TeachingPair, find_taps
+from ..taps.points import Tap
+from ..training.losses import LossTerm
 
 MAX_PICTURES = 8
 MAX_SIDE = 512

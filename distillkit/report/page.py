@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ..errors import DistillkitError, TrainingError
-from ..plugins import Plugins, load_plugins
+from ..hooks.loader import Plugins, load_plugins
 from .citations import references
 from .codecs import Codecs
 from .comparison import compare_variants

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..data.images import read_image
 from ..evaluation.quality import psnr_db
-from ..images import read_image
 from .runs import Run, Runs
 
 WINDOW = (768, 512)  #: largest picture on the page: longer and shorter side; of a larger one a window is shown

@@ -11,8 +11,8 @@ from typing import Any, final
 from ..errors import DistillkitError, TrainingError
 from ..family.gains import TEACHER
 from ..family.plan import CONTROL
-from ..recipe import Recipe
-from ..run_folder import RunFolder
+from ..recipe.recipe import Recipe
+from ..training.run_folder import RunFolder
 
 _MEASURED = ("rate_bpp", "psnr_db", "rd_cost", "encode_seconds", "decode_seconds")
 _NAMED = ("name", "source")

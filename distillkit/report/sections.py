@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from ..codec.runtime import ImageCodec
+from ..data.images import read_image
 from ..errors import DistillkitError
-from ..images import read_image
-from ..plugins import Plugins
+from ..hooks.loader import Plugins
 from . import inside, plots, plots_inside
 from .codecs import Codecs, Side
 from .pictures import Picture, choose, heat_map, ramp, show

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 
 import distillkit
-from distillkit.adapters import as_codec
 from distillkit.codec.bitstream import VERSION
-from distillkit.model_file import save_model
+from distillkit.model.adapters import as_codec
+from distillkit.model.file import save_model
 
 FOLDER = Path(__file__).parent
 ARCHITECTURES = {

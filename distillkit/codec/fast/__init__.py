@@ -1,0 +1,1 @@
+"""The replaced arithmetic: the same codec, coded faster."""

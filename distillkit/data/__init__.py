@@ -1,0 +1,1 @@
+"""Training images: the reader of pictures, crops, shards."""

@@ -1,0 +1,1 @@
+"""The front door: hook points, kinds of components, and how plugins are loaded."""

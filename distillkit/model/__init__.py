@@ -1,0 +1,1 @@
+"""One trained codec: adapters around it, its file, its first weights."""

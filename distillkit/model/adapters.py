@@ -1,0 +1,243 @@
+"""One way to talk to any learned image codec."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast, final
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from ..errors import PairError
+from .nesting import flatten_strings, is_plain, nest_strings
+
+
+@dataclass(frozen=True)
+class CodecOutput:
+    """What a codec's forward pass gives.
+
+    Attributes:
+        x_hat: reconstruction, shape (B, 3, H, W), nominal range [0, 1], not clamped.
+        likelihoods: probability of every latent element by latent (`"y"`, `"z"`), each of shape (B, C, h, w), in
+            (0, 1].
+    """
+
+    x_hat: Tensor
+    likelihoods: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class CompressedLatents:
+    """What a codec's entropy coder gives for one batch.
+
+    Attributes:
+        strings: one list of B byte strings for each substream, in the codec's own order.
+        shape: the codec's own description of the latents' sizes: ints in any nesting of dicts, lists and tuples.
+    """
+
+    strings: list[list[bytes]]
+    shape: Any
+
+
+class CodecAdapter(ABC):
+    """The face that every codec shows to distillkit; subclass it for a codec with habits of its own.
+
+    Attributes:
+        module: the codec's network; everything trainable and every buffer is inside.
+        stride: images handed to `forward` and `compress` have H and W that are multiples of this many pixels.
+    """
+
+    module: nn.Module
+    stride: int
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> CodecOutput:
+        """Run the codec on `images`, shape (B, 3, H, W), range [0, 1]; noise or rounding by the module's mode."""
+
+    @abstractmethod
+    def compress(self, images: Tensor) -> CompressedLatents:
+        """Entropy-code `images`, shape (B, 3, H, W), range [0, 1]."""
+
+    @abstractmethod
+    def decompress(self, latents: CompressedLatents) -> Tensor:
+        """Return the reconstruction, shape (B, 3, H, W), that `compress` coded."""
+
+    def aux_loss(self) -> Tensor | None:
+        """Return the loss of the entropy bottlenecks' quantiles (unitless), or None if the codec has none."""
+        return None
+
+    def quantile_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that only `aux_loss` trains; they get an optimiser of their own."""
+        return []
+
+    def update(self) -> None:  # noqa: B027 - a codec without tables has nothing to do
+        """Compute the entropy coder's tables from the trained parameters."""
+
+
+@final
+class CompressAIAdapter(CodecAdapter):
+    """A codec that speaks CompressAI's model API: `forward`, `compress`, `decompress`, `update`, `aux_loss`.
+
+    The last two may be missing, outputs may hold more than `x_hat` and `likelihoods`, and `strings` may be nested in
+    any way that is the same for every image.
+
+    Entropy models (modules that hold a `_quantized_cdf` table) are kept in float32 under mixed precision: differences
+    of cumulative probabilities are meaningless in bfloat16.
+    """
+
+    def __init__(self, module: nn.Module, stride: int | None = None) -> None:
+        for method in ("forward", "compress", "decompress"):
+            if not callable(getattr(module, method, None)):
+                raise PairError(
+                    f"codec {type(module).__name__}: expected CompressAI's model API, but it has no method {method!r}. "
+                    "Wrap it in a distillkit.CodecAdapter of your own."
+                )
+        for method, given in (("compress", ("x",)), ("decompress", ("strings", "shape"))):
+            try:
+                inspect.signature(getattr(module, method)).bind(*given)
+            except ValueError:  # a compiled method tells nothing of itself
+                continue
+            except TypeError as error:
+                raise PairError(
+                    f"codec {type(module).__name__}: expected {method}({', '.join(given)}), as CompressAI's models "
+                    f"have it, got one that cannot be called so ({error}). Wrap the codec in a distillkit.CodecAdapter."
+                ) from None
+        self.module = module
+        self.stride = int(stride or getattr(module, "downsampling_factor", 64))
+        for entropy_model in module.modules():
+            if hasattr(entropy_model, "_quantized_cdf"):
+                _keep_in_float32(entropy_model)
+
+    @override
+    def forward(self, images: Tensor) -> CodecOutput:
+        output = self.module(images)
+        x_hat, likelihoods = self._entries(output, "forward", "x_hat", "likelihoods")
+        if not isinstance(likelihoods, Mapping):
+            raise PairError(
+                f"codec {type(self.module).__name__}: expected likelihoods by name ('y', 'z'), got "
+                f"{type(likelihoods).__name__}. Wrap the codec in a distillkit.CodecAdapter."
+            )
+        # Codecs that code groups of channels one after the other may list the likelihoods of each.
+        joined = {name: torch.cat(each, 1) if isinstance(each, list) else each for name, each in likelihoods.items()}
+        return CodecOutput(x_hat, cast(Mapping[str, Tensor], joined))
+
+    @override
+    def compress(self, images: Tensor) -> CompressedLatents:
+        output = cast(Any, self.module).compress(images)
+        nested, shape = self._entries(output, "compress", "strings", "shape")
+        strings, nesting = flatten_strings(nested, len(images))
+        return CompressedLatents(strings, shape if is_plain(nesting) else {"shape": shape, "strings": nesting})
+
+    @override
+    def decompress(self, latents: CompressedLatents) -> Tensor:
+        strings, shape = latents.strings, latents.shape
+        if isinstance(shape, dict) and shape.keys() == {"shape", "strings"}:  # as `compress` made it
+            strings, shape = nest_strings(strings, shape["strings"]), shape["shape"]
+        return self._entries(cast(Any, self.module).decompress(strings, shape), "decompress", "x_hat")[0]
+
+    @override
+    def aux_loss(self) -> Tensor | None:
+        if not self.quantile_parameters():
+            return None
+        if hasattr(self.module, "aux_loss"):
+            return cast(Any, self.module).aux_loss()
+        bottlenecks = (module for module in self.module.modules() if hasattr(module, "quantiles"))
+        return torch.stack([cast(Any, bottleneck).loss() for bottleneck in bottlenecks]).sum()
+
+    @override
+    def quantile_parameters(self) -> list[nn.Parameter]:
+        return [parameter for name, parameter in self.module.named_parameters() if name.endswith(".quantiles")]
+
+    @override
+    def update(self) -> None:
+        update = getattr(self.module, "update", None)
+        if update is not None:
+            # CompressAI can solve for the quantiles instead of waiting for the aux loss to get there.
+            known = inspect.signature(update).parameters
+            update(**{option: True for option in ("force", "update_quantiles") if option in known})
+
+    def _entries(self, output: Any, method: str, *keys: str) -> list[Any]:
+        """Return what a method of the module returned under these keys."""
+        if isinstance(output, Mapping) and all(key in output for key in keys):
+            return [output[key] for key in keys]
+        mapping = cast(Mapping[str, Any], output) if isinstance(output, Mapping) else None
+        got = f"one with {', '.join(map(str, mapping))}" if mapping is not None else f"a {type(output).__name__}"
+        raise PairError(
+            f"codec {type(self.module).__name__}: expected a dict with {' and '.join(keys)} from {method}, as "
+            f"CompressAI's models return it, got {got}. Wrap the codec in a distillkit.CodecAdapter."
+        )
+
+
+def as_codec(codec: nn.Module | CodecAdapter) -> CodecAdapter:
+    """Return `codec` behind an adapter: itself if it is one, else as a model of CompressAI's API.
+
+    Raises:
+        PairError: the module speaks no API that distillkit knows.
+    """
+    return codec if isinstance(codec, CodecAdapter) else CompressAIAdapter(codec)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Return a hash of a module's weights and buffers (names, types, shapes, bytes): 32 hexadecimal digits."""
+    return _digest(module.state_dict())
+
+
+def entropy_path(module: nn.Module) -> str:
+    """Return a hash of what decides how a codec's bytes become latents: 32 hexadecimal digits.
+
+    It is that of `fingerprint` over all but the analysis, hyper-analysis and synthesis transforms: modules called
+    `g_a`, `h_a` and `g_s`, as CompressAI calls them. Codecs that share it read one another's files; if those modules
+    have other names, only one with all the same weights does.
+    """
+    transforms = {"g_a", "h_a", "g_s"}
+    state = {name: tensor for name, tensor in module.state_dict().items() if transforms.isdisjoint(name.split("."))}
+    for name in state:
+        if name.endswith(".mask") and f"{name[:-5]}.weight" in state:  # CompressAI's mask when they first run
+            state[f"{name[:-5]}.weight"] = state[f"{name[:-5]}.weight"] * state[name]
+    return _digest(state)
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+class _Scopes(threading.local):
+    """The scopes that one thread has entered: torch keeps autocast by thread."""
+
+    def __init__(self) -> None:
+        self.stack: list[torch.autocast] = []
+
+
+def _keep_in_float32(module: nn.Module) -> None:
+    if getattr(module, "_distillkit_float32", False):
+        return
+    module._distillkit_float32 = True  # type: ignore[assignment]
+    entered = _Scopes()
+
+    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        device = next((a.device.type for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), "cpu")
+        scope = torch.autocast(device, enabled=False)
+        scope.__enter__()
+        entered.stack.append(scope)
+        return tuple(map(_to_float32, args)), {key: _to_float32(value) for key, value in kwargs.items()}
+
+    def leave(*_: Any) -> None:
+        if entered.stack:
+            entered.stack.pop().__exit__(None, None, None)
+
+    module.register_forward_pre_hook(enter, with_kwargs=True)
+    module.register_forward_hook(leave, always_call=True)
+
+
+def _to_float32(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value

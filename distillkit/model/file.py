@@ -1,0 +1,133 @@
+"""A trained codec alone as one file: weights, entropy coder tables, and what is needed to build it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError
+from ..hooks.loader import Plugins, load_plugins
+from ..training.checkpoint import read_tensors, write_tensors
+from .adapters import CodecAdapter, as_codec, fingerprint
+from .zoo import located
+
+FORMAT = "distillkit-model-1"
+MODEL_NAME = "model.safetensors"  #: of the trained model in its run folder
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A codec read from a file.
+
+    Attributes:
+        codec: the codec, in eval mode, ready to compress.
+        pair: name of the pair that it comes from.
+        options: the pair's options.
+        part: which of the pair's two codecs it is.
+        lmbda: rate-distortion trade-off that it was trained for.
+        fingerprint: hash of weights and tables, see `fingerprint`.
+    """
+
+    codec: CodecAdapter
+    pair: str
+    options: dict[str, Any]
+    part: Literal["student", "teacher"]
+    lmbda: float
+    fingerprint: str
+
+
+def save_model(
+    path: Path,
+    codec: CodecAdapter,
+    pair: str,
+    options: dict[str, Any],
+    part: Literal["student", "teacher"],
+    lmbda: float,
+    *,
+    half: bool = False,
+) -> None:
+    """Compute the entropy coder's tables and write the codec to `path` (safetensors).
+
+    Args:
+        path: the file.
+        codec: what is written.
+        pair: name of the pair that it comes from.
+        options: the pair's options.
+        part: which of the pair's two codecs it is.
+        lmbda: rate-distortion trade-off that it was trained for.
+        half: write weights in half precision, and buffers as short as holds them exactly. Weights are rounded in
+            `codec`, too, and the tables and the fingerprint follow from the rounded ones: both are one model.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    if half:
+        for parameter in codec.module.parameters():
+            parameter.data = parameter.data.half().float()
+    codec.update()
+    state = codec.module.state_dict()
+    if half:
+        state = {name: _smallest(tensor) for name, tensor in state.items()}
+    about = {"pair": pair, "options": options, "part": part, "lmbda": lmbda, "fingerprint": fingerprint(codec.module)}
+    write_tensors(path, state, {"format": FORMAT, "model": json.dumps(about)})
+
+
+def load_model(path: str | Path, plugins: Plugins | None = None) -> TrainedModel:
+    """Read a trained codec; the teacher is not needed for a student.
+
+    Args:
+        path: a `model.safetensors`, a run folder that holds one, or `zoo:NAME` for a model that ships (see `zoo`).
+        plugins: where its pair is registered; by default the installed plugins.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or not a model.
+        RecipeError: its pair is not registered.
+    """
+    path = located(path)
+    if path.is_dir():
+        path = path / MODEL_NAME
+    if not path.is_file():
+        raise CheckpointError(f"model {path}: no such file. A finished run has a model.safetensors in its folder.")
+    tensors, metadata = read_tensors(path)
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"model {path}: expected format {FORMAT}, got {metadata.get('format')!r}; name a run's model.safetensors."
+        )
+    about = json.loads(metadata["model"])
+    plugins = plugins or load_plugins()
+    pair_class, config = plugins.configure("pair", about["pair"], about["options"], f"model {path}: pair")
+    pair = pair_class(config)
+    codec = as_codec(pair.build_student() if about["part"] == "student" else pair.build_teacher())
+    _fit_tables(codec.module, tensors)
+    try:
+        codec.module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"model {path}: its weights do not fit pair {about['pair']} with options {about['options']}: {error}. "
+            "Was the plugin changed since it was trained?"
+        ) from None
+    codec.module.eval()
+    return TrainedModel(codec=codec, **about)
+
+
+def _fit_tables(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give entropy models buffers of the sizes in `tensors`: a fresh model's tables are empty."""
+    for prefix, part in module.named_modules():
+        if not hasattr(part, "_quantized_cdf"):
+            continue
+        for name, buffer in part.named_buffers(recurse=False):
+            saved = tensors.get(f"{prefix}.{name}" if prefix else name)
+            if saved is not None and saved.shape != buffer.shape:
+                setattr(part, name, torch.empty(saved.shape, dtype=buffer.dtype))
+
+
+def _smallest(tensor: Tensor) -> Tensor:
+    """Return the same values as 8-bit integers or in half precision, if one of these holds them exactly."""
+    shorter = (tensor.to(dtype) for dtype in (torch.uint8, torch.float16))
+    return next((each for each in shorter if torch.equal(each.to(tensor.dtype), tensor)), tensor)

@@ -1,0 +1,1 @@
+"""Where features are listened to, and the pair of codecs that is listened to."""

@@ -1,0 +1,210 @@
+"""Pairs: what a plugin registers, and a teacher and a student made ready for one another."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, final, get_args, get_origin
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import PairError
+from ..hooks.components import Component
+from ..model.adapters import CodecAdapter, as_codec
+from ..training.losses import TapPair
+from .bank import TapBank, TapProvider, TapShapes, trace_modules
+from .points import Tap
+
+
+class CodecPair(Component, ABC):
+    """A teacher and a student that belong together. Built as `Pair(config)`; the networks are built on demand.
+
+    Both may be modules that speak CompressAI's model API, or a `CodecAdapter` around anything else.
+    """
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @property
+    def pretrained_teacher(self) -> bool:
+        """Whether `build_teacher` returns a teacher that is trained already."""
+        return False
+
+    @property
+    def teacher_lmbda(self) -> float | None:
+        """The trade-off that a pretrained teacher was trained for, if that is known."""
+        return None
+
+    @classmethod
+    def examples(cls) -> list[dict[str, Any]]:
+        """Return the options under which listings show the pair; by default every combination of listed choices."""
+        if any(field.is_required() for field in cls.Config.model_fields.values()):
+            return []
+        choices = {
+            name: get_args(field.annotation)
+            for name, field in cls.Config.model_fields.items()
+            if get_origin(field.annotation) is Literal
+        }
+        return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
+
+    @abstractmethod
+    def build_teacher(self) -> nn.Module | CodecAdapter:
+        """Return the teacher."""
+
+    @abstractmethod
+    def build_student(self) -> nn.Module | CodecAdapter:
+        """Return a freshly initialised student."""
+
+    def options_of(self, part: Literal["teacher", "student"], module: nn.Module) -> dict[str, Any]:
+        """Return the options with which a trained codec's file is read; other ones where the pair's name other files.
+
+        Args:
+            part: which of the two codecs was trained.
+            module: it.
+        """
+        return self.config.model_dump(mode="json")
+
+    def teacher_taps(self) -> Mapping[str, str | Tap] | None:
+        """Return the teacher's taps, role -> path of a module or method, or `Tap`; None has them found by probing."""
+        return None
+
+    def student_taps(self) -> Mapping[str, str | Tap] | None:
+        """Return the student's taps, role -> path of a module or method, or `Tap`; None has them found by probing."""
+        return None
+
+
+def find_taps(
+    codec: nn.Module | CodecAdapter, provider: TapProvider, image_size: tuple[int, int]
+) -> Mapping[str, str | Tap]:
+    """Return the taps (role -> module path, or `Tap`) that a provider finds in a codec.
+
+    Args:
+        codec: to look into.
+        provider: that finds them.
+        image_size: height and width of the images in pixels.
+    """
+    adapter = as_codec(codec)
+    device = next(adapter.module.parameters()).device
+    return provider.find(trace_modules(adapter, _probe_image(image_size, device)), image_size)
+
+
+@final
+@dataclass(frozen=True)
+class TapReport:
+    """What the probe of a pair found: shapes of the shared taps, and the taps that only one side has."""
+
+    shapes: TapShapes
+    only_student: frozenset[str]
+    only_teacher: frozenset[str]
+    copied: frozenset[str]
+
+
+@final
+class TeachingPair:
+    """A frozen teacher in eval mode and the student that it teaches, with the taps that both have.
+
+    The teacher is not a submodule of anything that is trained: it never enters the student's state or optimiser.
+    """
+
+    def __init__(
+        self,
+        teacher: CodecAdapter,
+        student: CodecAdapter,
+        taps: tuple[Mapping[str, str | Tap], Mapping[str, str | Tap]],
+    ):
+        """Bind the two.
+
+        Args:
+            teacher: a trained codec; it is frozen here.
+            student: the codec to be trained.
+            taps: the teacher's and the student's taps, role -> path or `Tap`.
+
+        Raises:
+            PairError: the two share parameters.
+        """
+        if set(map(id, teacher.module.parameters())) & set(map(id, student.module.parameters())):
+            raise PairError(
+                "pair: expected a teacher and a student of their own, got two that share parameters: a frozen teacher "
+                "would freeze its student. Build new modules in build_teacher and build_student."
+            )
+        self.teacher, self.student = teacher, student
+        teacher.module.requires_grad_(False).eval()
+        self._teacher_bank = TapBank(teacher, taps[0], "teacher")
+        self._student_bank = TapBank(student, taps[1], "student")
+
+    def probe(self, image_size: tuple[int, int]) -> TapReport:
+        """Run one image through both, and check that they fit.
+
+        Args:
+            image_size: height and width in pixels.
+
+        Raises:
+            PairError: the image size does not suit a codec, or latents or reconstructions cannot be matched.
+        """
+        for side, codec in (("teacher", self.teacher), ("student", self.student)):
+            if image_size[0] % codec.stride or image_size[1] % codec.stride:
+                raise PairError(
+                    f"{side} {type(codec.module).__name__}: expected images whose sides are multiples of "
+                    f"{codec.stride}, got {image_size[0]}x{image_size[1]}. Change the recipe's data.crop."
+                )
+        image = _probe_image(image_size, next(self.student.module.parameters()).device)
+        student_output, student = self._student_bank.probe(image)
+        teacher_output, teacher = self._teacher_bank.probe(image)
+        if student_output.x_hat.shape != teacher_output.x_hat.shape:
+            raise PairError(
+                f"pair: expected reconstructions of one size, got {tuple(teacher_output.x_hat.shape)} from the teacher "
+                f"and {tuple(student_output.x_hat.shape)} from the student. Choose codecs of equal output size."
+            )
+        if "latent" in student and "latent" in teacher:
+            s, t = student["latent"], teacher["latent"]
+            if (s.height, s.width) != (t.height, t.width):
+                raise PairError(
+                    f"pair: expected latents of one resolution, got {t.height}x{t.width} from the teacher and "
+                    f"{s.height}x{s.width} from the student. Choose codecs of equal stride."
+                )
+        shared = sorted(set(student) & set(teacher))
+        return TapReport(
+            TapShapes(
+                {role: student[role] for role in shared},
+                {role: teacher[role] for role in shared},
+                dict(self._student_bank.groups),
+                dict(self._teacher_bank.groups),
+            ),
+            frozenset(set(student) - set(teacher)),
+            frozenset(set(teacher) - set(student)),
+            self._student_bank.copied | self._teacher_bank.copied,
+        )
+
+    @property
+    def teacher_paths(self) -> Mapping[str, str]:
+        """The teacher's taps, role -> module path; a tap with a callable also names that."""
+        taps = self._teacher_bank.taps
+        return {
+            role: " ".join([*tap.paths, *([f"{tap.read.__module__}.{tap.read.__qualname__}"] if tap.read else [])])
+            for role, tap in taps.items()
+        }
+
+    @property
+    def teacher_modules(self) -> frozenset[str]:
+        """Paths of the teacher's modules and methods that are tapped."""
+        return frozenset(path for tap in self._teacher_bank.taps.values() for path in tap.paths)
+
+    def run_teacher(self, images: Tensor, roles: Collection[str]) -> dict[str, Tensor]:
+        """Return the teacher's features; its forward pass ends at the last tap asked for."""
+        self.teacher.module.eval()  # a parent's .train() reaches it
+        with torch.no_grad():
+            return self._teacher_bank.run(images, roles, stop_early=True)[1]
+
+    def run_student(self, images: Tensor, teacher_taps: Mapping[str, Tensor]) -> tuple[Any, dict[str, TapPair]]:
+        """Return the student's output, and its features beside the teacher's for the same roles."""
+        output, features = self._student_bank.run(images, teacher_taps.keys())
+        assert output is not None
+        return output, {role: TapPair(features[role], teacher_taps[role]) for role in teacher_taps}
+
+
+def _probe_image(size: tuple[int, int], device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand((1, 3, *size), generator=generator).to(device)

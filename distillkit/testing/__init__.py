@@ -1,0 +1,6 @@
+"""What plugin authors test with: each check builds a component, runs it, and raises what is wrong with it."""
+
+from .kit import check_loss_term as check_loss_term
+from .kit import check_pair as check_pair
+from .kit import check_schedule as check_schedule
+from .kit import check_taps as check_taps

@@ -1,0 +1,270 @@
+"""The kit for plugin authors: what every component must do, as functions to call from a test.
+
+    def test_gram():
+        distillkit.testing.check_loss_term(GramAlignment)
+
+Each check raises an `AssertionError` that names what is wrong, and runs in seconds on a CPU.
+`distillkit.testing.pytest_plugin`
+has fixtures for a training run.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from ..errors import DistillkitError
+from ..hooks.components import validate
+from ..hooks.loader import Plugins, load_plugins
+from ..model.adapters import CodecAdapter, CodecOutput, as_codec
+from ..model.conditioned import ConditionedAdapter, at_quality
+from ..taps.bank import TapBank, TapProvider, TapShape, TapShapes
+from ..taps.pair import CodecPair, TeachingPair, find_taps
+from ..taps.sampled import tap_and_stride
+from ..training.losses import Calibration, LossTerm, Step, TapPair, rate_distortion
+from ..training.phases import PhaseSchedule, Timeline
+
+_ROLES = {"analysis.1/2": 32, "analysis.1/4": 16, "analysis.1/8": 8, "latent": 4, "synthesis.1/8": 8, "hyper_latent": 1}
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def check_loss_term(
+    term: type[LossTerm], *, same_channels: bool = False, zero_where_equal: bool = False, **options: Any
+) -> None:
+    """Check a loss term on made-up features.
+
+    It gives a finite scalar, in bfloat16 too, sends gradient to the student and to each of its own parameters, leaves
+    the features as they are, gives the same value after its state is saved and loaded; its options can stand in a
+    recipe, and its calibration in a file. A term that compares features of one width only may refuse others with a
+    `ValueError`.
+
+    Args:
+        term: the class.
+        same_channels: give teacher and student features of one width (by default the teacher's are wider).
+        zero_where_equal: the loss must be 0 where both sides have the same features; implies `same_channels`.
+        options: of its `Config`.
+    """
+    torch.manual_seed(0)
+    name = term.__name__
+    config = _config(term.Config, options, name)
+    same_channels = same_channels or zero_where_equal
+    student, teacher = _shapes(6), _shapes(6 if same_channels else 10)
+    shapes = TapShapes(student, teacher)
+    try:
+        first, second = term(config, shapes), term(config, shapes)
+    except ValueError as error:
+        if same_channels:
+            raise AssertionError(f"{name}: refuses taps of equal width: {error}") from error
+        return  # a term that compares like with like may refuse other widths
+    wanted = {role: tap_and_stride(role) for role in first.required_taps()}
+    unknown = {tap for tap, _ in wanted.values()} - set(student)
+    assert not unknown, f"{name}: required_taps() names roles that the kit has not: {sorted(unknown)}"
+    if first.needs_calibration:
+        record = json.loads(json.dumps(first.calibrate(_calibration(teacher["latent"].channels))))
+        for each in (first, second):
+            each.load_calibration(record)
+            assert not each.needs_calibration, f"{name}: still needs calibration after load_calibration"
+    taps = {
+        role: TapPair(_features(student[tap], stride).requires_grad_(), _features(teacher[tap], stride))
+        for role, (tap, stride) in wanted.items()
+    }
+    images = torch.rand(4, 3, 64, 64)
+    step = Step(images, CodecOutput(images.clone().requires_grad_(), {"y": torch.full((4, 6, 4, 4), 0.5)}), taps)
+    torch.manual_seed(1)  # a term may draw at random
+    loss = first(step)
+    assert loss.ndim == 0, f"{name}: expected a scalar, got shape {tuple(loss.shape)}"
+    assert bool(loss.isfinite()), f"{name}: expected a finite loss, got {loss.item()}"
+    loss.backward()
+    for role, pair in taps.items():
+        moved = pair.student.grad is not None and bool(pair.student.grad.abs().sum() > 0)
+        assert moved, f"{name}: no gradient reaches the student's tap '{role}'"
+        for side, features in pair._asdict().items():
+            assert features._version == 0, f"{name}: changes the {side}'s tap '{role}' in place"
+    for parameter_name, parameter in first.named_parameters():
+        assert parameter.grad is not None, f"{name}: no gradient reaches its parameter '{parameter_name}'"
+    second.load_state_dict(first.state_dict())
+    torch.manual_seed(1)
+    assert torch.equal(second(step), loss), f"{name}: another value after saving and loading its state"
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        half = {role: TapPair(*(features.bfloat16() for features in pair)) for role, pair in taps.items()}
+        loss = first(Step(images, step.output, half))
+    assert bool(loss.isfinite()), f"{name}: expected a finite loss of bfloat16 features, got {loss.item()}"
+    if zero_where_equal:
+        equal = {role: TapPair(pair.teacher, pair.teacher) for role, pair in taps.items()}
+        loss = first(Step(images, CodecOutput(images, step.output.likelihoods), equal))
+        assert abs(loss.item()) < 1e-5, f"{name}: expected 0 where both sides are equal, got {loss.item()}"
+
+
+def check_pair(pair: type[CodecPair], *, size: int = 64, plugins: Plugins | None = None, **options: Any) -> None:
+    """Check a pair: it fits together; both codecs train a step, compress to bytes, decode to one image, and load again.
+
+    Args:
+        pair: the class.
+        size: side of the square test images in pixels.
+        plugins: has the provider of taps; by default the installed plugins.
+        options: of its `Config`.
+    """
+    name = pair.__name__
+    built = pair(_config(pair.Config, options, name))
+    codecs: list[CodecAdapter] = []
+    for part, build in (("teacher", built.build_teacher), ("student", built.build_student)):
+        twice = []
+        for _ in range(2):
+            torch.manual_seed(0)
+            twice.append(as_codec(build()))
+        first, second = (codec.module.state_dict() for codec in twice)
+        same = first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+        assert same, f"{name}: the {part}'s initial weights do not follow from torch's seed"
+        codecs.append(twice[0])
+        _check_codec(twice[0], twice[1], size)
+    teacher, student = codecs
+    with _said_by(name):
+        provider_class, config = (plugins or load_plugins()).configure("taps", "models.by_resolution", {}, name)
+        taps = [
+            given or find_taps(codec, provider_class(config), (size, size))
+            for given, codec in ((built.teacher_taps(), teacher), (built.student_taps(), student))
+        ]
+        teaching = TeachingPair(teacher, student, (taps[0], taps[1]))
+        shapes = teaching.probe((size, size)).shapes
+        assert shapes.student, f"{name}: teacher and student share no tap"
+        features = teaching.run_teacher(torch.rand(1, 3, size, size), list(shapes.teacher))
+    assert not any(tensor.requires_grad for tensor in features.values()), f"{name}: the teacher is not frozen"
+
+
+def check_schedule(schedule: type[PhaseSchedule], terms: list[str], **options: Any) -> None:
+    """Check a schedule: for runs of many lengths its phases add up, and weights and learning rates are above zero.
+
+    It must say the same each time that it is asked, and serve the control, which has the same phases without terms.
+
+    Args:
+        schedule: the class.
+        terms: full names of the loss terms of the run.
+        options: of its `Config`.
+    """
+    name = schedule.__name__
+    built = schedule(_config(schedule.Config, options, name))
+    for num_steps in (3, 10, 97, 1000):
+        with _said_by(name):
+            timeline = Timeline(built.phases(num_steps, terms), num_steps, terms)
+        assert built.phases(num_steps, terms) == built.phases(num_steps, terms), f"{name}: other phases if asked twice"
+        for phase in timeline.phases:
+            assert phase.learning_rate > 0, f"{name}: learning rate x {phase.learning_rate} in phase {phase.name}"
+        for step in range(num_steps):
+            index, place = timeline.at(step)
+            for term, weight in timeline.phases[index].weights_at(place).items():
+                assert 0 < weight < float("inf"), f"{name}: weight {weight} of {term} at step {step}"
+
+
+def check_taps(
+    provider: type[TapProvider], codec: nn.Module | CodecAdapter | None = None, *, size: int = 64, **options: Any
+) -> None:
+    """Check a provider of taps: what it finds is there, fires once, and stands at the resolution that its role says.
+
+    The roles must be the same for larger images, and `latent` among them.
+
+    Args:
+        provider: the class.
+        codec: where it should find taps; by default teacher and student of `models.cheng2020`.
+        size: side of the square test images in pixels; a multiple of the codec's stride.
+        options: of its `Config`.
+    """
+    name = provider.__name__
+    built = provider(_config(provider.Config, options, name))
+    codecs = [codec]
+    if codec is None:
+        pair_class, config = load_plugins().configure("pair", "models.cheng2020", {}, name)
+        codecs = [pair_class(config).build_teacher(), pair_class(config).build_student()]
+    for each in codecs:
+        adapter = as_codec(each) if each is not None else None
+        assert adapter is not None
+        with _said_by(name):
+            taps, larger = (find_taps(adapter, built, (side, side)) for side in (size, 2 * size))
+            _, shapes = TapBank(adapter, taps, "codec").probe(torch.rand(1, 3, size, size))
+        assert taps == larger, f"{name}: other taps for larger images: {taps} against {larger}"
+        assert "latent" in taps, f"{name}: expected the role 'latent', found {', '.join(taps) or 'none'}"
+        for role, shape in shapes.items():
+            place, _, reduction = role.partition(".1/")
+            if place in ("analysis", "synthesis"):
+                expected = size // int(reduction)
+                assert shape.height == expected, f"{name}: {role}: expected height {expected}, got {shape.height}"
+
+
+@contextmanager
+def _said_by(name: str) -> Generator[None]:
+    """Turn an error that a user would see into a failed check."""
+    try:
+        yield
+    except (DistillkitError, ValueError) as error:
+        raise AssertionError(f"{name}: {error}") from error
+
+
+def _config(model: type[Config], options: dict[str, Any], name: str) -> Config:
+    """Return the options, which must survive the recipe's way through a file."""
+    with _said_by(name):
+        config = validate(model, options, name)
+        again = validate(model, json.loads(config.model_dump_json()), name)
+    assert again == config, f"{name}: options change on their way through a recipe: {config!r} to {again!r}"
+    return config
+
+
+def _shapes(channels: int) -> dict[str, TapShape]:
+    shapes = {role: TapShape(channels, side, side) for role, side in _ROLES.items()}
+    shapes["reconstruction"] = TapShape(3, 64, 64)
+    shapes["hyper_parameters"] = shapes["entropy_parameters"] = TapShape(2 * channels, 4, 4)
+    return shapes
+
+
+def _features(shape: TapShape, stride: int) -> Tensor:
+    return torch.randn(4, shape.channels, shape.height // stride, shape.width // stride)
+
+
+def _check_codec(codec: CodecAdapter, fresh: CodecAdapter, size: int) -> None:
+    name = type(codec.module).__name__
+    codec.module.train()
+    before = [parameter.detach().clone() for parameter in codec.module.parameters()]
+    images = torch.rand(2, 3, size, size)
+    optimizer = torch.optim.Adam(codec.module.parameters(), 1e-3)
+    rate_distortion(codec.forward(images), images, 0.01).cost.backward()
+    optimizer.step()
+    changed = any(not torch.equal(a, b) for a, b in zip(before, codec.module.parameters(), strict=True))
+    assert changed, f"{name}: a training step changed no parameter"
+    if isinstance(codec, ConditionedAdapter):
+        codec.forward(images, torch.tensor([0.0, 1.0]))
+    aux_loss = codec.aux_loss()
+    assert (aux_loss is not None) == bool(codec.quantile_parameters()), f"{name}: aux_loss and quantiles do not agree"
+    codec.module.eval()
+    codec.update()
+    fresh.module.load_state_dict(copy.deepcopy(codec.module.state_dict()))
+    fresh.module.eval()
+    for quality in (0.0, 0.3, 1.0) if isinstance(codec, ConditionedAdapter) else (None,):
+        _check_coding(name, at_quality(codec, quality), at_quality(fresh, quality), images[:1])
+
+
+@torch.no_grad()
+def _check_coding(name: str, codec: CodecAdapter, fresh: CodecAdapter, images: Tensor) -> None:
+    latents = codec.compress(images)
+    decoded = codec.decompress(latents)
+    assert decoded.shape == images.shape, f"{name}: decoded {tuple(decoded.shape)} from {tuple(images.shape)}"
+    assert torch.equal(decoded, codec.decompress(latents)), f"{name}: the same bytes decode to two images"
+    again = fresh.decompress(latents)
+    assert torch.equal(decoded, again), f"{name}: decodes to another image once its state is loaded into a new one"
+
+
+def _calibration(num_channels: int) -> Calibration:
+    class Likelihoods(nn.Module):
+        def forward(self, images: Tensor) -> CodecOutput:
+            levels = torch.linspace(0.1, 0.9, num_channels).view(1, -1, 1, 1)
+            return CodecOutput(images, {"y": levels.expand(images.shape[0], -1, 4, 4)})
+
+    def batches(num_crops: int) -> Iterator[Tensor]:
+        yield torch.rand(min(2, num_crops), 3, 64, 64)
+
+    teacher: Callable[[Tensor], CodecOutput] = Likelihoods()
+    return Calibration(teacher, batches)

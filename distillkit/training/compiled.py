@@ -1,0 +1,69 @@
+"""A frozen network's parts, compiled: the largest ones that lie between its taps, so that hooks on these still hear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator
+from contextlib import contextmanager
+from typing import Any, final
+
+import torch
+from torch import nn
+from torch._dynamo.exc import TorchDynamoException  # pyright: ignore[reportPrivateUsage]
+from torch._inductor.exc import InductorError  # pyright: ignore[reportPrivateUsage]
+
+from ..errors import TrainingError
+
+
+@final
+class CompiledParts:
+    """Compiled stand-ins for the forward passes of a network's parts, used while `active`.
+
+    Entropy models are left as they are: they stay in float32, and what they decide should not move.
+
+    Args:
+        network: the codec's network.
+        taps: paths of the modules and methods that are tapped in it.
+    """
+
+    def __init__(self, network: nn.Module, taps: Collection[str]) -> None:
+        self._parts: list[tuple[nn.Module, Callable[..., Any]]] = []
+        self._taps = taps
+        for name, child in network.named_children():
+            self._add(name, child)
+
+    @property
+    def num_parts(self) -> int:
+        """How many parts there are."""
+        return len(self._parts)
+
+    @contextmanager
+    def active(self) -> Generator[None]:
+        """Let the compiled parts stand in; each is compiled when it first runs.
+
+        Raises:
+            TrainingError: a part cannot be compiled here.
+        """
+        for module, forward in self._parts:
+            module.forward = forward
+        try:
+            yield
+        except (TorchDynamoException, InductorError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise TrainingError(
+                f"recipe compile_teacher: the teacher cannot be compiled on this machine: {reason}. Compiling needs a "
+                "C++ compiler (g++, clang) on a CPU and triton on a GPU; install it, or set compile_teacher = false."
+            ) from None
+        finally:
+            for module, _ in self._parts:
+                del module.forward
+
+    def _add(self, path: str, module: nn.Module) -> None:
+        if hasattr(module, "_quantized_cdf"):
+            return
+        whole = not any(tap.startswith(path + ".") for tap in self._taps)
+        codes = any(hasattr(part, "_quantized_cdf") for part in module.modules())
+        if whole and not codes and any(True for _ in module.parameters()):
+            self._parts.append((module, torch.compile(module.forward, dynamic=False)))
+        else:
+            for name, child in module.named_children():
+                self._add(f"{path}.{name}", child)

@@ -1,0 +1,136 @@
+"""Loss terms, what they are given, and the rate-distortion loss. The only place that converts units."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..hooks.components import Component, ComponentConfig
+from ..model.adapters import CodecOutput
+from ..taps.bank import TapShapes
+
+
+class LossConfig(ComponentConfig):
+    """Options of a loss term. Weights are not among them: the phase owns them."""
+
+
+class TapPair(NamedTuple):
+    """One tap's features on both sides, each of shape (B, C, H, W); the teacher's carry no gradient."""
+
+    student: Tensor
+    teacher: Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a loss term sees of a training step.
+
+    Attributes:
+        images: the batch, shape (B, 3, H, W), range [0, 1].
+        output: the student's output for it.
+        taps: the features of the taps that the active terms asked for, by role.
+    """
+
+    images: Tensor
+    output: CodecOutput
+    taps: Mapping[str, TapPair]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a term may measure before the first phase that gives it a weight.
+
+    Attributes:
+        teacher: runs the whole teacher on a batch (eval mode, float32, no gradient).
+        batches: the calibration set: called with a number of crops, yields batches of shape (B, 3, H, W). The same
+            crops each time; they come from the training images.
+    """
+
+    teacher: Callable[[Tensor], CodecOutput]
+    batches: Callable[[int], Iterator[Tensor]]
+
+
+class LossTerm(nn.Module, Component, ABC):
+    """A distillation loss: one unweighted scalar a step. Trainable parts (adapters) are ordinary submodules.
+
+    A subclass is built as `Term(config, shapes)`, where `shapes` holds the student's and the teacher's tap shapes.
+    """
+
+    def __init__(self, config: Any, shapes: TapShapes) -> None:
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def required_taps(self) -> set[str]:
+        """Return the roles of the taps that `forward` reads."""
+
+    @abstractmethod
+    def forward(self, step: Step) -> Tensor:
+        """Return the loss of this step, a scalar, before any weight."""
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether `calibrate` must run, or a record be loaded, before `forward`."""
+        return False
+
+    @property
+    def kept_channels(self) -> list[int] | None:
+        """The teacher's latent channels that a calibrated term keeps, for a report; None if it does not choose."""
+        return None
+
+    def calibrate(self, calibration: Calibration) -> dict[str, Any]:
+        """Measure what the term needs and return it as a record that JSON can hold."""
+        return {}
+
+    def load_calibration(self, record: Mapping[str, Any]) -> None:
+        """Take over a record that `calibrate` returned, in this or in an earlier process.
+
+        Raises:
+            ValueError: the record does not fit this term's configuration.
+        """
+
+
+class RateDistortion(NamedTuple):
+    """The rate-distortion loss of a batch, as scalars that carry gradient."""
+
+    rate_bpp: Tensor
+    mse: Tensor
+    cost: Tensor
+
+
+def rate_distortion(output: CodecOutput, images: Tensor, lmbda: float) -> RateDistortion:
+    """Return J = lmbda * 255^2 * MSE + R.
+
+    Args:
+        output: the codec's output for `images`.
+        images: shape (B, 3, H, W), range [0, 1].
+        lmbda: the rate-distortion trade-off, in bits per pixel for a squared difference of one 8-bit level.
+
+    Returns:
+        R in bits per pixel, estimated from the likelihoods; MSE on the [0, 1] scale; J in bits per pixel.
+
+    Source: CompressAI's convention (Begaint et al., 2020, arXiv 2011.03029); the qualities 1 to 6 of its zoo are lmbda
+    .0018 .0035 .0067 .0130 .0250 .0483.
+    """
+    batch, _, height, width = images.shape
+    bits = sum_of_bits(output.likelihoods.values())
+    rate_bpp = bits / (batch * height * width)
+    mse = (output.x_hat.float() - images.float()).square().mean()
+    return RateDistortion(rate_bpp, mse, lmbda * 255**2 * mse + rate_bpp)
+
+
+def sum_of_bits(likelihoods: Iterable[Tensor]) -> Tensor:
+    """Return the information of all latent elements together, in bits."""
+    parts = [likelihood.float().log().sum() for likelihood in likelihoods]
+    return torch.stack(parts).sum() / -math.log(2)
+
+
+def psnr_from_mse(mse: float) -> float:
+    """Return the peak signal-to-noise ratio in dB of a mean squared error on the [0, 1] scale."""
+    return -10 * math.log10(mse) if mse > 0 else math.inf

@@ -1,0 +1,187 @@
+"""Observers of a run: hook implementations like any plugin's."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from pluggy import PluginManager
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ..errors import TrainingError
+from ..hooks.hookspecs import hookimpl
+from ..hooks.loader import plugin_manager, report_observer
+from ..recipe.recipe import Recipe
+from .phases import Phase
+from .preemption import TrainingStopped
+
+
+@final
+@dataclass(frozen=True)
+class RunInfo:
+    """What observers are told of a run.
+
+    Attributes:
+        name: the run folder's name.
+        folder: the run folder.
+        recipe: the recipe with every effective value.
+        start_step: steps done before, by an earlier process.
+        num_steps: steps of the whole run.
+        notes: what the user should know: images left out, taps that are copied, a damaged checkpoint.
+    """
+
+    name: str
+    folder: Path
+    recipe: Recipe
+    start_step: int
+    num_steps: int
+    notes: tuple[str, ...] = ()
+
+
+@final
+class Observers:
+    """Everybody who observes a run: each is called apart from the others, and none can change the run.
+
+    One that raises is reported and left out until the process ends; one that raises `TrainingStopped` ends the run.
+    Random numbers that an observer draws are not missing in the run. Calls are made as with pluggy:
+    `observers.phase_started(run=run, phase=phase, step=step)`.
+    """
+
+    def __init__(self, manager: PluginManager) -> None:
+        """Call the plugins of `manager`, those of now and those that come."""
+        self._manager = manager
+        self._alone: dict[int, PluginManager] = {}  # by the observer's id: it alone, so that its errors are its own
+        self._left_out: set[int] = set()
+
+    def __getattr__(self, hook: str) -> Callable[..., None]:
+        return partial(self._tell, hook)
+
+    def _tell(self, hook: str, **arguments: Any) -> None:
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices):
+            for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
+                observer = implementation.plugin
+                if id(observer) in self._left_out:
+                    continue
+                if id(observer) not in self._alone:
+                    self._alone[id(observer)] = plugin_manager()
+                    self._alone[id(observer)].register(observer, implementation.plugin_name)
+                try:
+                    getattr(self._alone[id(observer)].hook, hook)(**arguments)
+                except TrainingStopped:
+                    raise
+                except Exception as error:
+                    if isinstance(observer, MetricsFile):  # the run's own record, not somebody's view of it
+                        raise
+                    self._left_out.add(id(observer))
+                    report_observer(observer, hook, error)
+
+
+@final
+class MetricsFile:
+    """Writes `metrics.jsonl` into the run folder: one JSON object a line."""
+
+    @hookimpl
+    def run_started(self, run: RunInfo) -> None:
+        """Drop lines that a killed process wrote after the checkpoint from which the run goes on."""
+        path = run.folder / "metrics.jsonl"
+        if not path.exists():
+            return
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= run.start_step]
+        partial = path.with_suffix(".partial")
+        with _written(path):
+            partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            partial.replace(path)
+
+    @hookimpl
+    def metrics_logged(self, run: RunInfo, metrics: Mapping[str, float | int | str]) -> None:
+        """Append one line."""
+        path = run.folder / "metrics.jsonl"
+        with _written(path), path.open("a", encoding="utf-8") as file:
+            finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
+            file.write(json.dumps(finite) + "\n")
+
+
+@final
+class ProgressDisplay:
+    """Shows phase, step, rate, PSNR and the time left, live in a terminal and line by line elsewhere."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._phase = ""
+
+    @hookimpl
+    def run_started(self, run: RunInfo) -> None:
+        """Open the display."""
+        self.close()  # a run that went back starts anew
+        for note in run.notes:
+            self.console.print(f"{run.name}: {note}", highlight=False)
+        self._progress = Progress(
+            TextColumn("[bold]{task.fields[run]}[/]"),
+            TextColumn("{task.fields[phase]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._progress.start()
+        self._task = self._progress.add_task(
+            "", total=run.num_steps, completed=run.start_step, run=run.name, phase="", numbers=""
+        )
+
+    @hookimpl
+    def phase_started(self, run: RunInfo, phase: Phase, step: int) -> None:
+        """Show the phase."""
+        self._phase = phase.name
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, phase=phase.name)
+
+    @hookimpl
+    def metrics_logged(self, run: RunInfo, metrics: Mapping[str, float | int | str]) -> None:
+        """Show the newest numbers."""
+        assert self._progress is not None
+        assert self._task is not None
+        numbers = f"{metrics['rate_bpp']:.3f} bpp  {metrics['psnr_db']:.2f} dB"
+        self._progress.update(self._task, completed=int(metrics["step"]), numbers=numbers)
+        if not self.console.is_terminal:
+            left = float(metrics["seconds_per_step"]) * (run.num_steps - int(metrics["step"]))
+            self.console.print(
+                f"{run.name}  {self._phase}  step {metrics['step']}/{run.num_steps}  {numbers}  {left:.0f} s left",
+                highlight=False,
+            )
+
+    @hookimpl
+    def run_finished(self, run: RunInfo, model: Path) -> None:
+        """Close the display."""
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back; also called when a run ends by an error."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+@contextmanager
+def _written(path: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{path}: cannot be written: {error.strerror}. The checkpoints are kept: make room, and go on."
+        ) from None

@@ -1,0 +1,107 @@
+"""Phases and schedules: a pure function from the step to the phase and the weights of the loss terms."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any, final
+
+from ..errors import RecipeError, did_you_mean
+from ..hooks.components import Component
+
+
+@final
+@dataclass(frozen=True)
+class Ramp:
+    """A weight that moves linearly from `start` to `stop` within `num_steps` steps of its phase, then stays there."""
+
+    start: float
+    stop: float
+    num_steps: int
+
+    def at(self, step: int) -> float:
+        """Return the weight at this step of the phase, counted from 0."""
+        if step >= self.num_steps:
+            return self.stop
+        return self.start + (self.stop - self.start) * step / self.num_steps
+
+
+@final
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of a run.
+
+    Attributes:
+        name: as shown in logs.
+        num_steps: length.
+        weights: loss term -> weight; a term that is not named is off, and a teacher that no term needs does not run.
+        learning_rate: factor on the recipe's learning rate.
+        balance: if set, each term is scaled once, at the phase's first step that it is on, so that with weight 1 the
+            norm of its gradient on the student's parameters is `balance` times that of the rate-distortion loss.
+        trainable: patterns (fnmatch) of the student's parameter names; all others are frozen in this phase.
+        every: the terms are on in one of so many steps, at so many times their weight; in the others the student trains
+            on rate-distortion alone and the teacher does not run. (Karras et al., 2020, arXiv 1912.04958, call it lazy
+            regularisation.)
+    """
+
+    name: str
+    num_steps: int
+    weights: Mapping[str, float | Ramp] = field(default_factory=dict)
+    learning_rate: float = 1.0
+    balance: float | None = None
+    trainable: tuple[str, ...] = ("*",)
+    every: int = 1
+
+    def weights_at(self, step: int) -> dict[str, float]:
+        """Return the weights above zero at this step of the phase, counted from 0."""
+        if step % self.every:
+            return {}
+        weights = {name: w.at(step) if isinstance(w, Ramp) else w for name, w in self.weights.items()}
+        return {name: weight * self.every for name, weight in weights.items() if weight > 0}
+
+
+class PhaseSchedule(Component, ABC):
+    """Divides a run into phases. Built as `Schedule(config)`."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def phases(self, num_steps: int, terms: Sequence[str]) -> list[Phase]:
+        """Return the phases of a run of `num_steps` steps with these loss terms (full names); lengths must add up.
+
+        Raises:
+            ValueError: the schedule has no place for one of the terms.
+        """
+
+
+@final
+class Timeline:
+    """The phases of a run, checked, and looked up by step."""
+
+    def __init__(self, phases: Sequence[Phase], num_steps: int, terms: Sequence[str]) -> None:
+        self.phases = [phase for phase in phases if phase.num_steps != 0]
+        lengths = [phase.num_steps for phase in self.phases]
+        if sum(lengths) != num_steps or min(lengths, default=0) < 0:
+            got = ", ".join(f"{phase.name} {phase.num_steps}" for phase in self.phases) or "none"
+            raise RecipeError(f"schedule: expected phases of {num_steps} steps together, got {got}; mend its lengths.")
+        for phase in self.phases:
+            if phase.every < 1:
+                raise RecipeError(f"schedule: phase '{phase.name}': expected every >= 1, got {phase.every}; mend it.")
+        named = {name for phase in self.phases for name in phase.weights}
+        for name in sorted(named - set(terms)):
+            hint = did_you_mean(name, terms)
+            raise RecipeError(
+                f"schedule: a phase gives a weight to '{name}', which is not in the recipe's losses.{hint}"
+            )
+        for name in sorted(set(terms) - named):
+            raise RecipeError(f"recipe losses.{name}: no phase of the schedule gives it a weight; name it there.")
+        self._ends = list(accumulate(phase.num_steps for phase in self.phases))
+
+    def at(self, step: int) -> tuple[int, int]:
+        """Return the index of the phase that holds this step of the run, and the step's number within the phase."""
+        index = bisect_right(self._ends, step)
+        return index, step - (self._ends[index] - self.phases[index].num_steps)

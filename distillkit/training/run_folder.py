@@ -1,0 +1,145 @@
+"""The folder of a run: where things lie in it, and whether it belongs to this recipe."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from ..errors import CheckpointError, DistillkitError, TrainingError
+from ..recipe.recipe import Recipe
+from .checkpoint import list_checkpoints, load_checkpoint
+
+if TYPE_CHECKING:
+    from ..hooks.loader import Plugins
+
+#: Keys that do not change what a run computes, and so may differ when it goes on.
+_FREE_KEYS = (
+    "log_every",
+    "checkpoint_every",
+    "accumulate",
+    "on_divergence",
+    "device",
+    "data.num_workers",
+    "data.cache_mib",
+)
+_PATHS = ("data.train", "teacher", "initial_weights")
+
+
+@final
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run: `recipe.toml`, `metrics.jsonl`, `checkpoints/`, `calibration/`, `model.safetensors`."""
+
+    path: Path
+
+    @property
+    def recipe_file(self) -> Path:
+        """The recipe with every effective value."""
+        return self.path / "recipe.toml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The trained model alone; there once the run is done."""
+        return self.path / "model.safetensors"
+
+    def calibration(self, term: str) -> Path:
+        """The record that a loss term measured."""
+        return self.path / "calibration" / f"{term}.json"
+
+    def open(self, recipe: Recipe, plugins: Plugins | None = None) -> None:
+        """Make the folder for a resolved recipe, or check that it holds a run of the same one.
+
+        A run that ended before it left anything to go on from (a mistake in its recipe) may be of any recipe.
+
+        Args:
+            recipe: of the run.
+            plugins: with which the recipe was resolved, see `check_same`.
+
+        Raises:
+            TrainingError: the folder holds something else, or a run of another recipe; names the keys that differ.
+        """
+        begun = [
+            *list_checkpoints(self.checkpoints),
+            *self.path.glob("calibration/*"),
+            *self.path.glob(self.model.name),
+        ]
+        if self.recipe_file.exists() and begun:
+            self.check_same(recipe, plugins)
+        elif self.path.exists() and not self.recipe_file.exists() and (self.path.is_file() or any(self.path.iterdir())):
+            raise TrainingError(
+                f"run folder {self.path}: expected a new, empty or run folder; it holds other files. Choose another."
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            recipe.save(self.recipe_file)
+        except OSError as error:
+            raise TrainingError(
+                f"run folder {self.path}: cannot be written: {error.strerror}; choose another place."
+            ) from None
+
+    def check_same(self, recipe: Recipe, plugins: Plugins | None = None, *, paths_too: bool = True) -> None:
+        """Check that the folder holds a run of this resolved recipe.
+
+        Args:
+            recipe: what it should be.
+            plugins: give options that have come since the run began their defaults; without, such options differ.
+            paths_too: whether data and other models must lie where they lay; not so for a run from another machine.
+
+        Raises:
+            TrainingError: it is a run of another recipe; names the keys that differ.
+        """
+        stored = Recipe.load(self.recipe_file)
+        if plugins is not None:
+            with contextlib.suppress(DistillkitError):  # of a component that is gone: then it is another recipe
+                stored = stored.resolve(plugins)
+        old, new = _flat(stored), _flat(recipe)
+        free = _FREE_KEYS if paths_too else (*_FREE_KEYS, *_PATHS)
+        differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and k not in free]
+        if differing:
+            changes = "; ".join(f"{k}: {old.get(k)} there, {new.get(k)} now" for k in differing[:5])
+            raise TrainingError(
+                f"run folder {self.path}: it holds a run of another recipe ({changes}). Choose another folder, or "
+                "remove this one."
+            )
+
+    def newest_state(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """Return the newest checkpoint that is whole (None if there is none), and what to say of those that are not.
+
+        Raises:
+            CheckpointError: there are checkpoints, but every one is damaged.
+        """
+        notes: list[str] = []
+        paths = list_checkpoints(self.checkpoints)
+        for path in reversed(paths):
+            try:
+                return load_checkpoint(path), notes
+            except CheckpointError as error:
+                notes.append(f"{error} Going back to the one before.")
+        if paths:
+            raise CheckpointError(
+                f"run folder {self.path}: every checkpoint is damaged ({', '.join(p.name for p in paths)}). Remove "
+                "them to start this run again from its first step."
+            )
+        return None, notes
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+
+    def visit(value: Any, path: str) -> None:
+        if isinstance(value, dict) and value:
+            for key, item in value.items():
+                visit(item, f"{path}.{key}" if path else key)
+        elif value is not None:
+            flat[path] = value
+
+    visit(json.loads(recipe.model_dump_json()), "")
+    return flat

@@ -1,0 +1,198 @@
+"""From a recipe to everything that a run needs, checked before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+
+from ..data.crops import CALIBRATION_SEED, CropDataset, batches
+from ..data.images import survey
+from ..data.shards import list_training_images
+from ..errors import DistillkitError, PairError, RecipeError, TapError, did_you_mean
+from ..hooks.loader import Plugins
+from ..model.adapters import CodecAdapter, as_codec, fingerprint
+from ..model.file import load_model
+from ..model.initialise import inherit_weights
+from ..recipe.recipe import Recipe
+from ..taps.pair import CodecPair, TapReport, TeachingPair, find_taps
+from ..taps.points import Tap
+from ..taps.sampled import tap_and_stride
+from .losses import LossTerm
+from .phases import Timeline
+from .random_state import seed_everything
+from .task import DistillationTask
+
+
+@final
+@dataclass(frozen=True)
+class Setup:
+    """What `prepare` builds.
+
+    Attributes:
+        codec: the codec that is trained.
+        options: of its pair, for its file.
+        task: it and the loss terms, as one module.
+        pair: teacher and student, or None without distillation.
+        teacher_fingerprint: hash of the teacher's weights, or an empty string.
+        timeline: the phases.
+        dataset: the training crops.
+        report: what the probe of the pair found, or None without distillation.
+        notes: what the user should know before the first step.
+    """
+
+    codec: CodecAdapter
+    options: dict[str, Any]
+    task: DistillationTask
+    pair: TeachingPair | None
+    teacher_fingerprint: str
+    timeline: Timeline
+    dataset: CropDataset
+    report: TapReport | None
+    notes: list[str]
+
+
+def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
+    """Build everything that a resolved recipe names.
+
+    Initial weights depend on the seed alone: the student of a run with distillation starts where the student of a run
+    without it does.
+
+    Raises:
+        DistillkitError: anything that would go wrong later, said now.
+    """
+    timeline = _timeline(recipe, plugins)
+    dataset, notes = _dataset(recipe)
+    pair_class, config = plugins.configure("pair", recipe.pair.name, recipe.pair.options, "recipe pair")
+    pair: CodecPair = pair_class(config)
+    seed_everything(recipe.seed)
+    codec = as_codec(pair.build_student() if recipe.trains == "student" else pair.build_teacher())
+    options = pair.options_of(recipe.trains, codec.module)
+    _check_crop(codec, recipe)
+    source: CodecAdapter | None = None
+    if isinstance(recipe.initial_weights, Path):
+        source = load_model(recipe.initial_weights, plugins).codec
+    if not recipe.losses and recipe.initial_weights != "teacher":
+        notes += _inherit(codec, source, dataset, recipe)
+        task = DistillationTask(codec, recipe.lmbda, {}, None)
+        return Setup(codec, options, task, None, "", timeline, dataset, None, notes)
+    teacher, teacher_fingerprint, teacher_taps = _teacher(recipe, pair, plugins)
+    notes += _inherit(codec, teacher if recipe.initial_weights == "teacher" else source, dataset, recipe)
+    if not recipe.losses:
+        task = DistillationTask(codec, recipe.lmbda, {}, None)
+        return Setup(codec, options, task, None, teacher_fingerprint, timeline, dataset, None, notes)
+    size = (recipe.data.crop, recipe.data.crop)
+    provider_class, provider_config = plugins.configure("taps", recipe.taps.name, recipe.taps.options, "recipe taps")
+    provider = provider_class(provider_config)
+    taps = (
+        teacher_taps or find_taps(teacher, provider, size),
+        pair.student_taps() or find_taps(codec, provider, size),
+    )
+    teaching = TeachingPair(teacher, codec, taps)
+    report = teaching.probe(size)
+    if report.copied:
+        notes.append(
+            f"taps copied at each step, since an in-place activation overwrites them: {', '.join(report.copied)}"
+        )
+    terms = {name: _term(name, each, report, plugins) for name, each in recipe.losses.items()}
+    task = DistillationTask(codec, recipe.lmbda, terms, teaching)
+    return Setup(codec, options, task, teaching, teacher_fingerprint, timeline, dataset, report, notes)
+
+
+def _dataset(recipe: Recipe) -> tuple[CropDataset, list[str]]:
+    """Return the training crops, and what to say of the images: which are left out, how many are converted."""
+    settings = recipe.data
+    paths, left_out = list_training_images(settings.train)
+    notes = [left_out] if left_out else []
+    skip_bad = settings.bad_images == "skip"
+    if skip_bad or settings.convert:
+        problems, converted = survey(paths, settings.crop, convert=settings.convert)
+        if converted:
+            kinds = ", ".join(f"{kind} ({count})" for kind, count in converted.most_common())
+            notes.append(f"converted to 8-bit RGB: {converted.total()} of {len(paths)} pictures: {kinds}")
+        if skip_bad:
+            notes += [f"left out: {problem}" for problem in problems]
+            bad = {problem.path for problem in problems}
+            paths = sorted(path for path in paths if path not in bad)
+    dataset = CropDataset(paths, settings.crop, recipe.seed, settings.cache_mib, skip_bad, settings.convert)
+    return dataset, notes + [f"left out: {problem}" for problem in dataset.problems.values()]
+
+
+def _timeline(recipe: Recipe, plugins: Plugins) -> Timeline:
+    schedule_class, config = plugins.configure(
+        "schedule", recipe.schedule.name, recipe.schedule.options, "recipe schedule"
+    )
+    terms = list(recipe.losses)
+    try:
+        phases = schedule_class(config).phases(recipe.num_steps, terms)
+    except ValueError as error:
+        raise RecipeError(f"recipe schedule {recipe.schedule.name}: {error}") from None
+    return Timeline(phases, recipe.num_steps, terms)
+
+
+def _teacher(
+    recipe: Recipe, pair: CodecPair, plugins: Plugins
+) -> tuple[CodecAdapter, str, Mapping[str, str | Tap] | None]:
+    """Return the teacher, its fingerprint, and the taps that its own pair, which may be another one, names for it."""
+    if recipe.teacher is None:
+        if pair.teacher_lmbda not in (None, recipe.lmbda):
+            raise _other_lmbda(f"pair {recipe.pair.name}", pair.teacher_lmbda, recipe)
+        teacher = as_codec(pair.build_teacher())
+        return teacher, fingerprint(teacher.module), pair.teacher_taps()
+    model = load_model(recipe.teacher, plugins)
+    if model.lmbda != recipe.lmbda:
+        raise _other_lmbda("recipe teacher", model.lmbda, recipe)
+    own_class, config = plugins.configure("pair", model.pair, model.options, "recipe teacher")
+    own: CodecPair = own_class(config)
+    return model.codec, model.fingerprint, own.teacher_taps() if model.part == "teacher" else own.student_taps()
+
+
+def _other_lmbda(where: str, lmbda: float | None, recipe: Recipe) -> PairError:
+    return PairError(
+        f"{where}: the teacher was trained for lmbda {lmbda}, this run is for {recipe.lmbda}. "
+        "The ranking of its channels holds at its own lmbda only; take a teacher for this one."
+    )
+
+
+def _check_crop(codec: CodecAdapter, recipe: Recipe) -> None:
+    if recipe.data.crop % codec.stride:
+        raise RecipeError(
+            f"recipe data.crop: expected a multiple of {codec.stride}, got {recipe.data.crop}; change it."
+        )
+
+
+@torch.no_grad()
+def _inherit(codec: CodecAdapter, source: CodecAdapter | None, dataset: CropDataset, recipe: Recipe) -> list[str]:
+    """Start `codec` from the weights of `source`, if there is one; return what to say of it."""
+    if source is None:
+        return []
+    _check_crop(source, recipe)
+    source.module.eval()
+    bits = torch.zeros(0)  # that the source spends on each channel of its latent
+    for images in batches(dataset.with_seed(recipe.seed + CALIBRATION_SEED), recipe.data.batch_size, 0, 8):
+        likelihoods = source.forward(images.contiguous()).likelihoods
+        if "y" in likelihoods:
+            bits = bits.new_zeros(likelihoods["y"].shape[1]) if not len(bits) else bits
+            bits = bits - likelihoods["y"].log2().sum(dim=(0, 2, 3))
+    return [str(inherit_weights(codec.module, source.module, bits))]
+
+
+def _term(name: str, options: Mapping[str, Any], report: TapReport, plugins: Plugins) -> LossTerm:
+    where = f"recipe losses.{name}"
+    term_class, config = plugins.configure("loss", name, options, where)
+    try:
+        term = term_class(config, report.shapes)
+        missing = sorted({tap_and_stride(role)[0] for role in term.required_taps()} - set(report.shapes.student))
+    except DistillkitError as error:
+        raise type(error)(f"{where}: {error}") from None
+    except ValueError as error:
+        raise RecipeError(f"{where}: {error}") from None
+    for role in missing:
+        side = "the student" if role in report.only_teacher else "the teacher" if role in report.only_student else None
+        what = f"{side} has no tap '{role}'" if side else f"no tap '{role}' in teacher or student"
+        shared = report.shapes.student
+        raise TapError(f"{where}: {what}; both have {', '.join(shared)}.{did_you_mean(role, shared)}")
+    return term

@@ -1,0 +1,79 @@
+"""The module that is trained: the student and the loss terms' adapters behind one `forward`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+
+from ..model.adapters import CodecAdapter
+from ..taps.pair import TeachingPair
+from .losses import LossTerm, RateDistortion, Step, rate_distortion
+
+
+class StepLosses(NamedTuple):
+    """The losses of one step: rate-distortion, and each active term before any weight."""
+
+    rd: RateDistortion
+    terms: dict[str, Tensor]
+
+    @classmethod
+    def mean(cls, parts: Sequence[StepLosses]) -> StepLosses:
+        """Return the losses of a batch, without gradient, from those of its equal parts."""
+
+        def mean(values: Iterable[Tensor]) -> Tensor:
+            return torch.stack([value.detach() for value in values]).mean(dim=0)
+
+        if len(parts) == 1:
+            return parts[0]
+        rd = RateDistortion(*(mean(values) for values in zip(*(part.rd for part in parts), strict=True)))
+        return cls(rd, {name: mean(part.terms[name] for part in parts) for name in parts[0].terms})
+
+
+@final
+class DistillationTask(nn.Module):
+    """Student and loss terms in one module, so that optimiser, clipping and data parallelism see both.
+
+    The teacher stays outside: its features are handed in.
+    """
+
+    def __init__(
+        self, codec: CodecAdapter, lmbda: float, terms: Mapping[str, LossTerm], pair: TeachingPair | None
+    ) -> None:
+        super().__init__()
+        self.codec, self.lmbda, self.pair = codec, lmbda, pair
+        self.student = codec.module
+        self.terms = nn.ModuleDict({_key(name): term for name, term in terms.items()})
+
+    def forward(self, images: Tensor, teacher_taps: Mapping[str, Tensor], active: Iterable[str]) -> StepLosses:
+        """Run the student on a batch and return its losses.
+
+        Args:
+            images: shape (B, 3, H, W), range [0, 1].
+            teacher_taps: the teacher's features by role; the student is tapped at the same roles.
+            active: full names of the terms to compute.
+        """
+        if self.pair is None:
+            output, taps = self.codec.forward(images), {}
+        else:
+            output, taps = self.pair.run_student(images, teacher_taps)
+        step = Step(images, output, taps)
+        losses = {name: self.terms[_key(name)](step).float() for name in active}
+        return StepLosses(rate_distortion(output, images, self.lmbda), losses)
+
+    def term(self, name: str) -> LossTerm:
+        """Return a loss term by its full name."""
+        term = self.terms[_key(name)]
+        assert isinstance(term, LossTerm)
+        return term
+
+    def main_parameters(self) -> list[nn.Parameter]:
+        """Return all parameters but those that only the auxiliary loss trains."""
+        quantiles = {id(parameter) for parameter in self.codec.quantile_parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in quantiles]
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")  # a module's name may not hold a dot

@@ -1,0 +1,300 @@
+"""One visible loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NoReturn, final
+
+import torch
+from torch import Tensor, nn
+
+from ..data.crops import batches
+from ..errors import CheckpointError, DivergedError, RecipeError, TrainingError
+from ..hooks.loader import Plugins, load_plugins
+from ..model.file import save_model
+from ..model.precision import Precision
+from ..recipe.recipe import Recipe
+from .balance import balanced_scales
+from .calibration import calibrate
+from .checkpoint import save_checkpoint
+from .distributed import Ranks
+from .metrics import MetricsWindow
+from .observers import MetricsFile, Observers, RunInfo
+from .optimizers import build_optimizer, learning_rate_factor
+from .phases import Phase
+from .preemption import StopRequest, TrainingStopped, stop_on_signal
+from .random_state import random_state, restore_random_state, seed_rank
+from .run_folder import RunFolder
+from .setup import Setup, prepare
+from .task import StepLosses
+from .teacher import Teacher
+
+_LOWEST_RATE = 2.0**-5  #: how far going back lowers the learning rate
+
+
+def train(
+    recipe: Recipe, folder: str | Path, *, plugins: Plugins | None = None, observers: Sequence[object] = ()
+) -> Path:
+    """Carry out a run, or what is left of it, and return the file of the trained model.
+
+    A folder that holds a finished run of the same recipe is left as it is; an unfinished one goes on from its newest
+    whole checkpoint, bit for bit as if it had never stopped (on a CPU).
+
+    Args:
+        recipe: what to do.
+        folder: the run folder, see `RunFolder`.
+        plugins: where components are registered; by default the installed plugins.
+        observers: objects with observer hooks, for this run alone.
+
+    Raises:
+        DistillkitError: bad input, or a loss that is not finite.
+        TrainingStopped: the process got SIGTERM; the step in hand was finished and saved.
+        KeyboardInterrupt: the user pressed Ctrl-C; likewise, unless it was pressed twice.
+    """
+    plugins = plugins or load_plugins()
+    recipe = recipe.resolve(plugins)
+    ranks = Ranks(recipe.device)
+    with ranks.on_device():
+        if recipe.data.batch_size % (ranks.num * recipe.accumulate):
+            raise RecipeError(
+                f"recipe data.batch_size: expected a multiple of {ranks.num} processes x accumulate = "
+                f"{recipe.accumulate}, got {recipe.data.batch_size}; change one of them."
+            )
+        run = RunFolder(Path(folder).resolve())
+        ranks.first(lambda: run.open(recipe, plugins))
+        if ranks.first(run.model.exists):
+            return run.model
+        state, notes = ranks.all(run.newest_state)
+        trainer = ranks.all(lambda: Trainer(recipe, run, plugins, prepare(recipe, plugins), ranks))
+        start_step = ranks.all(lambda: trainer.restore(state)) if state else 0
+        if len(set(ranks.gather(start_step))) > 1:
+            raise TrainingError(f"run folder {run.path}: not all processes see it alike. Put it on a shared disk.")
+        if start_step:
+            notes.append(f"going on after step {start_step}")
+        notes += trainer.setup.notes
+        info = RunInfo(run.path.name, run.path, recipe, start_step, recipe.num_steps, tuple(notes))
+        observing = plugins.observing([MetricsFile(), *observers])
+        with observing, stop_on_signal() as stop:
+            while True:
+                try:
+                    trainer.run(info, stop)
+                    break
+                except DivergedError as error:
+                    info = trainer.go_back(info, error)
+    return run.model
+
+
+@final
+class Trainer:
+    """The state of a run in progress, and its loop."""
+
+    def __init__(self, recipe: Recipe, run: RunFolder, plugins: Plugins, setup: Setup, ranks: Ranks) -> None:
+        """Build optimisers and move everything to its device."""
+        self.recipe, self.run_folder, self.hook, self.setup = recipe, run, Observers(plugins.manager), setup
+        self.ranks = ranks
+        self.precision = Precision(recipe.precision, ranks.device, setup.notes)
+        self.teacher = Teacher(setup, recipe, ranks.device, self.precision)
+        self.parameters = setup.task.main_parameters()
+        quantiles = setup.codec.quantile_parameters()
+        self.aux_optimizer = torch.optim.Adam(quantiles, recipe.optimizer.aux_learning_rate) if quantiles else None
+        # Gradients are averaged over processes by a wrapper that is made anew in each phase, see `_enter`.
+        self.task: nn.Module = setup.task.to(ranks.device)
+        self.optimizer = build_optimizer(recipe.optimizer, self.parameters)
+        self.scales: dict[str, float] = {}  # of the terms that this phase, or an earlier one, has balanced
+        self.balanced: list[str] = []  # the terms that this phase has balanced
+        self.rate_factor = 1.0  # lowered where the run went back
+        seed_rank(recipe.seed + 1, ranks.rank)  # noise and order do not depend on what was built before
+
+    def restore(self, state: dict[str, Any]) -> int:
+        """Take over a checkpoint and return how many steps were done.
+
+        Raises:
+            CheckpointError: the teacher is not the one with which the run began, or the parts do not fit.
+        """
+        if state["teacher_fingerprint"] != self.setup.teacher_fingerprint:
+            raise CheckpointError(
+                f"run folder {self.run_folder.path}: the teacher's weights changed since the run began (fingerprint "
+                f"{state['teacher_fingerprint'][:8]} then, {self.setup.teacher_fingerprint[:8]} now). Bring the old "
+                "teacher back, or start a new run."
+            )
+        try:
+            self.setup.task.load_state_dict(state["task"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.aux_optimizer is not None:
+                self.aux_optimizer.load_state_dict(state["aux_optimizer"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"run folder {self.run_folder.path}: its checkpoint does not fit the recipe's components: {error}. Was "
+                "a plugin changed since the run began?"
+            ) from None
+        self.precision.scaler.load_state_dict(state.get("scaler") or self.precision.scaler.state_dict())
+        self.scales, self.balanced = state["scales"], state["balanced"]
+        self.rate_factor = state.get("rate_factor", 1.0)
+        restore_random_state(state, self.ranks, self.recipe.seed + 1)
+        return state["step"]
+
+    def go_back(self, info: RunInfo, error: DivergedError) -> RunInfo:
+        """Take over the newest checkpoint again, halve the learning rate, and return from where the run goes on.
+
+        Raises:
+            TrainingError: the recipe does not ask for that, or it was done too often.
+        """
+        state, notes = self.run_folder.newest_state()
+        if self.recipe.on_divergence == "stop" or state is None or self.rate_factor <= _LOWEST_RATE:
+            raise error
+        rate_factor = self.rate_factor / 2
+        step = self.restore(state)
+        self.rate_factor = rate_factor
+        what = str(error).partition(": ")[2].partition(". ")[0]
+        notes.append(f"{what}: back to step {step}, and on with {rate_factor:g} times the recipe's learning rate")
+        return replace(info, start_step=step, notes=tuple(notes))
+
+    def save(self, step: int) -> Path:
+        """Write a checkpoint after `step` steps."""
+        state = {
+            "step": step,
+            "task": self.setup.task.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "aux_optimizer": self.aux_optimizer.state_dict() if self.aux_optimizer else None,
+            "scaler": self.precision.scaler.state_dict(),
+            "scales": self.scales,
+            "balanced": self.balanced,
+            "rate_factor": self.rate_factor,
+            "teacher_fingerprint": self.setup.teacher_fingerprint,
+            **random_state(self.ranks),
+        }
+        return self.ranks.first(lambda: save_checkpoint(self.run_folder.checkpoints, step, state))
+
+    def run(self, info: RunInfo, stop: StopRequest) -> None:
+        """Take all steps that are left, or those until a stop is asked for, then write the trained model."""
+        recipe, step, ranks, hook = self.recipe, info.start_step, self.ranks, self.hook
+        ranks.first(lambda: hook.run_started(run=info))
+        if step == 0 and recipe.on_divergence == "rollback":
+            self.save(0)
+        self.setup.task.train()
+        data, left = recipe.data, recipe.num_steps - step
+        stream = batches(
+            self.setup.dataset, data.batch_size, step, left, data.num_workers, ranks.rank, ranks.num, ranks.device
+        )
+        window: MetricsWindow | None = None
+        for images in ranks.together(stream):
+            index, step_in_phase = self.setup.timeline.at(step)
+            phase = self.setup.timeline.phases[index]
+            if window is None or step_in_phase == 0:
+                self._enter(phase)
+                ranks.first(lambda phase=phase, step=step: hook.phase_started(run=info, phase=phase, step=step))
+                window = MetricsWindow(list(phase.weights), step, ranks)
+            self._step(images, phase, step, step_in_phase, window)
+            step += 1
+            if step % recipe.log_every == 0 or step_in_phase == phase.num_steps - 1:
+                self._check_finite(window)
+                rate = self.optimizer.param_groups[0]["lr"]
+                metrics = window.metrics(step, phase, step_in_phase, rate, self.scales)
+                ranks.first(lambda metrics=metrics: hook.metrics_logged(run=info, metrics=metrics))
+                window = MetricsWindow(list(phase.weights), step, ranks)
+            stopping = ranks.any(stop.made)
+            if step % recipe.checkpoint_every == 0 or step == recipe.num_steps or stopping:
+                self._check_finite(window)
+                if ranks.any(not all(bool(parameter.isfinite().all()) for parameter in self.parameters)):
+                    self._stop("a weight", step - 1)
+                path = self.save(step)
+                ranks.first(lambda path=path, step=step: hook.checkpoint_saved(run=info, step=step, path=path))
+            if stopping and step < recipe.num_steps:
+                if stop.by_user:
+                    raise KeyboardInterrupt
+                raise TrainingStopped(f"run {info.name}: stopped after step {step} of {recipe.num_steps}, and saved.")
+        ranks.first(self._finish)
+        ranks.first(lambda: hook.run_finished(run=info, model=self.run_folder.model))
+
+    def _finish(self) -> None:
+        recipe, codec = self.recipe, self.setup.codec
+        codec.module.eval().cpu()
+        save_model(self.run_folder.model, codec, recipe.pair.name, self.setup.options, recipe.trains, recipe.lmbda)
+
+    def _step(self, images: Tensor, phase: Phase, step: int, step_in_phase: int, window: MetricsWindow) -> None:
+        recipe = self.recipe
+        # Channels-last batches corrupt the heap on a CPU (oneDNN issue 6035), whoever made them.
+        images = images.to(self.ranks.device, non_blocking=True).contiguous(memory_format=torch.contiguous_format)
+        weights = phase.weights_at(step_in_phase)
+        parts: Iterator[tuple[Tensor, dict[str, Tensor]]] = (
+            (part, self.teacher.features(part, weights)) for part in images.chunk(recipe.accumulate)
+        )
+        if step_in_phase == 0:
+            self.balanced = []
+        if phase.balance is not None and (new := [name for name in weights if name not in self.balanced]):
+            kept = list(parts)
+            parts = iter(kept)
+            self._balance(kept, weights, phase.balance, new)
+        factor = phase.learning_rate * learning_rate_factor(recipe.optimizer, step, recipe.num_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.optimizer.learning_rate * factor * self.rate_factor
+        self.optimizer.zero_grad()
+        scaler = self.precision.scaler
+        done: list[StepLosses] = []
+        for part, taps in parts:
+            last = len(done) == recipe.accumulate - 1
+            with nullcontext() if last else self.ranks.without_averaging(self.task):
+                with self.precision.autocast():
+                    losses: StepLosses = self.task(part, taps, weights)
+                total = losses.rd.cost
+                for name, loss in losses.terms.items():
+                    total = total + weights[name] * self.scales.get(name, 1.0) * loss
+                scaler.scale(total / recipe.accumulate).backward()
+            done.append(losses)
+        scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip_norm)
+        # A step that float16 leaves out does not move the weights: it counts as 0.
+        window.add(step, StepLosses.mean(done), norm.nan_to_num(0.0, 0.0) if scaler.is_enabled() else norm)
+        try:
+            scaler.step(self.optimizer)
+            scaler.update()
+        except RuntimeError:  # SOAP's linear algebra, where a gradient is not finite
+            self._check_finite(window)
+            raise
+        aux_loss = self.setup.codec.aux_loss()
+        if self.aux_optimizer is not None and aux_loss is not None and aux_loss.requires_grad:
+            self.aux_optimizer.zero_grad()
+            aux_loss.backward()
+            self.aux_optimizer.step()
+
+    def _balance(
+        self, parts: Sequence[tuple[Tensor, dict[str, Tensor]]], active: Iterable[str], ratio: float, new: list[str]
+    ) -> None:
+        """Scale terms that come on, by the gradients of the whole batch; the step that follows sees the same noise."""
+        cuda = [self.ranks.device] if self.ranks.device.type == "cuda" else []
+        fp16 = self.precision.name == "fp16"  # too coarse for gradients that nothing scales
+        with torch.random.fork_rng(devices=cuda), nullcontext() if fp16 else self.precision.autocast():
+            if fp16:
+                parts = [(part, {role: tap.float() for role, tap in taps.items()}) for part, taps in parts]
+            losses = (self.setup.task(part, taps, active) for part, taps in parts)
+            parameters = self.setup.task.student.parameters()
+            self.scales.update(balanced_scales(parameters, losses, ratio, new, self.ranks.mean))
+        self.balanced += new
+
+    def _enter(self, phase: Phase) -> None:
+        """Freeze what the phase freezes, and let its terms measure what they need."""
+        for name, parameter in self.setup.codec.module.named_parameters():
+            parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in phase.trainable))
+        for name in phase.weights:
+            if self.setup.task.term(name).needs_calibration:
+                calibrate(name, self.setup, self.recipe, self.run_folder, self.ranks)
+        self.task = self.ranks.wrap(self.setup.task)
+
+    def _check_finite(self, window: MetricsWindow) -> None:
+        bad = window.first_not_finite()
+        if bad is not None:
+            self._stop(bad[1], bad[0])
+        if self.precision.gave_up():
+            self._stop("the gradient", window.start)
+
+    def _stop(self, name: str, step: int) -> NoReturn:
+        state, _ = self.run_folder.newest_state()
+        kept = f"The checkpoint after step {state['step']} is kept" if state else "No checkpoint was written yet"
+        raise DivergedError(
+            f"run {self.run_folder.path.name}: {name} was not finite at step {step}. {kept}; lower the learning rate "
+            "or the term's weight and start a new run, or look at the batch of that step."
+        )
