@@ -1,0 +1,64 @@
+"""The teacher's parts, compiled: hooks still hear, and a machine that cannot compile says so."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from distillkit.errors import TrainingError
+from distillkit.model.precision import Precision
+from distillkit.training.compiled import CompiledParts
+from distillkit.training.setup import prepare
+from distillkit.training.teacher import Teacher
+from tests.training.test_training import FEDS
+
+compiler = pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
+
+
+@compiler
+def test_features_are_those_of_the_eager_teacher_up_to_rounding(recipe, teacher_file, plugins):
+    r = recipe(losses=FEDS, teacher=teacher_file).resolve(plugins)
+    setups = [prepare(r.model_copy(update={"compile_teacher": choice}), plugins) for choice in (False, True)]
+    images = torch.rand(2, 3, 64, 64)
+    weights = dict.fromkeys(FEDS, 1.0)
+    fp32 = Precision("fp32", torch.device("cpu"), [])
+    eager, compiled = (
+        Teacher(setup, r.model_copy(update={"compile_teacher": choice}), torch.device("cpu"), fp32)
+        for setup, choice in zip(setups, (False, True), strict=True)
+    )
+    expected, features = eager.features(images, weights), compiled.features(images, weights)
+    assert features.keys() == expected.keys()
+    for role, tensor in expected.items():
+        assert torch.allclose(features[role], tensor, rtol=1e-4, atol=1e-4 * tensor.abs().max().item())
+    (note,) = [note for note in setups[1].notes if "compiled" in note]
+    assert "parts are compiled when they first run" in note
+    # Outside of a step the network is as it was.
+    assert all("forward" not in vars(module) for module in setups[1].pair.teacher.module.modules())
+
+
+def test_parts_lie_between_taps_and_entropy_models_stay(small_teacher):
+    compiled = CompiledParts(small_teacher, ["g_a.2", "h_s"])
+    named = {id(module): path for path, module in small_teacher.named_modules()}
+    found = {named[id(module)] for module, _ in compiled._parts}
+    assert found == {*(f"g_a.{index}" for index in range(7)), "g_s", "h_a", "h_s"}
+
+
+@pytest.fixture
+def small_teacher():
+    from compressai.models import MeanScaleHyperprior
+
+    return MeanScaleHyperprior(8, 8)
+
+
+def test_a_machine_without_a_compiler_says_what_to_do(small_teacher, monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    torch._dynamo.reset()
+    with (
+        torch.no_grad(),
+        pytest.raises(TrainingError, match="cannot be compiled on this machine.*set compile_teacher = false"),
+        CompiledParts(small_teacher, ["g_a.2"]).active(),
+    ):
+        small_teacher(torch.rand(1, 3, 64, 64))
+    assert all("forward" not in vars(module) for module in small_teacher.modules())

@@ -1,0 +1,198 @@
+"""Two processes (torchrun, gloo, CPU) train what one trains."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import distillkit
+from distillkit.errors import RecipeError
+from distillkit.training.checkpoint import list_checkpoints, load_checkpoint
+
+ROOT = Path(__file__).parents[2]
+FEDS = {"feds.alignment": {}, "feds.channel_entropy": {"calibration_crops": 4}}
+
+
+@pytest.fixture
+def quiet_teacher(recipe, tmp_path_factory, plugins):
+    r = recipe(trains="teacher", pair={"name": "small.quiet"}, schedule={"name": "core.constant"}, num_steps=2)
+    return distillkit.train(r, tmp_path_factory.mktemp("quiet") / "run", plugins=plugins)
+
+
+@pytest.fixture
+def sgd(recipe, quiet_teacher, photographs):
+    """A recipe whose result depends on the batch, not on how it is divided, and shows a wrongly scaled gradient."""
+
+    def build(**changes):
+        values = {
+            "pair": {"name": "small.quiet"},
+            "losses": FEDS,
+            "teacher": quiet_teacher,
+            "precision": "fp32",
+            "data": {"train": photographs, "crop": 64, "batch_size": 4},
+            "optimizer": {"name": "sgd", "learning_rate": 1e-4, "clip_norm": 1e6},
+        }
+        return recipe(**(values | changes))
+
+    return build
+
+
+def launch(recipe, folder: Path, processes: int = 2, expect: int | None = 0, **more) -> list[dict]:
+    """Carry out a recipe in several processes and return what each of them has to say."""
+    folder.mkdir(exist_ok=True)
+    spec = folder / "spec.json"
+    values = recipe.model_dump(mode="json", exclude_none=True)
+    spec.write_text(json.dumps({"recipe": values, "folder": str(folder), **more}))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    done = subprocess.run(
+        [*command, "-m", "tests.rank", str(spec)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    if expect is None:
+        assert done.returncode != 0
+        return []
+    assert done.returncode == expect, done.stderr[-4000:]
+    return [json.loads((folder / f"said-{rank}.json").read_text()) for rank in range(processes)]
+
+
+def student(folder: Path, plugins):
+    return distillkit.load_model(folder / "run", plugins).codec.module.state_dict()
+
+
+def largest_difference(a, b, start):
+    """The largest difference of two trained models, relative to how far training moved that tensor."""
+    worst = 0.0
+    for name, tensor in a.items():
+        if tensor.is_floating_point() and "quantized" not in name and "offset" not in name:
+            moved = (tensor - start[name]).abs().max() if start[name].shape == tensor.shape else torch.tensor(0.0)
+            difference = (tensor - b[name]).abs().max()
+            assert moved > 0 or difference == 0, name
+            worst = max(worst, float(difference / moved) if moved > 0 else 0.0)
+    return worst
+
+
+@pytest.mark.parametrize(
+    "schedule", [{"name": "feds.staged"}, {"name": "feds.staged", "every": 2}, {"name": "small.freeze_first"}]
+)
+def test_the_same_global_batch_gives_the_same_weights(sgd, tmp_path, plugins, schedule):
+    from distillkit.training.setup import prepare
+
+    r = sgd(schedule=schedule)
+    distillkit.train(r, tmp_path / "one" / "run", plugins=plugins)
+    said = launch(r, tmp_path / "two")
+    assert [each["said"] for each in said] == ["finished", "finished"]
+    phases = 3 if schedule["name"] == "feds.staged" else 2
+    assert [each["wrapped"] for each in said] == [["DistributedDataParallel"] * phases] * 2
+    start = prepare(r.resolve(plugins), plugins).codec.module.state_dict()
+    assert largest_difference(student(tmp_path / "one", plugins), student(tmp_path / "two", plugins), start) < 1e-3
+    # What is logged is of the whole batch too.
+    one, two = (
+        [json.loads(line) for line in (tmp_path / name / "run" / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    )
+    assert [line["step"] for line in one] == [line["step"] for line in two]
+    for a, b in zip(one, two, strict=True):
+        assert a.keys() == b.keys()
+        for key in a.keys() - {"seconds_per_step", "phase"}:
+            assert b[key] == pytest.approx(a[key], rel=1e-3), key
+    # One process alone is told and writes; the calibration is one and the same.
+    assert (tmp_path / "two" / "told-0.txt").read_text() == "0\nfinished\n"
+    assert not (tmp_path / "two" / "told-1.txt").exists()
+    file = "run/calibration/feds.channel_entropy.json"
+    records = [json.loads((tmp_path / name / file).read_text())["record"] for name in ("one", "two")]
+    assert records[1]["bits_per_pixel"] == pytest.approx(records[0]["bits_per_pixel"], rel=1e-4)
+
+
+def test_processes_that_the_program_joined_train_the_same(sgd, tmp_path):
+    r = sgd(num_steps=3, losses={}, teacher=None, schedule={"name": "core.constant"})
+    for name, joined in (("ours", False), ("theirs", True)):
+        said = launch(r, tmp_path / name, joined=joined)
+        assert [each["said"] for each in said] == ["finished", "finished"]
+    ours, theirs = (
+        load_checkpoint(list_checkpoints(tmp_path / name / "run" / "checkpoints")[-1]) for name in ("ours", "theirs")
+    )
+    assert all(torch.equal(ours["task"][name], tensor) for name, tensor in theirs["task"].items())
+
+
+def test_accumulation_gives_the_same_weights(sgd, tmp_path, plugins):
+    """With a loss that is a mean over the batch, as all but those that use statistics of the batch."""
+    from distillkit.training.setup import prepare
+
+    staged = {"name": "feds.staged", "channel_share": 0.8, "alignment_share": 0.0}
+    r = sgd(losses={"feds.channel_entropy": {"calibration_crops": 4}}, schedule=staged)
+    start = prepare(r.resolve(plugins), plugins).codec.module.state_dict()
+    distillkit.train(r, tmp_path / "whole" / "run", plugins=plugins)
+    parts = r.model_copy(update={"accumulate": 4})
+    distillkit.train(parts, tmp_path / "parts" / "run", plugins=plugins)
+    whole = student(tmp_path / "whole", plugins)
+    assert largest_difference(whole, student(tmp_path / "parts", plugins), start) < 1e-3
+    launch(r.model_copy(update={"accumulate": 2}), tmp_path / "both")
+    assert largest_difference(whole, student(tmp_path / "both", plugins), start) < 1e-3
+
+
+def test_without_an_accelerator_auto_is_the_cpu_and_the_processes_still_train_together(sgd, tmp_path, plugins):
+    """Otherwise each would train a model of its own, and all would write into one folder."""
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        pytest.skip("there is an accelerator")
+    said = launch(sgd(device="auto", num_steps=2, losses={}, teacher=None), tmp_path / "both")
+    assert all("DistributedDataParallel" in each["wrapped"] for each in said)
+
+
+def test_sigterm_to_one_process_stops_all_and_they_go_on_bit_for_bit(recipe, teacher_file, tmp_path):
+    r = recipe(losses=FEDS, teacher=teacher_file)  # with noise, which each process draws for itself
+    said = launch(r, tmp_path / "run", fault="sigterm", fault_rank=1, fault_step=2)
+    for each in said:
+        assert each["said"].startswith("TrainingStopped: run run: stopped after step 3 of 10, and saved")
+        assert each["saved"] == ["step-00000003"]
+    again = launch(r, tmp_path / "run")
+    assert [each["said"] for each in again] == ["finished", "finished"]
+    assert (tmp_path / "run" / "told-0.txt").read_text() == "3\nfinished\n"
+    launch(r, tmp_path / "whole")
+    states = [
+        load_checkpoint(list_checkpoints(tmp_path / name / "run" / "checkpoints")[-1]) for name in ("run", "whole")
+    ]
+    assert states[0]["step"] == 10
+    assert all(torch.equal(states[0]["task"][name], tensor) for name, tensor in states[1]["task"].items())
+    assert len(states[0]["other_ranks"]) == 1
+    assert not torch.equal(states[0]["rng"], states[0]["other_ranks"][0][0])
+
+
+def test_a_killed_run_goes_on_with_another_number_of_processes(sgd, tmp_path, plugins):
+    from distillkit.training.setup import prepare
+
+    r = sgd(checkpoint_every=2)
+    start = prepare(r.resolve(plugins), plugins).codec.module.state_dict()
+    distillkit.train(r, tmp_path / "whole" / "run", plugins=plugins)
+    launch(r, tmp_path / "run", expect=None, fault="kill", fault_rank=1, fault_step=5)
+    assert [p.stem for p in list_checkpoints(tmp_path / "run" / "run" / "checkpoints")][-1] == "step-00000004"
+    distillkit.train(r, tmp_path / "run" / "run", plugins=plugins)
+    assert largest_difference(student(tmp_path / "whole", plugins), student(tmp_path / "run", plugins), start) < 1e-3
+
+
+@pytest.mark.parametrize("fault", ["data", "nan"])
+def test_what_goes_wrong_in_one_process_ends_all(recipe, tmp_path, fault):
+    r = recipe(schedule={"name": "core.constant"}, log_every=1)
+    said = [each["said"] for each in launch(r, tmp_path / "run", fault=fault, fault_rank=1, fault_step=3)]
+    if fault == "data":
+        assert said == [
+            "OtherRankError: rank 0: another one has no batch.",
+            "DistillkitError: rank 1 cannot read its images",
+        ]
+    else:
+        assert all("the rate was not finite at step 3" in each for each in said)
+
+
+def test_a_batch_that_cannot_be_divided(recipe, tmp_path, plugins):
+    with pytest.raises(RecipeError, match="expected a multiple of 1 processes x accumulate = 4, got 2"):
+        distillkit.train(recipe(accumulate=4), tmp_path / "run", plugins=plugins)
