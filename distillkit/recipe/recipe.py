@@ -59,7 +59,8 @@ class OptimizerSettings(_Settings):
     """How the weights move.
 
     Attributes:
-        name: `adam`, `soap` (Vyas et al., 2024, arXiv 2409.11321), which needs far fewer steps, or plain `sgd`.
+        name: `adam`; `soap` (Vyas et al., 2024, arXiv 2409.11321) and `muon` (Jordan et al., 2024), which need far fewer
+            steps; or plain `sgd`.
         learning_rate: for the student and the loss terms' adapters, at its highest.
         aux_learning_rate: for the entropy bottlenecks' quantiles (Adam).
         clip_norm: largest norm of the gradient.
@@ -67,7 +68,7 @@ class OptimizerSettings(_Settings):
         warmup_steps: steps over which the learning rate rises linearly.
     """
 
-    name: Literal["adam", "soap", "sgd"] = "adam"
+    name: Literal["adam", "soap", "muon", "sgd"] = "adam"
     learning_rate: PositiveFloat = 1e-4
     aux_learning_rate: PositiveFloat = 1e-3
     clip_norm: PositiveFloat = 1.0

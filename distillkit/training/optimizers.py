@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
 from ..recipe.recipe import OptimizerSettings
+from .muon import Muon
 
 
 def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -20,6 +21,8 @@ def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Paramet
         return Adam(parameters, lr=settings.learning_rate)
     if settings.name == "sgd":
         return SGD(parameters, lr=settings.learning_rate)
+    if settings.name == "muon":
+        return Muon(parameters, settings.learning_rate)
     from pytorch_optimizer import SOAP
 
     # Wider dimensions (the 512 units of Swin V2's position-bias networks) cost more than they give.
