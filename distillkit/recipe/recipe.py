@@ -59,8 +59,8 @@ class OptimizerSettings(_Settings):
     """How the weights move.
 
     Attributes:
-        name: `adam`; `soap` (Vyas et al., 2024, arXiv 2409.11321) and `muon` (Jordan et al., 2024), which need far fewer
-            steps; or plain `sgd`.
+        name: `adam`; `soap` (Vyas et al., 2024, arXiv 2409.11321) or `muon` (Jordan et al., 2024), which need far fewer
+            steps; plain `sgd`.
         learning_rate: for the student and the loss terms' adapters, at its highest.
         aux_learning_rate: for the entropy bottlenecks' quantiles (Adam).
         clip_norm: largest norm of the gradient.

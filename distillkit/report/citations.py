@@ -17,6 +17,7 @@ from ..hooks.loader import Plugins
 from ..model import initialise
 from ..recipe.recipe import Recipe
 from ..training.losses import rate_distortion
+from ..training.muon import Muon
 from ..training.optimizers import build_optimizer
 
 _LETTERS = {r"{\'e}": "é", r"{\o}": "ø", r"{\"a}": "ä"}
@@ -75,8 +76,9 @@ def _sources(plugins: Plugins, recipes: list[Recipe]) -> tuple[dict[str, str], d
     core: dict[str, object] = {}
     if not recipes or any(recipe.initial_weights != "random" for recipe in recipes):
         core["initial weights"] = initialise
-    if not recipes or any(recipe.optimizer.name == "soap" for recipe in recipes):
-        core["optimiser"] = build_optimizer
+    for optimizer, source in (("soap", build_optimizer), ("muon", Muon)):
+        if not recipes or any(recipe.optimizer.name == optimizer for recipe in recipes):
+            core[f"optimiser {optimizer}"] = source
     core |= {"rate-distortion loss": rate_distortion, "BD-rate": bd_rate, "MS-SSIM": ms_ssim, "entropy coder": coder}
     texts, entries = {}, dict(_known())
     for name, component in {**chosen, **core}.items():

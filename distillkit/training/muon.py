@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
-MOMENTUM = 0.95
-ADAM_BETAS = (0.9, 0.99)
+_MOMENTUM = 0.95
+_ADAM_BETAS = (0.9, 0.99)
 _EPS = 1e-8
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _STEPS = 5
@@ -26,8 +26,8 @@ class Muon(Optimizer):
     no vector is ever multiplied by all of their rows; nor do biases, scales, or parameters of three dimensions, which
     are stacks of small things. Matrices of one shape are made orthogonal as one batch.
 
-    Source: Jordan et al. (2024), Muon, https://kellerjordan.github.io/posts/muon, for the method and the polynomial's
-    coefficients; Liu et al. (2025), arXiv 2502.16982, for the factor 0.2 sqrt(max(m, n)).
+    Source: Jordan et al. (2024), Muon: An optimizer for hidden layers in neural networks, for the method and the
+    polynomial's coefficients; Liu et al. (2025), arXiv 2502.16982, for the factor 0.2 sqrt(max(m, n)).
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> None:
@@ -45,32 +45,29 @@ class Muon(Optimizer):
                     shapes.setdefault((parameter.shape[0], parameter[0].numel()), []).append(parameter)
             for matrices in shapes.values():
                 self._move_matrices(matrices, group["lr"])
-            if rest := [parameter for parameter in moving if not is_matrix(parameter)]:
-                self._move_rest(rest, group["lr"])
+            for parameter in moving:
+                if not is_matrix(parameter):
+                    self._move_rest(parameter, group["lr"])
 
     def _move_matrices(self, parameters: list[Tensor], rate: float) -> None:
-        gradients = [_gradient(parameter) for parameter in parameters]
-        momenta = [self._state(parameter, "momentum") for parameter in parameters]
-        torch._foreach_mul_(momenta, MOMENTUM)
-        torch._foreach_add_(momenta, gradients)
-        ahead = torch._foreach_add(gradients, momenta, alpha=MOMENTUM)  # Nesterov's
-        updates = orthogonal(torch.stack([update.flatten(1) for update in ahead]))
+        ahead: list[Tensor] = []
+        for parameter in parameters:
+            gradient = _gradient(parameter)
+            momentum = self._state(parameter, "momentum").mul_(_MOMENTUM).add_(gradient)
+            ahead.append(gradient.add(momentum, alpha=_MOMENTUM).flatten(1))  # Nesterov's
+        updates = orthogonal(torch.stack(ahead))
         step = -0.2 * max(updates.shape[1:]) ** 0.5 * rate
-        updates = [update.view_as(parameter) for update, parameter in zip(updates, parameters, strict=True)]
-        torch._foreach_add_(parameters, updates, alpha=step)
+        for parameter, update in zip(parameters, updates, strict=True):
+            parameter.add_(update.view_as(parameter), alpha=step)
 
-    def _move_rest(self, parameters: list[Tensor], rate: float) -> None:
-        gradients = [_gradient(parameter) for parameter in parameters]
-        means = [self._state(parameter, "mean") for parameter in parameters]
-        squares = [self._state(parameter, "square") for parameter in parameters]
-        first, second = ADAM_BETAS
-        torch._foreach_lerp_(means, gradients, 1 - first)
-        torch._foreach_mul_(squares, second)
-        torch._foreach_addcmul_(squares, gradients, gradients, 1 - second)
-        for parameter, mean, square in zip(parameters, means, squares, strict=True):
-            steps = self.state[parameter]["steps"] = self.state[parameter].get("steps", 0) + 1
-            scale = square.div(1 - second**steps).sqrt_().add_(_EPS)
-            parameter.addcdiv_(mean, scale, value=-rate / (1 - first**steps))
+    def _move_rest(self, parameter: Tensor, rate: float) -> None:
+        gradient = _gradient(parameter)
+        first, second = _ADAM_BETAS
+        mean = self._state(parameter, "mean").lerp_(gradient, 1 - first)
+        square = self._state(parameter, "square").mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        steps = self.state[parameter]["steps"] = self.state[parameter].get("steps", 0) + 1
+        scale = square.div(1 - second**steps).sqrt_().add_(_EPS)
+        parameter.addcdiv_(mean, scale, value=-rate / (1 - first**steps))
 
     def _state(self, parameter: Tensor, name: str) -> Tensor:
         state: dict[str, Any] = self.state[parameter]
@@ -87,8 +84,8 @@ def is_matrix(parameter: Tensor) -> bool:
 def orthogonal(matrices: Tensor) -> Tensor:
     """Return the nearest matrices whose singular values are about 1, in (0.7, 1.2): five Newton-Schulz steps.
 
-    X (a + b G + c G^2) ... is computed on the Gram matrix G of the shorter side alone, and X enters once at the end: less
-    than half the work for the kernels of 3x3 convolutions. That needs float32.
+    The steps' polynomials are taken of the shorter side's Gram matrix, and their product times the matrix at the end,
+    which for the kernels of 3x3 convolutions is half the work. That needs float32.
 
     Args:
         matrices: shape (N, m, n).

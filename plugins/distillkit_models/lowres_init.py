@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 # Of the quantiser on orthonormal coefficients of an image in [0, 1]: where lmbda is .013 and all of them are coded,
 # the best step is sqrt(36 / (.013 * 2 ln 2)) = 45 levels of 255.
 STEP = 45 / 255
-# How much less of a picture's energy the two differences of colours hold, in powers of ten of the spatial frequency.
-CHROMA_RANK = 3.0
+# Brightness and the two differences of colours: a wave of colour is worth keeping where one of brightness as many times
+# as fine would be.
+COLOUR_RANKS = (1.0, 4.0, 5.0)
 FIRST_SCALE = 0.5  #: of the latent, in steps
 
 
@@ -39,7 +40,7 @@ def start_as_cosine_transform(codec: LowRes) -> None:
     late.bias.fill_(0.5)  # type: ignore[union-attr]
 
     sums, shifts = _sums_of_four()
-    frequencies = (frequencies[:, None] + shifts).flatten()
+    frequencies = (frequencies[:, None] * shifts).flatten()
     chosen = frequencies.argsort(stable=True)[:latent]
     last.weight.mul_(0.1)
     last.bias.zero_()  # type: ignore[union-attr]
@@ -68,12 +69,11 @@ def _cosines() -> tuple[Tensor, Tensor]:
     colours /= colours.norm(dim=1, keepdim=True)
     # Row: colour and two frequencies; column: as a pixel unshuffle lays out the patch, colour, row, column.
     functions = torch.einsum("kc,uy,vx->kuvcyx", colours, waves, waves).reshape(192, 192)
-    radius = (place[:, None].square() + place.square()).sqrt()
-    penalty = torch.tensor([0.0, CHROMA_RANK, CHROMA_RANK + 1])
-    return functions, (radius + penalty[:, None, None]).flatten()
+    radius = (place[:, None].square() + place.square()).sqrt() + 0.5
+    return functions, (torch.tensor(COLOUR_RANKS)[:, None, None] * radius).flatten()
 
 
 def _sums_of_four() -> tuple[Tensor, Tensor]:
-    """Return the orthonormal sums and differences of 2x2 values, shape (4, 2, 2), and by how much each is finer."""
+    """Return the orthonormal sums and differences of 2x2 values, shape (4, 2, 2), and how many times as fine each is."""
     pair = torch.tensor([[1.0, 1], [1, -1]]) / math.sqrt(2)
-    return torch.einsum("uy,vx->uvyx", pair, pair).reshape(4, 2, 2), torch.tensor([0.0, 0.5, 0.5, 0.7])
+    return torch.einsum("uy,vx->uvyx", pair, pair).reshape(4, 2, 2), torch.tensor([1.0, 1.5, 1.5, 1.8])

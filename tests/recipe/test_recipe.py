@@ -196,7 +196,7 @@ def test_not_text(tmp_path):
         ("seed = -1", "seed: expected greater than or equal to 0, got -1"),
         ("seed = 36893488147419103232", "seed: expected less than"),
         ("precision = 'int8'", "precision: expected 'auto', 'fp32', 'bf16' or 'fp16', got 'int8'"),
-        ("[optimizer]\nname = 'lion'", "optimizer.name: expected 'adam', 'soap' or 'sgd', got 'lion'"),
+        ("[optimizer]\nname = 'lion'", "optimizer.name: expected 'adam', 'soap', 'muon' or 'sgd', got 'lion'"),
         ("[optimizer]\nlearning_rate = inf", "optimizer.learning_rate: expected"),
         ("losses = ['feds.alignment']", "losses: expected"),
         ("schedule = 'feds.staged'", "schedule: expected"),

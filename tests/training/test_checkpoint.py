@@ -22,6 +22,7 @@ from distillkit.training.checkpoint import (
     save_checkpoint,
     write_tensors,
 )
+from distillkit.training.muon import Muon
 from distillkit.training.run_folder import RunFolder
 
 
@@ -118,6 +119,7 @@ OPTIMIZERS = {
     "soap": lambda parameters: SOAP(
         parameters, lr=3e-3, betas=(0.95, 0.95), weight_decay=0.0, precondition_frequency=3
     ),
+    "muon": lambda parameters: Muon(parameters, 3e-3),
 }
 
 

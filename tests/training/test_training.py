@@ -83,7 +83,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+@pytest.mark.parametrize("optimizer", ["adam", "soap", "muon"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("killed_after", [3, 4, 8])  # within a phase, at its end, and at the start of the last
 def test_a_killed_run_ends_as_one_that_was_never_killed(
