@@ -74,6 +74,6 @@ def _cosines() -> tuple[Tensor, Tensor]:
 
 
 def _sums_of_four() -> tuple[Tensor, Tensor]:
-    """Return the orthonormal sums and differences of 2x2 values, shape (4, 2, 2), and how many times as fine each is."""
+    """Return the orthonormal sums and differences of 2x2 values, shape (4, 2, 2), and how fine each is."""
     pair = torch.tensor([[1.0, 1], [1, -1]]) / math.sqrt(2)
     return torch.einsum("uy,vx->uvyx", pair, pair).reshape(4, 2, 2), torch.tensor([1.0, 1.5, 1.5, 1.8])
