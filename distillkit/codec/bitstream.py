@@ -158,7 +158,7 @@ def write(image: CompressedImage) -> bytes:
     Raises:
         BitstreamError: a field is outside the format's bounds.
     """
-    _check_bounds(image.width, image.height, len(image.substreams))
+    check_bounds(image.width, image.height, len(image.substreams))
     _check_samples(image)
     sizes = (len(image.fingerprint), len(image.entropy_path), len(image.entropy_hash))
     if sizes != (NUM_FINGERPRINT_BYTES, NUM_PATH_BYTES, len(NO_HASH)):
@@ -211,7 +211,7 @@ def read(data: bytes) -> CompressedImage:
     if fields & ~known:
         place = layout.size - 6
         raise BitstreamError(f"compressed file, byte {place}: expected fields up to {known}, got {fields}; {_NEWER}")
-    _check_bounds(width, height, num_substreams)
+    check_bounds(width, height, num_substreams)
     quality, samples, position = None, (3, 8), layout.size
     if fields & _HAS_QUALITY:
         quality = _QUALITY.unpack(_take(data, position, _QUALITY.size, end))[0] / QUALITY_STEPS
@@ -240,7 +240,8 @@ def read(data: bytes) -> CompressedImage:
     return image
 
 
-def _check_bounds(width: int, height: int, num_substreams: int) -> None:
+def check_bounds(width: int, height: int, num_substreams: int = 1) -> None:
+    """Raise a BitstreamError where the format has no room for an image; to be called before it is coded."""
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
         raise BitstreamError(
             f"compressed file: expected an image with sides of 1 to {MAX_SIDE} pixels, got {width}x{height}; "

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import BitstreamError, PairError
 from ..model.adapters import CodecAdapter, CompressedLatents, entropy_path
-from .bitstream import NO_PATH, NUM_FINGERPRINT_BYTES, NUM_PATH_BYTES, CompressedImage, read, write
+from .bitstream import NO_PATH, NUM_FINGERPRINT_BYTES, NUM_PATH_BYTES, CompressedImage, check_bounds, read, write
 from .checksums import entropy_hash
 from .fast.codec import FastCodec, Precision, can_be_fast
 from .foreign import ForeignCodec
@@ -108,6 +108,7 @@ class ImageCodec:
             raise ValueError(f"image: expected uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}.")
         with self._call():
             height, width, _ = image.shape
+            check_bounds(width, height)
             rows, columns = self._padded_strides(height, width)
             latents, checksums = self._coder.compress(self._padded(image, rows, columns))
             self._check_latents(latents, rows, columns)

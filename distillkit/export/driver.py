@@ -13,7 +13,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codec.bitstream import CompressedImage, read, write
+from ..codec.bitstream import CompressedImage, check_bounds, read, write
 from ..codec.checksums import entropy_hash, step_checksum
 from ..codec.coder import TableCoder
 from ..errors import BitstreamError, DistillkitError
@@ -79,6 +79,7 @@ class ExportedCodec:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ValueError(f"image: expected uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}.")
         height, width, _ = image.shape
+        check_bounds(width, height)
         margins = ((0, -height % self.stride), (0, -width % self.stride), (0, 0))
         padded = np.pad(image, margins, mode="edge").transpose(2, 0, 1)[None]
         coding = _Encoding(self)

@@ -1,0 +1,72 @@
+"""An export's `run.py` reads pictures by the rules of `distillkit compress`, and ends as it does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distillkit.data.images import read_image
+from distillkit.data.named_colours import cicp_profile
+from tests.lively import picture
+
+from .test_export import RUN, exported, run_alone  # noqa: F401 - a fixture
+
+READ = """
+import sys
+import numpy as np
+from distillkit_codec.data.images import read_image
+for name in sys.argv[1:]:
+    np.save(f"{name}.npy", read_image(name, convert=True))
+"""
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    grey = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    made = {
+        "deep.png": (Image.fromarray(grey), {}),
+        "see-through.png": (Image.new("RGBA", (64, 64), (200, 100, 0, 51)), {}),
+        "p3.jpg": (Image.fromarray(picture()), {"icc_profile": cicp_profile(12, 13)}),
+        "bright.png": (Image.fromarray(grey), {"transparency": 65520}),
+    }
+    for name, (image, options) in made.items():
+        image.save(tmp_path / name, **options)
+    return [tmp_path / name for name in made]
+
+
+def test_it_reads_what_distillkit_reads(exported, pictures):  # noqa: F811
+    _, out = exported
+    done = run_alone(out, READ, *map(str, pictures))
+    assert done.returncode == 0, done.stderr
+    for path in pictures:
+        np.testing.assert_array_equal(np.load(f"{path}.npy"), read_image(path, convert=True))
+    assert np.load(f"{pictures[0]}.npy")[1, 0, 0] == 64 * 16 >> 8
+    assert np.load(f"{pictures[1]}.npy")[0, 0].tolist() == [244, 224, 204]
+
+
+def test_bad_input_ends_with_its_message(exported, pictures, tmp_path):  # noqa: F811
+    _, out = exported
+    (tmp_path / "innocent.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\nshowpage\n")
+    Image.new("RGB", (70000, 16)).save(tmp_path / "long.png")
+    Image.fromarray(picture()).save(tmp_path / "sound.png")
+    for source, target, words in (
+        ("deep.png", "x.dk", "expected 8-bit RGB, got greyscale of 16 bits a channel"),
+        ("innocent.png", "x.dk", "got something else"),
+        ("long.png", "x.dk", "sides of 1 to 65535 pixels, got 70000x16"),
+        ("gone.png", "x.dk", "gone.png: expected a readable image, got FileNotFoundError"),
+        ("sound.png", "no/folder/x.dk", "no/folder/x.dk: cannot be written: No such file or directory."),
+    ):
+        done = run_alone(out, RUN, "compress", str(tmp_path / source), str(tmp_path / target))
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert source in done.stderr or target in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / target).exists()
+    done = run_alone(out, RUN, "compress", str(pictures[0]), str(tmp_path / "x.dk"), "--convert")
+    assert done.returncode == 0, done.stderr
+    for target, words in (("x.xyz", "expected a name that ends like a picture's"), ("no/x.png", "cannot be written")):
+        done = run_alone(out, RUN, "decompress", str(tmp_path / "x.dk"), str(tmp_path / target))
+        assert done.returncode == 2
+        assert f"{target}: {words}" in done.stderr
+    assert not list(tmp_path.glob(".*"))
