@@ -13,7 +13,6 @@ from typing import Literal
 
 import torch
 
-from .errors import PluginError
 from .hooks.loader import load_plugins
 from .model.precision import bf16_is_fast
 
@@ -90,11 +89,9 @@ def _distribution() -> Iterator[Finding]:
 
 
 def _plugins() -> Iterator[Finding]:
-    try:
-        loaded = load_plugins()
-    except PluginError as error:
-        yield Finding("plugins", "problem", str(error), "Until it is mended or uninstalled, no command can start.")
-        return
+    loaded = load_plugins()
+    for name, reason in loaded.left_out.items():
+        yield Finding("plugins", "problem", reason, f"Until then, recipes and models that name {name} cannot be used.")
     number = sum(map(len, loaded.components.values()))
     yield Finding("plugins", "ok", f"{', '.join(p.name for p in loaded.plugins)}: {number} components")
 

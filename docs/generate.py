@@ -19,13 +19,13 @@ from distillkit.cli.app import app
 from distillkit.family.record import read_record
 from distillkit.family.results import results_markdown
 from distillkit.hooks import hookspecs
+from distillkit.hooks.kinds import KINDS
 from distillkit.hooks.loader import load_plugins
 from distillkit.hooks.options import Option, options_of
 from distillkit.recipe.recipe import Recipe
 
 FOLDER = Path(__file__).resolve().parent / "reference"
 NOTE = "<!-- Written by docs/generate.py; change the source instead. -->\n"
-KINDS = {"loss": "Losses", "schedule": "Schedules", "pair": "Pairs", "taps": "Providers of taps"}
 
 #: Heading -> home modules of the public names below it.
 API = {
@@ -115,9 +115,9 @@ def components() -> str:
     lines.append(about + "\n")
     registered = load_plugins()
     shipped = {plugin.name for plugin in registered.plugins if plugin.distribution == "distillkit-lic"}
-    for kind, title in KINDS.items():
-        lines.append(f"## {title}\n")
-        for name, component in sorted(registered.components[kind].items()):
+    for kind in KINDS.values():
+        lines.append(f"## {kind.title}\n")
+        for name, component in sorted(registered.components[kind.name].items()):
             if name.partition(".")[0] in shipped:
                 lines += [f"### {name}\n", _markdown(inspect.getdoc(component) or ""), ""]
                 lines += _options(options_of(component.Config))

@@ -32,6 +32,8 @@ def plugins(context: typer.Context, as_json: AsJson = False) -> None:
         return
     for plugin in content["plugins"]:
         Console().print(_tree(plugin, content["components"]), highlight=False)
+    for reason in content["left_out"].values():
+        Console().print(f"left out: {reason}", markup=False, highlight=False)
 
 
 @group.command()
@@ -50,7 +52,7 @@ def new(
     print(f"\nNext: cd {folder} && pip install --quiet --editable '.[test]' && python -m pytest")
 
 
-def _content(loaded: Any) -> dict[str, list[dict[str, Any]]]:
+def _content(loaded: Any) -> dict[str, Any]:
     from ..hooks.options import options_of
 
     origins = [
@@ -68,7 +70,7 @@ def _content(loaded: Any) -> dict[str, list[dict[str, Any]]]:
         for kind, components in loaded.components.items()
         for name, component in sorted(components.items())
     ]
-    return {"plugins": origins, "components": rows}
+    return {"plugins": origins, "components": rows, "left_out": dict(loaded.left_out)}
 
 
 def _tree(plugin: dict[str, Any], components: list[dict[str, Any]]) -> Tree:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import logging
+import os
 import re
 import traceback
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, cast
 
 import pluggy
@@ -17,18 +19,14 @@ import pluggy
 from ..errors import PluginError, RecipeError, did_you_mean
 from . import hookspecs
 from .components import Component, ComponentConfig, validate
+from .kinds import KINDS, Kind
 from .trace import trace, trace_hooks
 
 ENTRY_POINT_GROUP = "distillkit"
+DISTRIBUTION = "distillkit-lic"
 _LOG = logging.getLogger("distillkit")
 
-#: Kind of component -> the hook that registers it.
-KINDS = {
-    "pair": "register_pairs",
-    "taps": "register_feature_taps",
-    "loss": "register_loss_terms",
-    "schedule": "register_phase_schedules",
-}
+DISABLE = "DISTILLKIT_DISABLE_PLUGINS"  #: environment variable: names of installed plugins to leave out, with commas
 
 
 @dataclass(frozen=True)
@@ -48,21 +46,26 @@ class Plugins:
     Attributes:
         manager: pluggy's manager, for calling observers.
         plugins: every plugin, by load order.
-        components: kind (`pair`, `taps`, `loss`, `schedule`) -> full name -> class.
+        components: name of the kind (see `kinds`) -> full name -> class.
+        left_out: installed plugins that are not here -> why: they failed to load, or are disabled.
     """
 
     manager: pluggy.PluginManager
     plugins: list[PluginInfo] = field(default_factory=list)
     components: dict[str, dict[str, type[Component]]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
+    left_out: dict[str, str] = field(default_factory=dict[str, str])
 
     def get(self, kind: str, name: str, where: str) -> type[Any]:
         """Return the component class of this name.
 
         Raises:
             RecipeError: there is none; names the closest one.
+            PluginError: it belongs to a plugin that failed to load or is disabled.
         """
         known = self.components[kind]
         if name not in known:
+            if reason := self.left_out.get(name.partition(".")[0]):
+                raise PluginError(f"{where}: no {kind} '{name}' is registered, since {reason}")
             hint = did_you_mean(name, known) or f" Known: {', '.join(sorted(known)) or 'none'}."
             raise RecipeError(f"{where}: no {kind} '{name}' is registered.{hint} `distillkit plugins` lists them all.")
         return known[name]
@@ -123,27 +126,63 @@ def report_observer(observer: object, hook: str, error: Exception) -> None:
 def load_plugins(**extra: object) -> Plugins:
     """Load every installed plugin, and those handed over as `name=module_or_object`.
 
+    An installed plugin that fails to load is left out with a warning; whatever names one of its components fails with
+    the reason. `DISTILLKIT_DISABLE_PLUGINS=a,b` leaves plugins out.
+
     Returns:
         A fresh set of plugins; nothing is shared between two calls.
 
     Raises:
-        PluginError: a plugin cannot be imported, implements an unknown hook, gives a hook parameter a default value, or
-            registers a name twice. The message names the plugin.
+        PluginError: a plugin that was handed over implements an unknown hook, gives a hook parameter a default value,
+            or registers a name twice. The message names the plugin.
     """
-    loaded = Plugins(plugin_manager())
-    for entry_point in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
-        distribution, version = (entry_point.dist.name, entry_point.dist.version) if entry_point.dist else (None, None)
-        origin = f"plugin '{entry_point.name}' ({entry_point.value}, from {distribution})"
-        try:
-            module = entry_point.load()
-        except Exception as error:
-            raise PluginError(
-                f"{origin}: importing it failed: {type(error).__name__}: {error}. Fix it, or uninstall {distribution}."
-            ) from error
-        _add(loaded, entry_point.name, module, distribution, version)
+    loaded = load_installed(None)
     for name, plugin in extra.items():
         _add(loaded, name, plugin)
     return loaded
+
+
+def load_installed(names: Iterable[str] | None) -> Plugins:
+    """Load the installed plugins of these names, or all of them; one that fails is left out with a warning."""
+    loaded = Plugins(plugin_manager())
+    ours = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    # Of two plugins of one name the shipped one is loaded.
+    entry_points = sorted(ours, key=lambda each: (each.name, each.dist is None or each.dist.name != DISTRIBUTION))
+    disabled = {name.strip() for name in os.environ.get(DISABLE, "").split(",")} - {""}
+    installed = {entry_point.name for entry_point in entry_points}
+    for unknown in sorted(disabled - installed):
+        _warn(f"{DISABLE}: no plugin '{unknown}' is installed.{did_you_mean(unknown, installed)}")
+    for entry_point in entry_points:
+        name = entry_point.name
+        if names is not None and name not in names:
+            continue
+        if name in disabled:
+            loaded.left_out[name] = f"plugin '{name}' is disabled by {DISABLE}; unset it."
+            continue
+        try:
+            _load(loaded, entry_point)
+        except PluginError as error:
+            loaded.left_out.setdefault(name, str(error))
+            _warn(f"{error} It is left out.")
+    return loaded
+
+
+@cache
+def _warn(message: str) -> None:
+    """Warn once a process."""
+    _LOG.warning(message)
+
+
+def _load(loaded: Plugins, entry_point: importlib.metadata.EntryPoint) -> None:
+    distribution, version = (entry_point.dist.name, entry_point.dist.version) if entry_point.dist else (None, None)
+    try:
+        module = entry_point.load()
+    except Exception as error:
+        raise PluginError(
+            f"plugin '{entry_point.name}' ({entry_point.value}, from {distribution}): importing it failed: "
+            f"{type(error).__name__}: {error}. Correct it, or uninstall {distribution}."
+        ) from error
+    _add(loaded, entry_point.name, module, distribution, version)
 
 
 def _add(
@@ -164,13 +203,25 @@ def _add(
     except (pluggy.PluginValidationError, ValueError) as error:
         raise PluginError(f"{origin}: {error}") from error
     module = plugin.__name__ if inspect.ismodule(plugin) else type(plugin).__name__
+    try:
+        for kind in KINDS.values():
+            _register(loaded, kind, name, origin)
+    except PluginError:  # nothing of a plugin that failed half way stays
+        loaded.manager.unregister(plugin)
+        for components in loaded.components.values():
+            for full in [full for full in components if full.partition(".")[0] == name]:
+                del components[full]
+        raise
     loaded.plugins.append(PluginInfo(name, module, distribution, version))
-    for kind, hook in KINDS.items():
-        for implementation in getattr(loaded.manager.hook, hook).get_hookimpls():
-            if implementation.plugin_name == name:
-                before = set(loaded.components[kind])
-                _call(implementation.function, _registrar(loaded, kind, name, origin), f"{origin}: {hook}")
-                trace(hook, f"of {name}: {', '.join(sorted(loaded.components[kind].keys() - before)) or 'nothing'}")
+
+
+def _register(loaded: Plugins, kind: Kind, plugin: str, origin: str) -> None:
+    for implementation in getattr(loaded.manager.hook, kind.hook).get_hookimpls():
+        if implementation.plugin_name == plugin:
+            before = set(loaded.components[kind.name])
+            _call(implementation.function, _registrar(loaded, kind, plugin, origin), f"{origin}: {kind.hook}")
+            new = sorted(loaded.components[kind.name].keys() - before)
+            trace(kind.hook, f"of {plugin}: {', '.join(new) or 'nothing'}")
 
 
 def _check_hooks(manager: pluggy.PluginManager, plugin: object, origin: str) -> None:
@@ -193,7 +244,9 @@ def _check_hooks(manager: pluggy.PluginManager, plugin: object, origin: str) -> 
                 raise PluginError(f"{origin}: hook '{attribute}' has no parameter '{parameter.name}'.{hint}")
 
 
-def _registrar(loaded: Plugins, kind: str, plugin: str, origin: str) -> Callable[[str, type[Component]], None]:
+def _registrar(loaded: Plugins, of: Kind, plugin: str, origin: str) -> Callable[[str, type[Component]], None]:
+    kind = of.name
+
     def register(name: str, component: object) -> None:  # a plugin may hand over anything
         full = f"{plugin}.{name}"
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
@@ -202,7 +255,7 @@ def _registrar(loaded: Plugins, kind: str, plugin: str, origin: str) -> Callable
             )
         if full in loaded.components[kind]:
             raise PluginError(f"{origin}: {kind} '{full}' is registered twice; rename one.")
-        base = _base_class(kind)
+        base = of.base_class()
         if not (isinstance(component, type) and issubclass(component, base)):
             raise PluginError(
                 f"{origin}: {kind} '{full}': expected a subclass of distillkit.{base.__name__}, got {component!r}; "
@@ -237,18 +290,3 @@ def _call(function: Callable[..., Any], register: Callable[..., None], where: st
         raise
     except Exception as error:
         raise PluginError(f"{where} failed: {type(error).__name__}: {error}") from error
-
-
-def _base_class(kind: str) -> type[Component]:
-    from ..taps.bank import TapProvider
-    from ..taps.pair import CodecPair
-    from ..training.losses import LossTerm
-    from ..training.phases import PhaseSchedule
-
-    bases: dict[str, type[Component]] = {
-        "pair": CodecPair,
-        "taps": TapProvider,
-        "loss": LossTerm,
-        "schedule": PhaseSchedule,
-    }
-    return bases[kind]

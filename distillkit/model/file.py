@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from ..hooks.loader import Plugins, load_plugins
+from ..hooks.loader import Plugins, load_installed
 from ..training.checkpoint import read_tensors, write_tensors
 from .adapters import CodecAdapter, as_codec, fingerprint
 from .zoo import located
@@ -83,7 +83,7 @@ def load_model(path: str | Path, plugins: Plugins | None = None) -> TrainedModel
 
     Args:
         path: a `model.safetensors`, a run folder that holds one, or `zoo:NAME` for a model that ships (see `zoo`).
-        plugins: where its pair is registered; by default the installed plugins.
+        plugins: where its pair is registered; by default the installed plugin of that name.
 
     Raises:
         CheckpointError: the file is missing, damaged or not a model.
@@ -100,7 +100,7 @@ def load_model(path: str | Path, plugins: Plugins | None = None) -> TrainedModel
             f"model {path}: expected format {FORMAT}, got {metadata.get('format')!r}; name a run's model.safetensors."
         )
     about = json.loads(metadata["model"])
-    plugins = plugins or load_plugins()
+    plugins = plugins or load_installed([about["pair"].partition(".")[0]])
     pair_class, config = plugins.configure("pair", about["pair"], about["options"], f"model {path}: pair")
     pair = pair_class(config)
     codec = as_codec(pair.build_student() if about["part"] == "student" else pair.build_teacher())

@@ -9,7 +9,7 @@ import pytest
 
 import distillkit
 from distillkit.hooks import hookspecs
-from distillkit.hooks.loader import KINDS
+from distillkit.hooks.kinds import KINDS
 from distillkit.training.observers import MetricsFile
 
 HOOKS = {
@@ -50,7 +50,7 @@ def test_docstring(hook):
 
 
 def test_every_kind_of_component_has_its_hook():
-    assert sorted(KINDS.values()) == sorted(REGISTERING)
+    assert sorted(kind.hook for kind in KINDS.values()) == sorted(REGISTERING)
 
 
 @pytest.mark.parametrize("hook", REGISTERING)

@@ -11,6 +11,7 @@ import pytest
 
 import distillkit
 from distillkit.errors import PluginError, RecipeError
+from distillkit.hooks import loader
 
 
 class Gram(distillkit.LossTerm):
@@ -281,41 +282,76 @@ def test_outside_plugin_through_its_entry_point(site):
     assert {"core.constant", "feds.staged"} <= loaded.components["schedule"].keys()
 
 
-def broken(site: Path, source: str, entry_points: str = "broken = outside_broken") -> str:
-    install(site, "outside_broken", source, entry_points)
-    with pytest.raises(PluginError) as caught:
+@pytest.fixture
+def broken(site, caplog):
+    """Return the reason why an installed plugin is left out; the others are loaded, and a warning says so once."""
+
+    def reason(source: str, entry_points: str = "broken = outside_broken") -> str:
+        install(site, "outside_broken", source, entry_points)
+        loader._warn.cache_clear()
+        loaded = distillkit.load_plugins()
         distillkit.load_plugins()
-    assert "outside-dist" in str(caught.value)
-    return str(caught.value)
+        (name, reason), (record,) = *loaded.left_out.items(), caplog.records
+        assert name == entry_points.partition(" ")[0]
+        assert record.getMessage() == f"{reason} It is left out."
+        assert "outside-dist" in reason
+        assert "feds.alignment" in loaded.components["loss"]
+        assert not [full for kind in loaded.components.values() for full in kind if full.startswith("broken.")]
+        if name == "broken":
+            with pytest.raises(PluginError, match=r"recipe pair: no pair 'broken.x' is registered, since plugin 'brok"):
+                loaded.get("pair", "broken.x", "recipe pair")
+        return reason
+
+    return reason
 
 
-def test_installed_plugin_that_raises_on_import(site):
-    message = broken(site, "raise RuntimeError('no such luck')")
+def test_a_plugin_that_fails_half_way_leaves_nothing_behind(broken):
+    assert "no such luck" in broken(GRAM + "\n    raise RuntimeError('no such luck')\n")
+
+
+def test_plugins_can_be_disabled(monkeypatch, caplog):
+    loader._warn.cache_clear()
+    monkeypatch.setenv("DISTILLKIT_DISABLE_PLUGINS", "kd, fed")
+    loaded = distillkit.load_plugins()
+    assert [plugin.name for plugin in loaded.plugins] == ["core", "feds", "models"]
+    assert "no plugin 'fed' is installed. Did you mean 'feds'?" in caplog.text
+    with pytest.raises(PluginError, match="since plugin 'kd' is disabled by DISTILLKIT_DISABLE_PLUGINS; unset it"):
+        loaded.get("loss", "kd.latent", "here")
+
+
+def test_a_model_needs_the_plugin_of_its_own_pair_alone(monkeypatch, caplog):
+    monkeypatch.setenv("DISTILLKIT_DISABLE_PLUGINS", "core,feds,kd")
+    assert distillkit.load_model("zoo:lite-student").part == "student"
+    assert not caplog.records
+
+
+def test_installed_plugin_that_raises_on_import(broken):
+    message = broken("raise RuntimeError('no such luck')")
     assert message.startswith("plugin 'broken' (outside_broken")
     assert "RuntimeError: no such luck" in message
     assert "uninstall outside-dist" in message
 
 
-def test_installed_plugin_with_a_syntax_error(site):
-    assert "SyntaxError" in broken(site, "def f(:")
+def test_installed_plugin_with_a_syntax_error(broken):
+    assert "SyntaxError" in broken("def f(:")
 
 
-def test_entry_point_that_leads_nowhere(site):
-    assert "No module named" in broken(site, "", "broken = outside_elsewhere")
+def test_entry_point_that_leads_nowhere(broken):
+    assert "No module named" in broken("", "broken = outside_elsewhere")
 
 
-def test_entry_point_whose_attribute_is_missing(site):
-    assert "AttributeError" in broken(site, "", "broken = outside_broken:plugin")
+def test_entry_point_whose_attribute_is_missing(broken):
+    assert "AttributeError" in broken("", "broken = outside_broken:plugin")
 
 
-def test_installed_plugin_that_takes_a_shipped_name(site):
-    message = broken(site, GRAM, "feds = outside_broken")
+def test_installed_plugin_that_takes_a_shipped_name(broken):
+    message = broken(GRAM, "feds = outside_broken")
     assert "plugin 'feds'" in message
     assert "already" in message
     assert "distillkit-lic" in message
 
 
-def test_installed_plugin_with_a_misspelt_hook(site):
-    message = broken(site, GRAM.replace("def register_loss_terms", "def register_losses"))
+def test_installed_plugin_with_a_misspelt_hook(broken):
+    message = broken(GRAM.replace("def register_loss_terms", "def register_losses"))
     assert "plugin 'broken'" in message
     assert "'register_losses'" in message
