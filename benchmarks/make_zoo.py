@@ -46,7 +46,9 @@ def main() -> None:
         name, _, job_name = item.partition("=")
         model, recipe = distillkit.load_model(arguments.runs / job_name), jobs[job_name].recipe
         path = arguments.out / f"{name}.safetensors"
-        save_model(path, model.codec, model.pair, model.options, model.part, model.lmbda, half=True)
+        save_model(
+            path, model.codec, model.pair, model.options, model.part, model.lmbda, objective=model.objective, half=True
+        )
         shipped = distillkit.load_model(path)
         with tempfile.TemporaryDirectory() as folder:
             codec = distillkit.ImageCodec(shipped.codec, shipped.fingerprint)

@@ -33,7 +33,9 @@ def main() -> None:
         model, run = distillkit.load_model(source, plugins), RunFolder(folder / name)
         run.open(jobs[name].recipe.resolve(plugins))
         if not run.model.exists():
-            save_model(run.model, model.codec, model.pair, model.options, model.part, model.lmbda)
+            save_model(
+                run.model, model.codec, model.pair, model.options, model.part, model.lmbda, objective=model.objective
+            )
         print(f"{name}: {run.model}")
 
 

@@ -28,8 +28,8 @@ from setting import common, photographs, teacher
 import distillkit
 from distillkit.data.crops import batches
 from distillkit.training.distributed import Ranks
-from distillkit.training.losses import rate_distortion
 from distillkit.training.metrics import MetricsWindow
+from distillkit.training.objectives.objective import rate_distortion
 from distillkit.training.run_folder import RunFolder
 from distillkit.training.setup import prepare
 from distillkit.training.trainer import Trainer

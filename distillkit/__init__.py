@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from .training.losses import LossTerm as LossTerm
     from .training.losses import Step as Step
     from .training.losses import TapPair as TapPair
+    from .training.objectives.objective import Objective as Objective
+    from .training.objectives.objective import rate_distortion as rate_distortion
     from .training.observers import ProgressDisplay as ProgressDisplay
     from .training.observers import RunInfo as RunInfo
     from .training.phases import Phase as Phase
@@ -72,6 +74,7 @@ _HOME = {
     "LossConfig": "training.losses",
     "LossTerm": "training.losses",
     "MIDDLE": "model.conditioned",
+    "Objective": "training.objectives.objective",
     "PairError": "errors",
     "Phase": "training.phases",
     "PhaseSchedule": "training.phases",
@@ -100,6 +103,7 @@ _HOME = {
     "hookimpl": "hooks.hookspecs",
     "load_model": "model.file",
     "load_plugins": "hooks.loader",
+    "rate_distortion": "training.objectives.objective",
     "read_image": "data.images",
     "sampled": "taps.sampled",
     "train": "training.trainer",

@@ -6,6 +6,8 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from torchvision.models import alexnet
 
 import distillkit
 from distillkit import testing
@@ -62,6 +64,16 @@ def test_every_pair_goes_the_whole_way(name, recipe, tmp_path):
     codec = distillkit.ImageCodec(student.codec, student.fingerprint)
     data = codec.encode(picture)
     assert np.array_equal(distillkit.ImageCodec(exported.codec, exported.fingerprint).decode(data), codec.decode(data))
+
+
+@pytest.mark.parametrize("name", COMPONENTS["objective"])
+def test_objective(name, tmp_path):
+    options = {}
+    if name == "core.lpips":
+        options["weights"] = tmp_path / "alexnet.pth"
+        torch.manual_seed(0)
+        torch.save(alexnet(weights=None).state_dict(), options["weights"])
+    testing.check_objective(COMPONENTS["objective"][name], **options)
 
 
 @pytest.mark.parametrize("name", COMPONENTS["schedule"])

@@ -9,14 +9,17 @@ from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from ..codec.runtime import ImageCodec
 from ..data.images import read_image
 from ..errors import DataError
 from ..hooks.loader import Plugins, load_plugins
 from ..model.file import load_model
+from ..training.objectives.objective import MeanSquaredError, Objective, build_objective
 from .decode import Decoder, DecodingProcess, decoder_of
 from .estimate import estimated_bpp
 from .perceptual import PerceptualDistance
@@ -50,10 +53,13 @@ def evaluate_model(
     """
     plugins = plugins or load_plugins()
     loaded = load_model(model, plugins)
+    objective = build_objective(loaded.objective, plugins, f"model {model}: objective")
     codec = ImageCodec(loaded.codec, loaded.fingerprint, trusted=True)
     with nullcontext(process) if process else DecodingProcess() as decoding:
         decoder = decoding.decoder(Path(model), loaded, plugins)
-        return evaluate(codec, paths, out, loaded.lmbda, on_image, decoder=decoder, perceptual=perceptual)
+        return evaluate(
+            codec, paths, out, loaded.lmbda, on_image, objective=objective, decoder=decoder, perceptual=perceptual
+        )
 
 
 def evaluate(
@@ -63,6 +69,7 @@ def evaluate(
     lmbda: float | None,
     on_image: Callable[[ImageResult], None] | None = None,
     *,
+    objective: Objective | None = None,
     decoder: Decoder | None = None,
     perceptual: Sequence[PerceptualDistance] = (),
 ) -> Evaluation:
@@ -78,6 +85,7 @@ def evaluate(
         out: folder for the files; made if it does not exist.
         lmbda: trade-off of the rate-distortion cost, or None to leave that out.
         on_image: called with each result as soon as it is there.
+        objective: what the codec was trained for; by default the mean squared error.
         decoder: decodes the files; by default `codec`, in this process. `evaluate_model` has a better one.
         perceptual: distances to measure as well.
 
@@ -88,6 +96,7 @@ def evaluate(
     if not paths:
         raise DataError("evaluation: expected at least one picture, got none; check the folder of test images.")
     names = output_names(paths)
+    objective = objective or MeanSquaredError(None)
     originals = {path.resolve() for path in paths}
     for name in names:
         if (out / f"{name}.png").resolve() in originals:
@@ -105,7 +114,7 @@ def evaluate(
     decoding = (decoder or decoder_of(codec))(files)
     for path, name, (estimate, encode_seconds) in zip(paths, names, encoded, strict=True):
         decode_seconds = next(decoding)
-        result = _measure(path, name, out, lmbda, estimate, encode_seconds, decode_seconds, perceptual)
+        result = _measure(path, name, out, (objective, lmbda), estimate, encode_seconds, decode_seconds, perceptual)
         results.append(result)
         if on_image is not None:
             on_image(result)
@@ -113,6 +122,7 @@ def evaluate(
     evaluation = Evaluation(
         fingerprint=codec.fingerprint,
         lmbda=lmbda,
+        metric=objective.metric,
         images=tuple(results),
         name=out.resolve().name,
         decoded_in="same" if decoder is None else "fresh",
@@ -148,7 +158,7 @@ def _measure(
     path: Path,
     name: str,
     out: Path,
-    lmbda: float | None,
+    trained_for: tuple[Objective, float | None],
     estimate: float | None,
     encode_seconds: float,
     decode_seconds: float,
@@ -172,9 +182,21 @@ def _measure(
         ms_ssim_db=None if similarity is None else decibel(similarity),
         encode_seconds=encode_seconds,
         decode_seconds=decode_seconds,
-        rd_cost=None if lmbda is None else lmbda * 255**2 * mse01(original, decoded) + rate_bpp,
+        rd_cost=_cost(*trained_for, original, decoded, rate_bpp),
         **{distance.name: distance(original, decoded) for distance in perceptual},
     )
+
+
+def _cost(
+    objective: Objective, lmbda: float | None, original: NDArray[Any], decoded: NDArray[Any], rate_bpp: float
+) -> float | None:
+    if lmbda is None or min(original.shape[:2]) < objective.min_side:
+        return None
+    if isinstance(objective, MeanSquaredError):
+        return lmbda * 255**2 * mse01(original, decoded) + rate_bpp
+    pictures = (torch.from_numpy(each.transpose(2, 0, 1)[None].copy()).float() / 255 for each in (decoded, original))
+    with torch.no_grad():
+        return lmbda * float(objective.distortion(*pictures)) + rate_bpp
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:

@@ -51,8 +51,8 @@ class Lpips:
         state = _read("LPIPS", weights, "AlexNet")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchvision's, of a parameter that lpips still uses
-            self._network: Any = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval().requires_grad_(False)
-        features = self._network.net
+            self.network: Any = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval().requires_grad_(False)
+        features = self.network.net
         try:  # `slice2.3.weight` here is `features.3.weight` there
             own = {name: state[f"features.{name.partition('.')[2]}"] for name in features.state_dict()}
             features.load_state_dict(own)
@@ -62,7 +62,7 @@ class Lpips:
     @torch.no_grad()
     def __call__(self, original: NDArray[Any], decoded: NDArray[Any]) -> float:
         """Return the distance of two pictures, uint8, shape (H, W, 3), RGB."""
-        return float(self._network(*(2 * _batch(picture) - 1 for picture in (original, decoded))))
+        return float(self.network(*(2 * _batch(picture) - 1 for picture in (original, decoded))))
 
 
 @final

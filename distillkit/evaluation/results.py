@@ -47,7 +47,8 @@ class ImageResult:
         ms_ssim_db: the same as -10 log10(1 - MS-SSIM), in dB.
         encode_seconds: wall clock from pixels to the written file.
         decode_seconds: wall clock from that file to pixels.
-        rd_cost: lmbda * 255^2 * MSE + bpp, MSE on the scale [0, 1]; None where no lmbda was given.
+        rd_cost: lmbda times the distortion that was trained for, plus bpp (for the mean squared error lmbda * 255^2 *
+            MSE + bpp, MSE on the scale [0, 1]); None where no lmbda was given, or the picture is too small.
         lpips: perceptual distance (unitless), or None where it was not asked for, see `Lpips`.
         dists: likewise, see `Dists`.
     """
@@ -76,6 +77,7 @@ class Evaluation:
     Attributes:
         fingerprint: of the codec's module.
         lmbda: the trade-off in `rd_cost`, or None.
+        metric: the quality that was trained for; tables and curves show it first.
         images: one result for each picture, in the order of evaluation.
         name: of the codec.
         decoded_in: the process in which the files were decoded: `fresh` (nothing of the encoder's state can help it)
@@ -86,6 +88,7 @@ class Evaluation:
     fingerprint: str
     lmbda: float | None
     images: tuple[ImageResult, ...]
+    metric: Literal["psnr", "ms-ssim"] = "psnr"
     name: str = "model"
     decoded_in: Literal["fresh", "same"] = "same"
     environment: Mapping[str, str | int] = field(default_factory=dict)
@@ -122,6 +125,7 @@ class Evaluation:
             "results": {name: [value] for name, value in values.items() if value is not None and math.isfinite(value)},
             "fingerprint": self.fingerprint,
             "lmbda": self.lmbda,
+            "metric": self.metric,
             "decoded_in": self.decoded_in,
             "environment": dict(self.environment),
             "averages": averages,

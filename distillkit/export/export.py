@@ -61,7 +61,7 @@ def _write_file(model: TrainedModel, to: Target, out: Path) -> Path:
     if out.is_dir():
         raise DistillkitError(f"export {out}: expected the name of a file, got a folder; add a name to it.")
     if to == "model":
-        save_model(out, model.codec, model.pair, model.options, model.part, model.lmbda)
+        save_model(out, model.codec, model.pair, model.options, model.part, model.lmbda, objective=model.objective)
         return out
     module = model.codec.module
     if not isinstance(model.codec, CompressAIAdapter) or not type(module).__module__.startswith("compressai."):

@@ -7,6 +7,9 @@ from typing import Annotated, final
 
 from pydantic import Field
 
+from ..training.objectives.objective import MeanSquaredError, Objective
+from ..training.objectives.perceptual import PerceptualObjective
+from ..training.objectives.similarity import MultiScaleSimilarity, Weighted
 from ..training.phases import Phase, PhaseSchedule
 from .components import ComponentConfig
 from .hookspecs import hookimpl
@@ -21,19 +24,31 @@ class Constant(PhaseSchedule):
 
         Attributes:
             weights: loss term -> weight; 1 for a term that is not named.
+            rd_weight: see `Phase.rd_weight`; 1 in a run without losses.
             balance: see `Phase.balance`; weights are taken as they are where it is not set.
         """
 
         weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
         balance: Annotated[float, Field(gt=0)] | None = None
+        rd_weight: Annotated[float, Field(ge=0)] = 1.0
 
     def phases(self, num_steps: int, terms: Sequence[str]) -> list[Phase]:
         """Return the one phase; in a run without losses (a control) it has no weights."""
         weights = {**dict.fromkeys(terms, 1.0), **self.config.weights} if terms else {}
-        return [Phase("train", num_steps, weights, balance=self.config.balance)]
+        rd_weight = self.config.rd_weight if terms else 1.0
+        return [Phase("train", num_steps, weights, balance=self.config.balance, rd_weight=rd_weight)]
 
 
 @hookimpl
 def register_phase_schedules(register: Callable[[str, type[PhaseSchedule]], None]) -> None:
     """Register the core's schedule."""
     register("constant", Constant)
+
+
+@hookimpl
+def register_objectives(register: Callable[[str, type[Objective]], None]) -> None:
+    """Register the core's objectives."""
+    register("mse", MeanSquaredError)
+    register("ms_ssim", MultiScaleSimilarity)
+    register("weighted", Weighted)
+    register("lpips", PerceptualObjective)

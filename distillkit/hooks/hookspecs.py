@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..taps.bank import TapProvider
     from ..taps.pair import CodecPair
     from ..training.losses import LossTerm
+    from ..training.objectives.objective import Objective
     from ..training.observers import RunInfo
     from ..training.phases import Phase, PhaseSchedule
 
@@ -53,6 +54,15 @@ def register_loss_terms(register: Callable[[str, type[LossTerm]], None]) -> None
 
     Args:
         register: call it as `register("gram", GramAlignment)`.
+    """
+
+
+@hookspec
+def register_objectives(register: Callable[[str, type[Objective]], None]) -> None:
+    """Register objectives: distortions to train for. Called once, when plugins are loaded.
+
+    Args:
+        register: call it as `register("ms_ssim", MultiScaleSimilarity)`.
     """
 
 
@@ -93,8 +103,9 @@ def metrics_logged(run: RunInfo, metrics: Mapping[str, float | int | str]) -> No
 
     Args:
         run: the run.
-        metrics: `step` (steps done), `phase`, `rate_bpp`, `psnr_db`, `rd_cost`, `learning_rate`, `gradient_norm`,
-            `seconds_per_step`, and for each active loss term `loss/<term>` (unweighted) and `weight/<term>`.
+        metrics: `step` (steps done), `phase`, `rate_bpp`, `psnr_db`, `ms_ssim_db` (where the run trains for it),
+            `rd_cost`, `learning_rate`, `gradient_norm`, `seconds_per_step`, and for each active loss term `loss/<term>`
+            (unweighted) and `weight/<term>`.
     """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from .adapters import CodecAdapter, as_codec, fingerprint
 from .zoo import located
 
 FORMAT = "distillkit-model-1"
+MSE: Mapping[str, Any] = {"name": "core.mse"}  #: the objective of a file that names none
 MODEL_NAME = "model.safetensors"  #: of the trained model in its run folder
 
 
@@ -31,6 +32,7 @@ class TrainedModel:
         options: the pair's options.
         part: which of the pair's two codecs it is.
         lmbda: rate-distortion trade-off that it was trained for.
+        objective: what it was trained for: its name, and its options.
         fingerprint: hash of weights and tables, see `fingerprint`.
     """
 
@@ -40,6 +42,7 @@ class TrainedModel:
     part: Literal["student", "teacher"]
     lmbda: float
     fingerprint: str
+    objective: dict[str, Any] = field(default_factory=lambda: dict(MSE))
 
 
 def save_model(
@@ -50,6 +53,7 @@ def save_model(
     part: Literal["student", "teacher"],
     lmbda: float,
     *,
+    objective: Mapping[str, Any] = MSE,
     half: bool = False,
 ) -> None:
     """Compute the entropy coder's tables and write the codec to `path` (safetensors).
@@ -61,6 +65,7 @@ def save_model(
         options: the pair's options.
         part: which of the pair's two codecs it is.
         lmbda: rate-distortion trade-off that it was trained for.
+        objective: what it was trained for: its name, and its options.
         half: write weights in half precision, and buffers as short as holds them exactly. Weights are rounded in
             `codec`, too, and the tables and the fingerprint follow from the rounded ones: both are one model.
 
@@ -74,7 +79,8 @@ def save_model(
     state = codec.module.state_dict()
     if half:
         state = {name: _smallest(tensor) for name, tensor in state.items()}
-    about = {"pair": pair, "options": options, "part": part, "lmbda": lmbda, "fingerprint": fingerprint(codec.module)}
+    about: dict[str, Any] = {"pair": pair, "options": options, "part": part, "lmbda": lmbda}
+    about |= {"objective": dict(objective), "fingerprint": fingerprint(codec.module)}
     write_tensors(path, state, {"format": FORMAT, "model": json.dumps(about)})
 
 

@@ -47,11 +47,12 @@ class Precision:
         self._dtype = torch.float16 if self.name == "fp16" else torch.bfloat16
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.name == "fp16")
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Return the context of a forward pass."""
+    def autocast(self, *, unscaled: bool = False) -> AbstractContextManager[Any]:
+        """Return the context of a forward pass; not of float16 where gradients stay `unscaled`: they would vanish."""
+        on = self.name == "bf16" or (self.name == "fp16" and not unscaled)
         # Torch empties its cache of cast weights where the outermost context ends, which may be one of the caller's:
         # every step would see the weights of the first one.
-        return torch.autocast(self._device, self._dtype, enabled=self.name != "fp32", cache_enabled=False)
+        return torch.autocast(self._device, self._dtype, enabled=on, cache_enabled=False)
 
     def gave_up(self) -> bool:
         """Return whether float16 found no factor at which the gradients are finite; waits for the device."""

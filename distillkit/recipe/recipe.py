@@ -86,7 +86,8 @@ class Recipe(_Settings):
             there are losses.
         initial_weights: `random`, `teacher` (what fits of its weights, see `distillkit.model.initialise`), or the
             file of another trained model, of which the same is done.
-        lmbda: rate-distortion trade-off, see `rate_distortion`.
+        objective: what the codec is trained for, by name, with options.
+        lmbda: trade-off of the rate-distortion cost: `lmbda` times the objective's distortion is in bits per pixel.
         num_steps: optimiser steps of the whole run.
         losses: distillation losses by name, each with its options; none trains without distillation.
         schedule: the phases, by name, with options.
@@ -112,6 +113,7 @@ class Recipe(_Settings):
     pair: ComponentChoice
     teacher: Path | None = None
     initial_weights: Literal["random", "teacher"] | Path = "random"
+    objective: ComponentChoice = ComponentChoice(name="core.mse")
     lmbda: PositiveFloat = 0.013
     num_steps: PositiveInt
     losses: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -194,9 +196,11 @@ class Recipe(_Settings):
                 f'recipe teacher: missing, but {why}. Train one first (trains = "teacher") and name its '
                 "model.safetensors here."
             )
+        self._check_lmbda(plugins)
         return self.model_copy(
             update={
                 "pair": fill("pair", self.pair, "recipe pair"),
+                "objective": fill("objective", self.objective, "recipe objective"),
                 "schedule": fill("schedule", self.schedule, "recipe schedule"),
                 "taps": fill("taps", self.taps, "recipe taps"),
                 "losses": losses,
@@ -204,6 +208,17 @@ class Recipe(_Settings):
                 "initial_weights": initial.resolve() if isinstance(initial, Path) else initial,
                 "data": self.data.model_copy(update={"train": self.data.train.resolve()}),
             }
+        )
+
+    def _check_lmbda(self, plugins: Plugins) -> None:
+        if "lmbda" in self.model_fields_set or self.objective.name == "core.mse":
+            return
+        usual = ", ".join(
+            f"{lmbda:g}" for lmbda in plugins.get("objective", self.objective.name, "recipe objective").usual_lmbdas
+        )
+        raise RecipeError(
+            f"recipe lmbda: missing; {self.objective.name} has another unit than the default is for. "
+            + (f"In use with it are {usual}." if usual else "See its documentation.")
         )
 
     def to_toml(self) -> str:
@@ -241,6 +256,9 @@ def from_folder(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
         placed["teacher"] = folder / teacher
     if isinstance(weights := recipe.get("initial_weights"), str) and weights not in ("random", "teacher"):
         placed["initial_weights"] = folder / weights
+    objective = recipe.get("objective")
+    if isinstance(objective, dict) and isinstance(objective.get("weights"), str):  # of core.lpips
+        placed["objective"] = {**objective, "weights": folder / objective["weights"]}
     data = recipe.get("data")
     if isinstance(data, dict) and isinstance(data.get("train"), str):
         placed["data"] = {**data, "train": folder / data["train"]}

@@ -16,8 +16,8 @@ from ..evaluation.quality import ms_ssim
 from ..hooks.loader import Plugins
 from ..model import initialise
 from ..recipe.recipe import Recipe
-from ..training.losses import rate_distortion
 from ..training.muon import Muon
+from ..training.objectives.objective import rate_distortion
 from ..training.optimizers import build_optimizer
 
 _LETTERS = {r"{\'e}": "é", r"{\o}": "ø", r"{\"a}": "ä"}
@@ -68,7 +68,12 @@ def _sources(plugins: Plugins, recipes: list[Recipe]) -> tuple[dict[str, str], d
     """Return component -> where it names its sources, and key -> every BibTeX entry that is known."""
     chosen: dict[str, object] = {}
     for recipe in recipes:
-        names = [("pair", recipe.pair.name), ("taps", recipe.taps.name), ("schedule", recipe.schedule.name)]
+        names = [
+            ("pair", recipe.pair.name),
+            ("objective", recipe.objective.name),
+            ("taps", recipe.taps.name),
+            ("schedule", recipe.schedule.name),
+        ]
         for kind, name in [*(("loss", loss) for loss in recipe.losses), *names]:
             chosen[name] = plugins.get(kind, name, "recipe")
     if not recipes:

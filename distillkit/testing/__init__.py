@@ -4,3 +4,4 @@ from .kit import check_loss_term as check_loss_term
 from .kit import check_pair as check_pair
 from .kit import check_schedule as check_schedule
 from .kit import check_taps as check_taps
+from .objectives import check_objective as check_objective

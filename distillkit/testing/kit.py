@@ -4,8 +4,7 @@
         distillkit.testing.check_loss_term(GramAlignment)
 
 Each check raises an `AssertionError` that names what is wrong, and runs in seconds on a CPU.
-`distillkit.testing.pytest_plugin`
-has fixtures for a training run.
+`distillkit.testing.pytest_plugin` has fixtures for a training run.
 """
 
 from __future__ import annotations
@@ -28,7 +27,8 @@ from ..model.conditioned import ConditionedAdapter, at_quality
 from ..taps.bank import TapBank, TapProvider, TapShape, TapShapes
 from ..taps.pair import CodecPair, TeachingPair, find_taps
 from ..taps.sampled import tap_and_stride
-from ..training.losses import Calibration, LossTerm, Step, TapPair, rate_distortion
+from ..training.losses import Calibration, LossTerm, Step, TapPair
+from ..training.objectives.objective import rate_distortion
 from ..training.phases import PhaseSchedule, Timeline
 
 _ROLES = {"analysis.1/2": 32, "analysis.1/4": 16, "analysis.1/8": 8, "latent": 4, "synthesis.1/8": 8, "hyper_latent": 1}

@@ -195,7 +195,7 @@ def _device(choice: str, rank: int, num: int) -> torch.device:
     if choice == "auto":
         choice = here if num == 1 or here == "cuda" else "cpu"
     device = torch.device(choice)
-    index = cast("int | None", device.index)  # torch's types leave None out
+    index = cast(Any, device.index)  # None if the recipe names no number
     if device.type == "cpu":
         return device
     if num > 1 and choice != "cuda":
@@ -208,14 +208,14 @@ def _device(choice: str, rank: int, num: int) -> torch.device:
         index = int(os.environ.get("LOCAL_RANK", rank % max(1, count)))
     elif index is None and count:
         index = torch.accelerator.current_device_index()
+    wanted = device.type if index is None else f"{device.type}:{index}"
     if (index or 0) >= count:
         devices = f"{count} x '{device.type}'" if count else f"only '{here}'"
-        wanted = device.type if index is None else f"{device.type}:{index}"
         raise RecipeError(
             f"recipe device: expected a device of this machine, which has {devices}, got '{wanted}' for process {rank} "
             f"of {num}; name another device, or start fewer processes."
         )
-    return torch.device(device.type, index)
+    return torch.device(wanted)
 
 
 def batch_variance(features: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Loss terms, what they are given, and the rate-distortion loss. The only place that converts units."""
+"""Loss terms, and what they are given."""
 
 from __future__ import annotations
 
@@ -94,35 +94,6 @@ class LossTerm(nn.Module, Component, ABC):
         Raises:
             ValueError: the record does not fit this term's configuration.
         """
-
-
-class RateDistortion(NamedTuple):
-    """The rate-distortion loss of a batch, as scalars that carry gradient."""
-
-    rate_bpp: Tensor
-    mse: Tensor
-    cost: Tensor
-
-
-def rate_distortion(output: CodecOutput, images: Tensor, lmbda: float) -> RateDistortion:
-    """Return J = lmbda * 255^2 * MSE + R.
-
-    Args:
-        output: the codec's output for `images`.
-        images: shape (B, 3, H, W), range [0, 1].
-        lmbda: the rate-distortion trade-off, in bits per pixel for a squared difference of one 8-bit level.
-
-    Returns:
-        R in bits per pixel, estimated from the likelihoods; MSE on the [0, 1] scale; J in bits per pixel.
-
-    Source: CompressAI's convention (Begaint et al., 2020, arXiv 2011.03029); the qualities 1 to 6 of its zoo are lmbda
-    .0018 .0035 .0067 .0130 .0250 .0483.
-    """
-    batch, _, height, width = images.shape
-    bits = sum_of_bits(output.likelihoods.values())
-    rate_bpp = bits / (batch * height * width)
-    mse = (output.x_hat.float() - images.float()).square().mean()
-    return RateDistortion(rate_bpp, mse, lmbda * 255**2 * mse + rate_bpp)
 
 
 def sum_of_bits(likelihoods: Iterable[Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .distributed import Ranks
 from .losses import psnr_from_mse
+from .objectives.objective import Objective
 from .phases import Phase
 from .task import StepLosses
 
@@ -23,7 +24,7 @@ class MetricsWindow:
     def __init__(self, terms: Sequence[str], start: int, ranks: Ranks) -> None:
         """Begin at step `start`, with the loss terms (full names) of its phase; figures are of all `ranks` together."""
         self.terms, self.start, self._ranks = list(terms), start, ranks
-        self._names = ["rate", "mse", "rate-distortion", "gradient", *self.terms]
+        self._names = ["rate", "mse", "distortion", "rate-distortion", "gradient", *self.terms]
         self._sums: Tensor | None = None
         self._bad: Tensor | None = None
         self._counts = dict.fromkeys(self._names, 0)
@@ -32,7 +33,7 @@ class MetricsWindow:
     def add(self, step: int, losses: StepLosses, norm: Tensor) -> None:
         """Add one step's losses and the norm of its gradient before clipping."""
         zero = losses.rd.cost.new_zeros(())
-        values = [losses.rd.rate_bpp, losses.rd.mse, losses.rd.cost, norm]
+        values = [losses.rd.rate_bpp, losses.rd.mse, losses.rd.distortion, losses.rd.cost, norm]
         values += [losses.terms.get(name, zero) for name in self.terms]
         for name in self._names:
             self._counts[name] += name in losses.terms or name not in self.terms
@@ -54,21 +55,30 @@ class MetricsWindow:
         if self._bad is None:
             return None
         # The losses come first in blame: a gradient that is not finite follows from a loss that is not.
-        order = [*self.terms, "rate", "mse", "rate-distortion", "gradient"]
+        order = [*self.terms, "rate", "mse", "distortion", "rate-distortion", "gradient"]
         steps = dict(zip(self._names, self._ranks.least(self._bad).tolist(), strict=True))
         step, _, name = min((steps[name], order.index(name), name) for name in self._names)
         return None if math.isinf(step) else (int(step), f"loss '{name}'" if name in self.terms else f"the {name}")
 
     def metrics(
-        self, step: int, phase: Phase, step_in_phase: int, learning_rate: float, scales: Mapping[str, float]
+        self,
+        step: int,
+        phase: Phase,
+        step_in_phase: int,
+        learning_rate: float,
+        scales: Mapping[str, float],
+        objective: Objective,
     ) -> dict[str, float | int | str]:
         """Return what observers are told once `step` steps are done, see `hookspecs.metrics_logged`."""
         means = self.means()
+        quality = {"psnr_db": psnr_from_mse(means["mse"])}
+        if objective.metric == "ms-ssim":
+            quality["ms_ssim_db"] = -10 * math.log10(max(means["distortion"], 1e-12))
         metrics: dict[str, float | int | str] = {
             "step": step,
             "phase": phase.name,
             "rate_bpp": means["rate"],
-            "psnr_db": psnr_from_mse(means["mse"]),
+            **quality,
             "rd_cost": means["rate-distortion"],
             "learning_rate": learning_rate,
             "gradient_norm": means["gradient"],

@@ -156,7 +156,8 @@ class ProgressDisplay:
         """Show the newest numbers."""
         assert self._progress is not None
         assert self._task is not None
-        numbers = f"{metrics['rate_bpp']:.3f} bpp  {metrics['psnr_db']:.2f} dB"
+        quality = "ms_ssim_db" if "ms_ssim_db" in metrics else "psnr_db"  # what the run trains for
+        numbers = f"{metrics['rate_bpp']:.3f} bpp  {metrics[quality]:.2f} dB"
         self._progress.update(self._task, completed=int(metrics["step"]), numbers=numbers)
         if not self.console.is_terminal:
             left = float(metrics["seconds_per_step"]) * (run.num_steps - int(metrics["step"]))

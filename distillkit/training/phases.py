@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,7 @@ class Phase:
         balance: if set, each term is scaled once, at the phase's first step that it is on, so that with weight 1 the
             norm of its gradient on the student's parameters is `balance` times that of the rate-distortion loss.
         trainable: patterns (fnmatch) of the student's parameter names; all others are frozen in this phase.
+        rd_weight: of the rate-distortion cost, beside the terms' weights. At 0 it is measured, but trains nothing.
         every: the terms are on in one of so many steps, at so many times their weight; in the others the student trains
             on rate-distortion alone and the teacher does not run. (Karras et al., 2020, arXiv 1912.04958, call it lazy
             regularisation.)
@@ -54,13 +56,22 @@ class Phase:
     balance: float | None = None
     trainable: tuple[str, ...] = ("*",)
     every: int = 1
+    rd_weight: float | Ramp = 1.0
 
     def weights_at(self, step: int) -> dict[str, float]:
         """Return the weights above zero at this step of the phase, counted from 0."""
         if step % self.every:
             return {}
-        weights = {name: w.at(step) if isinstance(w, Ramp) else w for name, w in self.weights.items()}
+        weights = {name: _weight_at(w, step) for name, w in self.weights.items()}
         return {name: weight * self.every for name, weight in weights.items() if weight > 0}
+
+    def rd_weight_at(self, step: int) -> float:
+        """Return the weight of the rate-distortion cost at this step of the phase, counted from 0."""
+        return _weight_at(self.rd_weight, step)
+
+
+def _weight_at(weight: float | Ramp, step: int) -> float:
+    return weight.at(step) if isinstance(weight, Ramp) else weight
 
 
 class PhaseSchedule(Component, ABC):
@@ -89,8 +100,7 @@ class Timeline:
             got = ", ".join(f"{phase.name} {phase.num_steps}" for phase in self.phases) or "none"
             raise RecipeError(f"schedule: expected phases of {num_steps} steps together, got {got}; mend its lengths.")
         for phase in self.phases:
-            if phase.every < 1:
-                raise RecipeError(f"schedule: phase '{phase.name}': expected every >= 1, got {phase.every}; mend it.")
+            _check(phase)
         named = {name for phase in self.phases for name in phase.weights}
         for name in sorted(named - set(terms)):
             hint = did_you_mean(name, terms)
@@ -105,3 +115,25 @@ class Timeline:
         """Return the index of the phase that holds this step of the run, and the step's number within the phase."""
         index = bisect_right(self._ends, step)
         return index, step - (self._ends[index] - self.phases[index].num_steps)
+
+
+def _check(phase: Phase) -> None:
+    where = f"schedule: phase '{phase.name}'"
+    if phase.every < 1:
+        raise RecipeError(f"{where}: expected every >= 1, got {phase.every}; change it.")
+    for name, weight in (*phase.weights.items(), ("rate-distortion", phase.rd_weight)):
+        ends = (weight.start, weight.stop) if isinstance(weight, Ramp) else (weight,)
+        if not all(0 <= end < math.inf for end in ends):
+            raise RecipeError(f"{where}: expected a weight of at least 0 for '{name}', got {weight}; change it.")
+    off = not (phase.rd_weight_at(0) and phase.rd_weight_at(phase.num_steps))
+    steps = range(phase.num_steps if off else 0)
+    idle = next((step for step in steps if not phase.weights_at(step) and phase.rd_weight_at(step) == 0), None)
+    if idle is not None:
+        raise RecipeError(
+            f"{where}: nothing is trained in its step {idle}: rd_weight and every term's weight are 0 there. Give one "
+            "of them a weight, or shorten the phase."
+        )
+    if off and phase.balance is not None:
+        raise RecipeError(
+            f"{where}: balance compares gradients with those of rate-distortion, whose weight is 0; leave balance out."
+        )

@@ -22,6 +22,7 @@ from ..taps.pair import CodecPair, TapReport, TeachingPair, find_taps
 from ..taps.points import Tap
 from ..taps.sampled import tap_and_stride
 from .losses import LossTerm
+from .objectives.objective import Objective, build_objective
 from .phases import Timeline
 from .random_state import seed_everything
 from .task import DistillationTask
@@ -65,6 +66,7 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
         DistillkitError: anything that would go wrong later, said now.
     """
     timeline = _timeline(recipe, plugins)
+    objective = _objective(recipe, plugins)
     dataset, notes = _dataset(recipe)
     pair_class, config = plugins.configure("pair", recipe.pair.name, recipe.pair.options, "recipe pair")
     pair: CodecPair = pair_class(config)
@@ -77,12 +79,12 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
         source = load_model(recipe.initial_weights, plugins).codec
     if not recipe.losses and recipe.initial_weights != "teacher":
         notes += _inherit(codec, source, dataset, recipe)
-        task = DistillationTask(codec, recipe.lmbda, {}, None)
+        task = DistillationTask(codec, recipe.lmbda, objective, {}, None)
         return Setup(codec, options, task, None, "", timeline, dataset, None, notes)
     teacher, teacher_fingerprint, teacher_taps = _teacher(recipe, pair, plugins)
     notes += _inherit(codec, teacher if recipe.initial_weights == "teacher" else source, dataset, recipe)
     if not recipe.losses:
-        task = DistillationTask(codec, recipe.lmbda, {}, None)
+        task = DistillationTask(codec, recipe.lmbda, objective, {}, None)
         return Setup(codec, options, task, None, teacher_fingerprint, timeline, dataset, None, notes)
     size = (recipe.data.crop, recipe.data.crop)
     provider_class, provider_config = plugins.configure("taps", recipe.taps.name, recipe.taps.options, "recipe taps")
@@ -98,7 +100,7 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
             f"taps copied at each step, since an in-place activation overwrites them: {', '.join(report.copied)}"
         )
     terms = {name: _term(name, each, report, plugins) for name, each in recipe.losses.items()}
-    task = DistillationTask(codec, recipe.lmbda, terms, teaching)
+    task = DistillationTask(codec, recipe.lmbda, objective, terms, teaching)
     return Setup(codec, options, task, teaching, teacher_fingerprint, timeline, dataset, report, notes)
 
 
@@ -131,6 +133,16 @@ def _timeline(recipe: Recipe, plugins: Plugins) -> Timeline:
     except ValueError as error:
         raise RecipeError(f"recipe schedule {recipe.schedule.name}: {error}") from None
     return Timeline(phases, recipe.num_steps, terms)
+
+
+def _objective(recipe: Recipe, plugins: Plugins) -> Objective:
+    objective = build_objective(recipe.objective.model_dump(), plugins, "recipe objective")
+    if recipe.data.crop < objective.min_side:
+        raise RecipeError(
+            f"recipe data.crop: expected at least {objective.min_side} pixels for {recipe.objective.name}, got "
+            f"{recipe.data.crop}; enlarge it, and make data.batch_size smaller if memory is short."
+        )
+    return objective
 
 
 def _teacher(

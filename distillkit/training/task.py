@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, Self, final
 
 import torch
 from torch import Tensor, nn
 
 from ..model.adapters import CodecAdapter
 from ..taps.pair import TeachingPair
-from .losses import LossTerm, RateDistortion, Step, rate_distortion
+from .losses import LossTerm, Step
+from .objectives.objective import Objective, RateDistortion, rate_distortion
 
 
 class StepLosses(NamedTuple):
@@ -40,20 +41,28 @@ class DistillationTask(nn.Module):
     """
 
     def __init__(
-        self, codec: CodecAdapter, lmbda: float, terms: Mapping[str, LossTerm], pair: TeachingPair | None
+        self,
+        codec: CodecAdapter,
+        lmbda: float,
+        objective: Objective,
+        terms: Mapping[str, LossTerm],
+        pair: TeachingPair | None,
     ) -> None:
         super().__init__()
-        self.codec, self.lmbda, self.pair = codec, lmbda, pair
+        self.codec, self.lmbda, self.objective, self.pair = codec, lmbda, objective, pair
         self.student = codec.module
         self.terms = nn.ModuleDict({_key(name): term for name, term in terms.items()})
 
-    def forward(self, images: Tensor, teacher_taps: Mapping[str, Tensor], active: Iterable[str]) -> StepLosses:
+    def forward(
+        self, images: Tensor, teacher_taps: Mapping[str, Tensor], active: Iterable[str], *, trains_rd: bool = True
+    ) -> StepLosses:
         """Run the student on a batch and return its losses.
 
         Args:
             images: shape (B, 3, H, W), range [0, 1].
             teacher_taps: the teacher's features by role; the student is tapped at the same roles.
             active: full names of the terms to compute.
+            trains_rd: whether the rate-distortion cost carries gradient, or is only measured.
         """
         if self.pair is None:
             output, taps = self.codec.forward(images), {}
@@ -61,7 +70,15 @@ class DistillationTask(nn.Module):
             output, taps = self.pair.run_student(images, teacher_taps)
         step = Step(images, output, taps)
         losses = {name: self.terms[_key(name)](step).float() for name in active}
-        return StepLosses(rate_distortion(output, images, self.lmbda), losses)
+        with torch.set_grad_enabled(trains_rd and torch.is_grad_enabled()):
+            rd = rate_distortion(output, images, self.lmbda, self.objective)
+        return StepLosses(rd, losses)
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move everything, the objective's tensors too, which are no submodule: the optimiser must not see them."""
+        moved = super().to(*args, **kwargs)
+        self.objective.to(next(self.parameters()).device)
+        return moved
 
     def term(self, name: str) -> LossTerm:
         """Return a loss term by its full name."""

@@ -75,8 +75,7 @@ def train(
             raise TrainingError(f"run folder {run.path}: not all processes see it alike. Put it on a shared disk.")
         if start_step:
             notes.append(f"going on after step {start_step}")
-        notes += trainer.setup.notes
-        info = RunInfo(run.path.name, run.path, recipe, start_step, recipe.num_steps, tuple(notes))
+        info = RunInfo(run.path.name, run.path, recipe, start_step, recipe.num_steps, (*notes, *trainer.setup.notes))
         observing = plugins.observing([MetricsFile(), *observers])
         with observing, stop_on_signal() as stop:
             while True:
@@ -103,6 +102,7 @@ class Trainer:
         self.aux_optimizer = torch.optim.Adam(quantiles, recipe.optimizer.aux_learning_rate) if quantiles else None
         # Gradients are averaged over processes by a wrapper that is made anew in each phase, see `_enter`.
         self.task: nn.Module = setup.task.to(ranks.device)
+        setup.task.objective.to(ranks.device)
         self.optimizer = build_optimizer(recipe.optimizer, self.parameters)
         self.scales: dict[str, float] = {}  # of the terms that this phase, or an earlier one, has balanced
         self.balanced: list[str] = []  # the terms that this phase has balanced
@@ -193,7 +193,7 @@ class Trainer:
             if step % recipe.log_every == 0 or step_in_phase == phase.num_steps - 1:
                 self._check_finite(window)
                 rate = self.optimizer.param_groups[0]["lr"]
-                metrics = window.metrics(step, phase, step_in_phase, rate, self.scales)
+                metrics = window.metrics(step, phase, step_in_phase, rate, self.scales, self.setup.task.objective)
                 ranks.first(lambda metrics=metrics: hook.metrics_logged(run=info, metrics=metrics))
                 window = MetricsWindow(list(phase.weights), step, ranks)
             stopping = ranks.any(stop.made)
@@ -213,13 +213,14 @@ class Trainer:
     def _finish(self) -> None:
         recipe, codec = self.recipe, self.setup.codec
         codec.module.eval().cpu()
-        save_model(self.run_folder.model, codec, recipe.pair.name, self.setup.options, recipe.trains, recipe.lmbda)
+        about = (recipe.pair.name, self.setup.options, recipe.trains, recipe.lmbda)
+        save_model(self.run_folder.model, codec, *about, objective=recipe.objective.model_dump(mode="json"))
 
     def _step(self, images: Tensor, phase: Phase, step: int, step_in_phase: int, window: MetricsWindow) -> None:
-        recipe = self.recipe
+        recipe, scaler = self.recipe, self.precision.scaler
         # Channels-last batches corrupt the heap on a CPU (oneDNN issue 6035), whoever made them.
         images = images.to(self.ranks.device, non_blocking=True).contiguous(memory_format=torch.contiguous_format)
-        weights = phase.weights_at(step_in_phase)
+        weights, rd_weight = phase.weights_at(step_in_phase), phase.rd_weight_at(step_in_phase)
         parts: Iterator[tuple[Tensor, dict[str, Tensor]]] = (
             (part, self.teacher.features(part, weights)) for part in images.chunk(recipe.accumulate)
         )
@@ -239,8 +240,8 @@ class Trainer:
             last = len(done) == recipe.accumulate - 1
             with nullcontext() if last else self.ranks.without_averaging(self.task):
                 with self.precision.autocast():
-                    losses: StepLosses = self.task(part, taps, weights)
-                total = losses.rd.cost
+                    losses: StepLosses = self.task(part, taps, weights, trains_rd=rd_weight > 0)
+                total = rd_weight * losses.rd.cost
                 for name, loss in losses.terms.items():
                     total = total + weights[name] * self.scales.get(name, 1.0) * loss
                 scaler.scale(total / recipe.accumulate).backward()
@@ -266,9 +267,8 @@ class Trainer:
     ) -> None:
         """Scale terms that come on, by the gradients of the whole batch; the step that follows sees the same noise."""
         cuda = [self.ranks.device] if self.ranks.device.type == "cuda" else []
-        fp16 = self.precision.name == "fp16"  # too coarse for gradients that nothing scales
-        with torch.random.fork_rng(devices=cuda), nullcontext() if fp16 else self.precision.autocast():
-            if fp16:
+        with torch.random.fork_rng(devices=cuda), self.precision.autocast(unscaled=True):
+            if self.precision.name == "fp16":
                 parts = [(part, {role: tap.float() for role, tap in taps.items()}) for part, taps in parts]
             losses = (self.setup.task(part, taps, active) for part, taps in parts)
             parameters = self.setup.task.student.parameters()

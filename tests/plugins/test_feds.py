@@ -7,7 +7,9 @@ import torch
 from pydantic import ValidationError
 
 import distillkit
-from distillkit.training.losses import CodecOutput, Step, TapPair, rate_distortion
+from distillkit.model.adapters import CodecOutput
+from distillkit.training.losses import Step, TapPair
+from distillkit.training.objectives.objective import rate_distortion
 
 PLUGINS = distillkit.load_plugins()
 Alignment = PLUGINS.components["loss"]["feds.alignment"]
@@ -36,7 +38,7 @@ class TestRateDistortion:
     def test_by_hand(self):
         images = torch.zeros(2, 3, 4, 4)
         likelihoods = {"y": torch.full((2, 5, 1, 1), 0.5), "z": torch.full((2, 2, 1, 1), 0.25)}
-        rate_bpp, mse, cost = rate_distortion(CodecOutput(images + 0.1, likelihoods), images, 0.01)
+        rate_bpp, mse, _, cost = rate_distortion(CodecOutput(images + 0.1, likelihoods), images, 0.01)
         assert rate_bpp.item() == pytest.approx((10 * 1 + 4 * 2) / 32)
         assert mse.item() == pytest.approx(0.01)
         assert cost.item() == pytest.approx(0.01 * 255**2 * 0.01 + 18 / 32)

@@ -1,0 +1,1 @@
+"""What codecs are trained for: the core's objectives."""
