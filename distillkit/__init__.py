@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .codec.load import load_codec as load_codec
     from .codec.runtime import ImageCodec as ImageCodec
     from .data.images import read_image as read_image
     from .errors import DistillkitError as DistillkitError
     from .errors import PairError as PairError
     from .errors import did_you_mean as did_you_mean
+    from .evaluation.bd import bd_rate as bd_rate
     from .evaluation.compare import Comparison as Comparison
     from .evaluation.compare import compare as compare
+    from .evaluation.curve import RDCurve as RDCurve
+    from .evaluation.curve import RDPoint as RDPoint
     from .evaluation.evaluate import evaluate as evaluate
     from .evaluation.evaluate import evaluate_model as evaluate_model
+    from .evaluation.rd_compare import compare_curves as compare_curves
     from .evaluation.results import Evaluation as Evaluation
     from .experiment import distil as distil
+    from .export.export import export_model as export_model
+    from .family.plan import Family as Family
+    from .family.run import run_family as run_family
     from .hooks.components import ComponentConfig as ComponentConfig
     from .hooks.hookspecs import hookimpl as hookimpl
     from .hooks.loader import Plugins as Plugins
@@ -25,12 +34,15 @@ if TYPE_CHECKING:
     from .model.adapters import CodecOutput as CodecOutput
     from .model.adapters import CompressAIAdapter as CompressAIAdapter
     from .model.adapters import CompressedLatents as CompressedLatents
+    from .model.adapters import as_codec as as_codec
+    from .model.adapters import fingerprint as fingerprint
     from .model.conditioned import MIDDLE as MIDDLE
     from .model.conditioned import ConditionedAdapter as ConditionedAdapter
     from .model.file import TrainedModel as TrainedModel
     from .model.file import load_model as load_model
     from .model.gain_units import GainedCodec as GainedCodec
     from .recipe.recipe import Recipe as Recipe
+    from .report.page import write_page as write_page
     from .taps.bank import TapProvider as TapProvider
     from .taps.bank import TapShape as TapShape
     from .taps.bank import TapShapes as TapShapes
@@ -50,6 +62,8 @@ if TYPE_CHECKING:
     from .training.objectives.objective import rate_distortion as rate_distortion
     from .training.observers import ProgressDisplay as ProgressDisplay
     from .training.observers import RunInfo as RunInfo
+    from .training.own_loop import bind as bind
+    from .training.own_loop import build_loss as build_loss
     from .training.phases import Phase as Phase
     from .training.phases import PhaseSchedule as PhaseSchedule
     from .training.phases import Ramp as Ramp
@@ -69,6 +83,7 @@ _HOME = {
     "ConditionedAdapter": "model.conditioned",
     "DistillkitError": "errors",
     "Evaluation": "evaluation.results",
+    "Family": "family.plan",
     "GainedCodec": "model.gain_units",
     "ImageCodec": "codec.runtime",
     "LossConfig": "training.losses",
@@ -80,6 +95,8 @@ _HOME = {
     "PhaseSchedule": "training.phases",
     "Plugins": "hooks.loader",
     "ProgressDisplay": "training.observers",
+    "RDCurve": "evaluation.curve",
+    "RDPoint": "evaluation.curve",
     "Ramp": "training.phases",
     "Recipe": "recipe.recipe",
     "RunInfo": "training.observers",
@@ -93,30 +110,42 @@ _HOME = {
     "TracedModule": "taps.bank",
     "TrainedModel": "model.file",
     "TrainingStopped": "training.preemption",
+    "as_codec": "model.adapters",
     "batch_variance": "training.distributed",
+    "bd_rate": "evaluation.bd",
+    "bind": "training.own_loop",
+    "build_loss": "training.own_loop",
     "compare": "evaluation.compare",
+    "compare_curves": "evaluation.rd_compare",
     "did_you_mean": "errors",
     "distil": "experiment",
     "evaluate": "evaluation.evaluate",
     "evaluate_model": "evaluation.evaluate",
+    "export_model": "export.export",
     "find_taps": "taps.pair",
+    "fingerprint": "model.adapters",
     "hookimpl": "hooks.hookspecs",
+    "load_codec": "codec.load",
     "load_model": "model.file",
     "load_plugins": "hooks.loader",
     "rate_distortion": "training.objectives.objective",
     "read_image": "data.images",
+    "run_family": "family.run",
     "sampled": "taps.sampled",
     "train": "training.trainer",
+    "write_page": "report.page",
 }
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("distillkit-lic")
     if name not in _HOME:
         raise AttributeError(f"module 'distillkit' has no attribute {name!r}")
     return getattr(import_module(f".{_HOME[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(_HOME)
+    return sorted([*_HOME, "__version__"])

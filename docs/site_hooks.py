@@ -24,6 +24,7 @@ NAVIGATION = {
         "how-to.md",
         "recipes.md",
         "losses.md",
+        "own-loop.md",
         "pairs.md",
         "families.md",
         "scale.md",

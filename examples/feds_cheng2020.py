@@ -97,7 +97,7 @@ def main() -> None:
 
     # The student alone, from its file, in three lines: this is what you deploy.
     student = distillkit.load_model(out / "student")
-    codec = distillkit.ImageCodec(student.codec, student.fingerprint)
+    codec = distillkit.ImageCodec(student)
     print(f"{held_out[0].name}: {len(codec.encode(distillkit.read_image(held_out[0])))} bytes")
 
 

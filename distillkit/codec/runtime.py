@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from ..errors import BitstreamError, PairError
 from ..model.adapters import CodecAdapter, CompressedLatents, entropy_path
+from ..model.adapters import fingerprint as fingerprint_of
+from ..model.file import TrainedModel
 from .bitstream import NO_PATH, NUM_FINGERPRINT_BYTES, NUM_PATH_BYTES, CompressedImage, check_bounds, read, write
 from .checksums import entropy_hash
 from .fast.codec import FastCodec, Precision, can_be_fast
@@ -49,8 +51,9 @@ class ImageCodec:
         note: what a user should know of how it codes, as one line, or None.
 
     Args:
-        adapter: the codec, its entropy tables up to date (`adapter.update()`).
-        fingerprint: `distillkit`'s fingerprint of its module, at least 16 hexadecimal digits; files carry the first 16.
+        model: a trained model, or a codec whose entropy tables are up to date (`codec.update()`).
+        fingerprint: of its module, at least 16 hexadecimal digits, of which files carry the first 16; by default the
+            model's, or computed.
         precision: of analysis and synthesis: `auto` is bf16 on devices that compute in it, else fp32. Files of one
             precision are decoded in another to the same latents, and pictures that differ by rounding.
         max_pixels: files of larger images are refused before anything is allocated.
@@ -62,14 +65,16 @@ class ImageCodec:
 
     def __init__(
         self,
-        adapter: CodecAdapter,
-        fingerprint: str,
+        model: CodecAdapter | TrainedModel,
+        fingerprint: str | None = None,
         *,
         precision: Precision = "auto",
         max_pixels: int = MAX_PIXELS,
         trusted: bool = False,
     ) -> None:
-        self.adapter = adapter
+        self.adapter = adapter = model.codec if isinstance(model, TrainedModel) else model
+        if fingerprint is None:
+            fingerprint = model.fingerprint if isinstance(model, TrainedModel) else fingerprint_of(adapter.module)
         self.fingerprint = fingerprint
         self.max_pixels = max_pixels
         self.stopwatch = Stopwatch()

@@ -131,6 +131,7 @@ class TeachingPair:
                 "would freeze its student. Build new modules in build_teacher and build_student."
             )
         self.teacher, self.student = teacher, student
+        self._report: TapReport | None = None
         teacher.module.requires_grad_(False).eval()
         self._teacher_bank = TapBank(teacher, taps[0], "teacher")
         self._student_bank = TapBank(student, taps[1], "student")
@@ -166,7 +167,7 @@ class TeachingPair:
                     f"{s.height}x{s.width} from the student. Choose codecs of equal stride."
                 )
         shared = sorted(set(student) & set(teacher))
-        return TapReport(
+        self._report = TapReport(
             TapShapes(
                 {role: student[role] for role in shared},
                 {role: teacher[role] for role in shared},
@@ -177,6 +178,18 @@ class TeachingPair:
             frozenset(set(teacher) - set(student)),
             self._student_bank.copied | self._teacher_bank.copied,
         )
+        return self._report
+
+    @property
+    def report(self) -> TapReport:
+        """What the last `probe` found.
+
+        Raises:
+            PairError: there was none.
+        """
+        if self._report is None:
+            raise PairError("pair: not probed yet, so the shapes of its taps are not known. Call probe(image_size).")
+        return self._report
 
     @property
     def teacher_paths(self) -> Mapping[str, str]:

@@ -99,7 +99,7 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
         notes.append(
             f"taps copied at each step, since an in-place activation overwrites them: {', '.join(report.copied)}"
         )
-    terms = {name: _term(name, each, report, plugins) for name, each in recipe.losses.items()}
+    terms = {name: build_term(f"recipe losses.{name}", name, each, report, plugins) for name, each in recipe.losses.items()}
     task = DistillationTask(codec, recipe.lmbda, objective, terms, teaching)
     return Setup(codec, options, task, teaching, teacher_fingerprint, timeline, dataset, report, notes)
 
@@ -192,8 +192,8 @@ def _inherit(codec: CodecAdapter, source: CodecAdapter | None, dataset: CropData
     return [str(inherit_weights(codec.module, source.module, bits))]
 
 
-def _term(name: str, options: Mapping[str, Any], report: TapReport, plugins: Plugins) -> LossTerm:
-    where = f"recipe losses.{name}"
+def build_term(where: str, name: str, options: Mapping[str, Any], report: TapReport, plugins: Plugins) -> LossTerm:
+    """Return a loss term built for the taps that a probe found; `where` it is named stands in errors."""
     term_class, config = plugins.configure("loss", name, options, where)
     try:
         term = term_class(config, report.shapes)
