@@ -99,7 +99,9 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
         notes.append(
             f"taps copied at each step, since an in-place activation overwrites them: {', '.join(report.copied)}"
         )
-    terms = {name: build_term(f"recipe losses.{name}", name, each, report, plugins) for name, each in recipe.losses.items()}
+    terms = {
+        name: build_term(f"recipe losses.{name}", name, each, report, plugins) for name, each in recipe.losses.items()
+    }
     task = DistillationTask(codec, recipe.lmbda, objective, terms, teaching)
     return Setup(codec, options, task, teaching, teacher_fingerprint, timeline, dataset, report, notes)
 
