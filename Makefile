@@ -5,13 +5,19 @@ SIZE ?= tiny
 DATA ?=
 ARGS = --size $(SIZE) $(if $(DATA),--data "$(DATA)")
 
-.PHONY: demo test lint coverage docs docs-generate clean
+.PHONY: demo test test-all lint coverage docs docs-generate clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python examples/feds_cheng2020.py $(ARGS)
 
+# Two workers with a thread each, and whole files for each: tests of a file share what they prepare.
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
+
 test: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest
+	$(PYTEST) -m 'not slow'
+
+test-all: $(VENV)/.installed
+	$(PYTEST)
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/pip install --quiet 'ruff>=0.6' 'pyright>=1.1.380'

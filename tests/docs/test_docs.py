@@ -124,12 +124,14 @@ def job(tmp_path_factory, environment, pictures) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)  # a real process for each command: a minute or two where nothing else runs
 @pytest.mark.parametrize("page", GOES_ON)
 def test_pages_that_start_from_trained_runs(page, environment, job):
     run(ROOT / page, job, environment)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", TUTORIALS)
 def test_tutorials_start_from_photographs(page, environment, pictures, tmp_path):

@@ -14,7 +14,7 @@ from distillkit.testing.scaffold import new_plugin
 from tests.environment import Environment
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(1200)  # pip and real processes: a minute where nothing else runs
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # pip and real processes: a minute where nothing else runs
 GRAM = ROOT / "examples" / "distillkit-gram"
 
 

@@ -51,6 +51,7 @@ class InterruptAfterOneStep:
             raise Interrupted
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # half a minute in all where nothing else runs; five gigabytes of memory
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("-paper")])
 def test_paper_scale_dry_run(name, photographs, tmp_path):
