@@ -37,12 +37,12 @@ def main() -> None:
 
 @contextmanager
 def goes_on_later() -> Generator[None]:
-    """Turn Ctrl-C and SIGTERM into a word on how to go on, and exit codes 130 and 0."""
+    """Turn Ctrl-C and SIGTERM into a word on how to go on, and exit codes 130 and 143."""
     try:
         yield
     except TrainingStopped as stopped:
         print(f"distillkit: {stopped} The same command goes on.", file=sys.stderr)
-        raise typer.Exit(0) from None
+        raise typer.Exit(143) from None  # what a shell reports for SIGTERM: the work is not done
     except KeyboardInterrupt:
         print("distillkit: stopped; the same command, or `distillkit resume RUN`, goes on.", file=sys.stderr)
         raise typer.Exit(130) from None

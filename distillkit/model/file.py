@@ -52,6 +52,7 @@ def save_model(
     options: dict[str, Any],
     part: Literal["student", "teacher"],
     lmbda: float,
+    provenance: Mapping[str, Any] | None = None,
     *,
     objective: Mapping[str, Any] = MSE,
     half: bool = False,
@@ -68,6 +69,7 @@ def save_model(
         objective: what it was trained for: its name, and its options.
         half: write weights in half precision, and buffers as short as holds them exactly. Weights are rounded in
             `codec`, too, and the tables and the fingerprint follow from the rounded ones: both are one model.
+        provenance: what its weights depend on, see `training.provenance`.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -81,7 +83,8 @@ def save_model(
         state = {name: _smallest(tensor) for name, tensor in state.items()}
     about: dict[str, Any] = {"pair": pair, "options": options, "part": part, "lmbda": lmbda}
     about |= {"objective": dict(objective), "fingerprint": fingerprint(codec.module)}
-    write_tensors(path, state, {"format": FORMAT, "model": json.dumps(about)})
+    more = {"provenance": json.dumps(provenance, sort_keys=True)} if provenance else {}
+    write_tensors(path, state, {"format": FORMAT, "model": json.dumps(about, sort_keys=True), **more})
 
 
 def load_model(path: str | Path, plugins: Plugins | None = None) -> TrainedModel:

@@ -42,6 +42,8 @@ class DataSettings(_Settings):
         batch_size: crops a step, over all processes.
         num_workers: processes that decode images; 0 decodes in the training process.
         cache_mib: decoded images are kept in memory up to this many MiB.
+        hashes: whether the record by which a run that continues knows its images again (`data.json`) holds a hash of
+            every file, which is read for it; without, name, size and date tell.
         bad_images: whether an image that cannot be used ends the run before it starts, or is left out.
         convert: take pictures that are not 8-bit RGB, too, see `read_image`; the run's notes count them.
     """
@@ -51,6 +53,7 @@ class DataSettings(_Settings):
     batch_size: PositiveInt = 8
     num_workers: NonNegativeInt = 0
     cache_mib: NonNegativeInt = 2048
+    hashes: bool = False
     bad_images: Literal["refuse", "skip"] = "refuse"
     convert: bool = False
 

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from .task import StepLosses
+
+
+@contextmanager
+def buffers_kept(module: nn.Module) -> Generator[None]:
+    """Put a module's buffers back afterwards: a look at the gradients is no step of BatchNorm's running statistics."""
+    before = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, kept in before:
+                buffer.copy_(kept)
 
 
 def balanced_scales(

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 
+_NAME = re.compile(r"step-(\d{8,})\.safetensors")
 KEEP = 2  #: checkpoints of a run that stay on disk; the older one is the reserve if the newer is damaged
 
 
@@ -34,7 +36,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
-            file.write(data)
+            for part in _in_order(data):
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -43,6 +46,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         with contextlib.suppress(OSError):
             partial.unlink()
         raise CheckpointError(f"{path}: cannot be written: {error.strerror}. What was there before is kept.") from None
+
+
+def _in_order(data: bytes) -> tuple[bytes, memoryview]:
+    """Return a safetensors file with its header in a fixed order: equal contents give equal bytes."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    about = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
+    text = json.dumps(about, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, memoryview(data)[end:]
 
 
 def _sync_folder(folder: Path) -> None:
@@ -103,8 +116,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints of a folder, oldest first."""
-    return sorted(folder.glob("step-*.safetensors"))
+    """Return the checkpoints of a folder, oldest first; files of other names, such as `step-good`, are the user's."""
+    steps = {path: int(match[1]) for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name))}
+    return sorted(steps, key=lambda path: steps[path])
 
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

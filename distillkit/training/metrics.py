@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -41,6 +41,27 @@ class MetricsWindow:
         bad = torch.where(vector.isfinite(), math.inf, float(step))
         self._sums = vector if self._sums is None else self._sums + vector
         self._bad = bad if self._bad is None else torch.minimum(self._bad, bad)
+
+    def state(self, step: int) -> dict[str, Any]:
+        """Return what was summed up to `step`, of all processes: a run that continues there ends the same window."""
+        return {
+            "step": step,
+            "start": self.start,
+            "sums": self._ranks.gather(None if self._sums is None else self._sums.cpu()),
+            "counts": dict(self._counts),
+            "seconds": time.perf_counter() - self._started,
+        }
+
+    def restore(self, state: Mapping[str, Any] | None, device: torch.device) -> None:
+        """Take over what `state` returned; another number of processes shares the mean of what each had summed."""
+        if state is None or state["step"] != self.start or state["counts"].keys() != self._counts.keys():
+            return
+        sums = [each for each in state["sums"] if each is not None]
+        if sums:
+            own = sums[self._ranks.rank] if len(sums) == self._ranks.num else torch.stack(sums).mean(0)
+            self._sums, self._bad = own.to(device), torch.full_like(own, math.inf, device=device)
+        self.start, self._counts = state["start"], dict(state["counts"])
+        self._started = time.perf_counter() - state["seconds"]
 
     def means(self) -> dict[str, float]:
         """Return the mean of each figure over the steps in which it was computed."""

@@ -25,19 +25,24 @@ def seed_rank(seed: int, rank: int, step: int = 0) -> None:
 
 
 def random_state(ranks: Ranks) -> dict[str, Any]:
-    """Return torch's generators of all processes, as entries of a checkpoint."""
+    """Return the generators of all processes (torch's, Python's and NumPy's), as entries of a checkpoint."""
     on_cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    first, *others = ranks.gather((torch.get_rng_state(), on_cuda))
-    return {"rng": first[0], "cuda_rng": first[1], "other_ranks": others}
+    kind, words, *rest = np.random.get_state()
+    of_numpy = (str(kind), np.asarray(words).tolist(), *rest)
+    first, *others = ranks.gather((torch.get_rng_state(), on_cuda, random.getstate(), of_numpy))
+    return {"rng": first[0], "cuda_rng": first[1], "host_rng": first[2:], "other_ranks": others}
 
 
 def restore_random_state(state: Mapping[str, Any], ranks: Ranks, seed: int) -> None:
     """Bring back this process's generators; one that was not there when the checkpoint was written is seeded."""
-    states = [(state["rng"], state["cuda_rng"]), *state.get("other_ranks", [])]
+    states = [(state["rng"], state["cuda_rng"], *state.get("host_rng", ())), *state.get("other_ranks", [])]
     if ranks.rank >= len(states):
         return seed_rank(seed, ranks.rank, state["step"])
-    on_cpu, on_cuda = states[ranks.rank]
+    on_cpu, on_cuda, *of_host = states[ranks.rank]
     torch.set_rng_state(on_cpu)
+    if of_host:  # not in checkpoints of earlier versions
+        random.setstate(of_host[0])
+        np.random.set_state(of_host[1])
     if torch.cuda.is_available() and len(on_cuda) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(on_cuda)
     return None

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from ..errors import CheckpointError, DistillkitError, TrainingError
+from ..errors import CheckpointError, DistillkitError, DivergedError, TrainingError
 from ..recipe.recipe import Recipe
 from .checkpoint import list_checkpoints, load_checkpoint
+from .lock import NAME as LOCK
 
 if TYPE_CHECKING:
     from ..hooks.loader import Plugins
@@ -24,6 +25,7 @@ _FREE_KEYS = (
     "device",
     "data.num_workers",
     "data.cache_mib",
+    "data.hashes",
 )
 _PATHS = ("data.train", "teacher", "initial_weights")
 
@@ -50,6 +52,17 @@ class RunFolder:
         """The trained model alone; there once the run is done."""
         return self.path / "model.safetensors"
 
+    @property
+    def data(self) -> Path:
+        """The record of the training images, see `DataRecord`."""
+        return self.path / "data.json"
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the folder holds something that a run can continue from."""
+        found = (list_checkpoints(self.checkpoints), self.path.glob("calibration/*"), self.path.glob(self.model.name))
+        return any(True for paths in found for _ in paths)
+
     def calibration(self, term: str) -> Path:
         """The record that a loss term measured."""
         return self.path / "calibration" / f"{term}.json"
@@ -66,17 +79,9 @@ class RunFolder:
         Raises:
             TrainingError: the folder holds something else, or a run of another recipe; names the keys that differ.
         """
-        begun = [
-            *list_checkpoints(self.checkpoints),
-            *self.path.glob("calibration/*"),
-            *self.path.glob(self.model.name),
-        ]
-        if self.recipe_file.exists() and begun:
+        self.check_free()
+        if self.recipe_file.exists() and self.has_begun:
             self.check_same(recipe, plugins)
-        elif self.path.exists() and not self.recipe_file.exists() and (self.path.is_file() or any(self.path.iterdir())):
-            raise TrainingError(
-                f"run folder {self.path}: expected a new, empty or run folder; it holds other files. Choose another."
-            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             recipe.save(self.recipe_file)
@@ -84,6 +89,19 @@ class RunFolder:
             raise TrainingError(
                 f"run folder {self.path}: cannot be written: {error.strerror}; choose another place."
             ) from None
+
+    def check_free(self) -> None:
+        """Check that the folder is new, empty or of a run.
+
+        Raises:
+            TrainingError: it holds other files.
+        """
+        if not self.path.exists() or self.recipe_file.exists():
+            return
+        if self.path.is_file() or any(path.name != LOCK for path in self.path.iterdir()):
+            raise TrainingError(
+                f"run folder {self.path}: expected a new, empty or run folder; it holds other files. Choose another."
+            )
 
     def check_same(self, recipe: Recipe, plugins: Plugins | None = None, *, paths_too: bool = True) -> None:
         """Check that the folder holds a run of this resolved recipe.
@@ -109,6 +127,27 @@ class RunFolder:
                 f"run folder {self.path}: it holds a run of another recipe ({changes}). Choose another folder, or "
                 "remove this one."
             )
+
+    def check_teacher(self, fingerprint: str, now: str) -> None:
+        """Check that the teacher is the one with which the run began.
+
+        Raises:
+            CheckpointError: its weights are others.
+        """
+        if fingerprint != now:
+            raise CheckpointError(
+                f"run folder {self.path}: the teacher's weights changed since the run began (fingerprint "
+                f"{fingerprint[:8]} then, {now[:8]} now). Bring the old teacher back, or start a new run."
+            )
+
+    def diverged(self, name: str, step: int) -> DivergedError:
+        """Return the error that `name` was not finite at a step."""
+        state, _ = self.newest_state()
+        kept = f"The checkpoint after step {state['step']} is kept" if state else "No checkpoint was written yet"
+        return DivergedError(
+            f"run {self.path.name}: {name} was not finite at step {step}. {kept}; lower the learning rate "
+            "or the term's weight and start a new run, or look at the batch of that step."
+        )
 
     def newest_state(self) -> tuple[dict[str, Any] | None, list[str]]:
         """Return the newest checkpoint that is whole (None if there is none), and what to say of those that are not.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,15 +18,17 @@ from ..hooks.loader import Plugins, load_plugins
 from ..model.file import save_model
 from ..model.precision import Precision
 from ..recipe.recipe import Recipe
-from .balance import balanced_scales
+from .balance import balanced_scales, buffers_kept
 from .calibration import calibrate
 from .checkpoint import save_checkpoint
 from .distributed import Ranks
+from .lock import only_here
 from .metrics import MetricsWindow
 from .observers import MetricsFile, Observers, RunInfo
 from .optimizers import build_optimizer, learning_rate_factor
 from .phases import Phase
 from .preemption import StopRequest, TrainingStopped, stop_on_signal
+from .provenance import note_start
 from .random_state import random_state, restore_random_state, seed_rank
 from .run_folder import RunFolder
 from .setup import Setup, prepare
@@ -58,14 +60,15 @@ def train(
     plugins = plugins or load_plugins()
     recipe = recipe.resolve(plugins)
     ranks = Ranks(recipe.device)
-    with ranks.on_device():
+    with ranks.on_device(), ExitStack() as stack:
         if recipe.data.batch_size % (ranks.num * recipe.accumulate):
             raise RecipeError(
                 f"recipe data.batch_size: expected a multiple of {ranks.num} processes x accumulate = "
                 f"{recipe.accumulate}, got {recipe.data.batch_size}; change one of them."
             )
         run = RunFolder(Path(folder).resolve())
-        ranks.first(lambda: run.open(recipe, plugins))
+        ranks.first(run.check_free)
+        ranks.first(lambda: stack.enter_context(only_here(run.path)) or run.open(recipe, plugins))
         if ranks.first(run.model.exists):
             return run.model
         state, notes = ranks.all(run.newest_state)
@@ -73,9 +76,12 @@ def train(
         start_step = ranks.all(lambda: trainer.restore(state)) if state else 0
         if len(set(ranks.gather(start_step))) > 1:
             raise TrainingError(f"run folder {run.path}: not all processes see it alike. Put it on a shared disk.")
+        trainer.provenance, more = ranks.first(lambda: note_start(run, recipe, trainer.setup, ranks, start_step))
         if start_step:
             notes.append(f"going on after step {start_step}")
-        info = RunInfo(run.path.name, run.path, recipe, start_step, recipe.num_steps, (*notes, *trainer.setup.notes))
+        info = RunInfo(
+            run.path.name, run.path, recipe, start_step, recipe.num_steps, (*notes, *more, *trainer.setup.notes)
+        )
         observing = plugins.observing([MetricsFile(), *observers])
         with observing, stop_on_signal() as stop:
             while True:
@@ -107,6 +113,8 @@ class Trainer:
         self.scales: dict[str, float] = {}  # of the terms that this phase, or an earlier one, has balanced
         self.balanced: list[str] = []  # the terms that this phase has balanced
         self.rate_factor = 1.0  # lowered where the run went back
+        self.window: dict[str, Any] | None = None  # of metrics, where the run continues within one
+        self.provenance: dict[str, Any] = {}  # for the model's file
         seed_rank(recipe.seed + 1, ranks.rank)  # noise and order do not depend on what was built before
 
     def restore(self, state: dict[str, Any]) -> int:
@@ -115,12 +123,7 @@ class Trainer:
         Raises:
             CheckpointError: the teacher is not the one with which the run began, or the parts do not fit.
         """
-        if state["teacher_fingerprint"] != self.setup.teacher_fingerprint:
-            raise CheckpointError(
-                f"run folder {self.run_folder.path}: the teacher's weights changed since the run began (fingerprint "
-                f"{state['teacher_fingerprint'][:8]} then, {self.setup.teacher_fingerprint[:8]} now). Bring the old "
-                "teacher back, or start a new run."
-            )
+        self.run_folder.check_teacher(state["teacher_fingerprint"], self.setup.teacher_fingerprint)
         try:
             self.setup.task.load_state_dict(state["task"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -133,7 +136,7 @@ class Trainer:
             ) from None
         self.precision.scaler.load_state_dict(state.get("scaler") or self.precision.scaler.state_dict())
         self.scales, self.balanced = state["scales"], state["balanced"]
-        self.rate_factor = state.get("rate_factor", 1.0)
+        self.rate_factor, self.window = state.get("rate_factor", 1.0), state.get("window")
         restore_random_state(state, self.ranks, self.recipe.seed + 1)
         return state["step"]
 
@@ -153,8 +156,8 @@ class Trainer:
         notes.append(f"{what}: back to step {step}, and on with {rate_factor:g} times the recipe's learning rate")
         return replace(info, start_step=step, notes=tuple(notes))
 
-    def save(self, step: int) -> Path:
-        """Write a checkpoint after `step` steps."""
+    def save(self, step: int, window: MetricsWindow | None = None) -> Path:
+        """Write a checkpoint after `step` steps, with what `window` has summed since the last line of metrics."""
         state = {
             "step": step,
             "task": self.setup.task.state_dict(),
@@ -164,6 +167,7 @@ class Trainer:
             "scales": self.scales,
             "balanced": self.balanced,
             "rate_factor": self.rate_factor,
+            "window": window.state(step) if window else None,
             "teacher_fingerprint": self.setup.teacher_fingerprint,
             **random_state(self.ranks),
         }
@@ -188,6 +192,7 @@ class Trainer:
                 self._enter(phase)
                 ranks.first(lambda phase=phase, step=step: hook.phase_started(run=info, phase=phase, step=step))
                 window = MetricsWindow(list(phase.weights), step, ranks)
+                window.restore(self.window, ranks.device)
             self._step(images, phase, step, step_in_phase, window)
             step += 1
             if step % recipe.log_every == 0 or step_in_phase == phase.num_steps - 1:
@@ -201,7 +206,7 @@ class Trainer:
                 self._check_finite(window)
                 if ranks.any(not all(bool(parameter.isfinite().all()) for parameter in self.parameters)):
                     self._stop("a weight", step - 1)
-                path = self.save(step)
+                path = self.save(step, window)
                 ranks.first(lambda path=path, step=step: hook.checkpoint_saved(run=info, step=step, path=path))
             if stopping and step < recipe.num_steps:
                 if stop.by_user:
@@ -213,7 +218,7 @@ class Trainer:
     def _finish(self) -> None:
         recipe, codec = self.recipe, self.setup.codec
         codec.module.eval().cpu()
-        about = (recipe.pair.name, self.setup.options, recipe.trains, recipe.lmbda)
+        about = (recipe.pair.name, self.setup.options, recipe.trains, recipe.lmbda, self.provenance)
         save_model(self.run_folder.model, codec, *about, objective=recipe.objective.model_dump(mode="json"))
 
     def _step(self, images: Tensor, phase: Phase, step: int, step_in_phase: int, window: MetricsWindow) -> None:
@@ -267,7 +272,8 @@ class Trainer:
     ) -> None:
         """Scale terms that come on, by the gradients of the whole batch; the step that follows sees the same noise."""
         cuda = [self.ranks.device] if self.ranks.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda), self.precision.autocast(unscaled=True):
+        kept = buffers_kept(self.setup.task)
+        with torch.random.fork_rng(devices=cuda), self.precision.autocast(unscaled=True), kept:
             if self.precision.name == "fp16":
                 parts = [(part, {role: tap.float() for role, tap in taps.items()}) for part, taps in parts]
             losses = (self.setup.task(part, taps, active) for part, taps in parts)
@@ -292,9 +298,4 @@ class Trainer:
             self._stop("the gradient", window.start)
 
     def _stop(self, name: str, step: int) -> NoReturn:
-        state, _ = self.run_folder.newest_state()
-        kept = f"The checkpoint after step {state['step']} is kept" if state else "No checkpoint was written yet"
-        raise DivergedError(
-            f"run {self.run_folder.path.name}: {name} was not finite at step {step}. {kept}; lower the learning rate "
-            "or the term's weight and start a new run, or look at the batch of that step."
-        )
+        raise self.run_folder.diverged(name, step)
