@@ -11,6 +11,7 @@ from .evaluation.compare import Comparison, compare
 from .hooks.loader import Plugins, load_plugins
 from .model.file import load_model
 from .recipe.recipe import Recipe
+from .training.distributed import refuse_several
 from .training.observers import ProgressDisplay
 from .training.trainer import train
 
@@ -40,6 +41,7 @@ def distil(
     Raises:
         DistillkitError: bad input, or a loss that is not finite.
     """
+    refuse_several("distil")
     if not student.losses:
         raise RecipeError("student recipe: expected losses to distil with, got none; see `distillkit plugins`.")
     if not images:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Generator
@@ -22,7 +23,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+_FOR_SEVERAL = ("train", "resume")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.callback()
+def _check_processes(context: typer.Context) -> None:
+    if context.invoked_subcommand not in _FOR_SEVERAL and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        from ..training.distributed import refuse_several
+
+        refuse_several(f"distillkit {context.invoked_subcommand}")
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from ..evaluation.evaluate import evaluate_model
 from ..hooks.hookspecs import hookimpl
 from ..hooks.loader import Plugins, load_plugins
 from ..training.checkpoint import list_checkpoints
+from ..training.distributed import refuse_several
 from ..training.observers import ProgressDisplay
 from ..training.preemption import TrainingStopped
 from ..training.run_folder import RunFolder
@@ -90,6 +91,7 @@ def run_family(
     Raises:
         DistillkitError: bad input, a folder with other runs, or a loss that is not finite.
     """
+    refuse_several("family")
     folder, plugins = Path(folder).resolve(), plugins or load_plugins()
     jobs = plan(family, folder)
     chosen = select(jobs, list(only))

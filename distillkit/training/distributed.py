@@ -239,6 +239,24 @@ def _mean_over_ranks(tensor: Tensor) -> Tensor:
     return tensor / dist.get_world_size()
 
 
+def refuse_several(what: str) -> None:
+    """Refuse to do something in several processes at once that is made for one: each would do all of it.
+
+    Args:
+        what: names it in the error.
+
+    Raises:
+        TrainingError: `torchrun` or another launcher started several.
+    """
+    joined = dist.is_available() and dist.is_initialized()
+    num = dist.get_world_size() if joined else int(os.environ.get("WORLD_SIZE", 1))
+    if num > 1:
+        raise TrainingError(
+            f"{what}: expected one process, got {num}, each of which would do all of it; start it without torchrun. "
+            "`distillkit train` and `resume` are for several."
+        )
+
+
 def is_first_rank() -> bool:
     """Return whether this process is the only one, or the first of several."""
     return not dist.is_initialized() or dist.get_rank() == 0

@@ -257,3 +257,25 @@ def test_sigterm_ends_with_143(tmp_path):
     run.send_signal(signal.SIGTERM)
     assert run.wait(120) == 143
     assert list_checkpoints(Path(tmp_path / "r" / "checkpoints"))
+
+
+@pytest.mark.parametrize("command", ["demo", "family", "evaluate", "compress", "report", "plugins"])
+def test_commands_for_one_process_are_refused_in_several(monkeypatch, command):
+    from typer.testing import CliRunner
+
+    from distillkit.cli.app import app
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = CliRunner().invoke(app, [command, *(["x"] if command not in ("demo", "plugins") else [])])
+    assert isinstance(done.exception, TrainingError)
+    assert str(done.exception).startswith(f"distillkit {command}: expected one process, got 2")
+
+
+def test_a_family_and_a_comparison_in_python_are_refused_too(plain, tmp_path, monkeypatch):
+    from distillkit.family.run import run_family
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainingError, match="^family: expected one process"):
+        run_family(None, tmp_path)
+    with pytest.raises(TrainingError, match="^distil: expected one process"):
+        distillkit.distil(tmp_path, plain(), tmp_path, [])
