@@ -79,9 +79,8 @@ def train(
         trainer.provenance, more = ranks.first(lambda: note_start(run, recipe, trainer.setup, ranks, start_step))
         if start_step:
             notes.append(f"going on after step {start_step}")
-        info = RunInfo(
-            run.path.name, run.path, recipe, start_step, recipe.num_steps, (*notes, *more, *trainer.setup.notes)
-        )
+        about = (run.path.name, run.path, recipe, start_step, recipe.num_steps)
+        info = RunInfo(*about, (*notes, *more, *trainer.setup.notes))
         observing = plugins.observing([MetricsFile(), *observers])
         with observing, stop_on_signal() as stop:
             while True:
