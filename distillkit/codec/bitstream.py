@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ..errors import BitstreamError
@@ -85,19 +85,20 @@ class CompressedImage:
     num_channels: int = 3
     bit_depth: int = 8
 
-    def check_model(self, fingerprint: bytes, entropy_path: bytes) -> None:
+    def check_model(self, fingerprint: bytes, entropy_path: bytes, reads: Collection[bytes] = ()) -> None:
         """Check that a model decodes the file: it wrote it, or shares the entropy path of the model that did.
 
         Args:
             fingerprint: of the model, 8 bytes.
             entropy_path: of the model, 4 bytes; `NO_PATH` if it is not known.
+            reads: fingerprints of other models that are known to share its path.
 
         Raises:
             BitstreamError: it does not.
         """
         decodes = self.entropy_path == entropy_path
         if NO_PATH in (self.entropy_path, entropy_path):  # files of version 3 have none
-            decodes = self.fingerprint == fingerprint
+            decodes = self.fingerprint in (fingerprint, *reads)
         if not decodes:
             raise BitstreamError(
                 f"compressed file: expected one of model {fingerprint.hex()}, entropy path {_known(entropy_path)}, got "

@@ -94,6 +94,7 @@ class ImageCodec:
         self.needs_trust = isinstance(self._coder, ForeignCodec) and self._coder.is_unsafe
         large = self._compress_blank(self._coder, 2, 3)
         # Only what is watched is known to come to the same latents in a codec that shares the path.
+        self._reads = [bytes.fromhex(other)[:NUM_FINGERPRINT_BYTES] for other in adapter.reads]
         path = bytes.fromhex(entropy_path(adapter.module))[:NUM_PATH_BYTES]
         self._entropy_path = path if self.is_fast else NO_PATH
         self._num_substreams = len(small.strings)
@@ -130,7 +131,7 @@ class ImageCodec:
         """
         with self._call():
             image = read(data)
-            image.check_model(self._file_fingerprint, self._entropy_path)
+            image.check_model(self._file_fingerprint, self._entropy_path, self._reads)
             image.check_samples(3, 8)
             image.check_rate(is_variable=False)
             if image.width * image.height > self.max_pixels:

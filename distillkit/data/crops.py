@@ -46,6 +46,7 @@ class CropDataset(Dataset[Tensor]):
         skip_bad: an image that turns out to be damaged when it is decoded is left out, and the next one of the epoch
             stands in for it; `problems` says so.
         convert: take other kinds of picture too, see `read_image`.
+        num_crops: sample n is the same as sample n + num_crops, if given.
 
     Raises:
         DataError: there are no images, or some cannot be used.
@@ -59,6 +60,7 @@ class CropDataset(Dataset[Tensor]):
         cache_mib: float = 1024,
         skip_bad: bool = False,
         convert: bool = False,
+        num_crops: int | None = None,
     ) -> None:
         if not paths:
             raise DataError("training images: expected at least one, got none; check the data folder of the recipe.")
@@ -68,6 +70,7 @@ class CropDataset(Dataset[Tensor]):
         self.seed = seed
         self.skip_bad = skip_bad
         self.convert = convert
+        self.num_crops = num_crops
         self.problems: dict[int, str] = {}  # of images left out by this process, by their place in `paths`
         self._cached: list[NDArray[Any] | None] = []
         num_bytes = 0
@@ -88,6 +91,7 @@ class CropDataset(Dataset[Tensor]):
 
     def __getitem__(self, sample: int) -> Tensor:
         """Return crop number `sample` of the run: uint8, shape (3, crop, crop), contiguous, range [0, 255]."""
+        sample = sample % self.num_crops if self.num_crops else sample
         epoch, place = divmod(sample, len(self))
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._shuffled(epoch)

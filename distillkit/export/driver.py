@@ -54,6 +54,7 @@ class ExportedCodec:
         self.stride: int = about["stride"]
         self.flow: str = about["flow"]
         self._fingerprint = bytes.fromhex(about["fingerprint"])[:8]
+        self._reads = [bytes.fromhex(other)[:8] for other in about["reads"]]
         self._entropy_path = bytes.fromhex(about["entropy_path"])[:4]
         self._run: dict[str, Network] = {}
         for name in about["networks"]:
@@ -103,7 +104,7 @@ class ExportedCodec:
                 8-bit RGB, or it was decoded to something else than was encoded.
         """
         image = read(data)
-        image.check_model(self._fingerprint, self._entropy_path)
+        image.check_model(self._fingerprint, self._entropy_path, self._reads)
         image.check_samples(3, 8)
         image.check_rate(is_variable=False)
         if image.width * image.height > self.max_pixels:

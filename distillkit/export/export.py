@@ -93,6 +93,7 @@ def _write_tables(model: TrainedModel, parts: CodecParts, to: Target, out: Path)
         # Not of the module as it is now: CompressAI's masked convolutions mask their weights when they first run.
         "fingerprint": model.fingerprint,
         "entropy_path": entropy_path(model.codec.module),
+        "reads": list(model.codec.reads),
         "runtime": to,
         "flow": parts.flow,
         "stride": parts.stride,

@@ -51,10 +51,15 @@ class CodecAdapter(ABC):
     Attributes:
         module: the codec's network; everything trainable and every buffer is inside.
         stride: images handed to `forward` and `compress` have H and W that are multiples of this many pixels.
+        trainable: patterns (fnmatch) of the names of parameters that may be trained; the others stay as they are.
+        reads: fingerprints of other models whose files of format version 3, which name no entropy path, the codec
+            decodes, for it shares theirs.
     """
 
     module: nn.Module
     stride: int
+    trainable: tuple[str, ...] = ("*",)
+    reads: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(self, images: Tensor) -> CodecOutput:

@@ -46,6 +46,8 @@ class DataSettings(_Settings):
             every file, which is read for it; without, name, size and date tell.
         bad_images: whether an image that cannot be used ends the run before it starts, or is left out.
         convert: take pictures that are not 8-bit RGB, too, see `read_image`; the run's notes count them.
+        num_crops: different crops of the whole run, used again and again; left out, there are always new ones. A pair
+            that keeps what it computes of a crop (`models.light`) then computes it once.
     """
 
     train: Path
@@ -56,6 +58,7 @@ class DataSettings(_Settings):
     hashes: bool = False
     bad_images: Literal["refuse", "skip"] = "refuse"
     convert: bool = False
+    num_crops: PositiveInt | None = None
 
 
 class OptimizerSettings(_Settings):

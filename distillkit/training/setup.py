@@ -121,7 +121,9 @@ def _dataset(recipe: Recipe) -> tuple[CropDataset, list[str]]:
             notes += [f"left out: {problem}" for problem in problems]
             bad = {problem.path for problem in problems}
             paths = sorted(path for path in paths if path not in bad)
-    dataset = CropDataset(paths, settings.crop, recipe.seed, settings.cache_mib, skip_bad, settings.convert)
+    dataset = CropDataset(
+        paths, settings.crop, recipe.seed, settings.cache_mib, skip_bad, settings.convert, settings.num_crops
+    )
     return dataset, notes + [f"left out: {problem}" for problem in dataset.problems.values()]
 
 

@@ -283,7 +283,8 @@ class Trainer:
     def _enter(self, phase: Phase) -> None:
         """Freeze what the phase freezes, and let its terms measure what they need."""
         for name, parameter in self.setup.codec.module.named_parameters():
-            parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in phase.trainable))
+            patterns = (self.setup.codec.trainable, phase.trainable)
+            parameter.requires_grad_(all(any(fnmatchcase(name, each) for each in either) for either in patterns))
         for name in phase.weights:
             if self.setup.task.term(name).needs_calibration:
                 calibrate(name, self.setup, self.recipe, self.run_folder, self.ranks)

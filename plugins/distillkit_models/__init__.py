@@ -8,6 +8,7 @@ import distillkit
 
 from .cheng2020 import Cheng2020Pair
 from .compressai_zoo import CompressAIPair
+from .light import LightPair
 from .lowres import LowResPair
 from .swin import SwinPair
 from .taps import ByResolution
@@ -18,6 +19,7 @@ def register_pairs(register: Callable[[str, type[distillkit.CodecPair]], None]) 
     """Register the pairs."""
     register("cheng2020", Cheng2020Pair)
     register("compressai", CompressAIPair)
+    register("light", LightPair)
     register("lowres", LowResPair)
     register("swin", SwinPair)
 

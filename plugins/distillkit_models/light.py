@@ -1,0 +1,165 @@
+"""The pair `models.light`: one transform of a trained codec made light, and all else of it kept."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, final
+
+from pydantic import AfterValidator, Field, model_validator
+
+import distillkit
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .light_codec import Latents
+
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+class LightSize(distillkit.ComponentConfig):
+    """The size of a light transform.
+
+    Attributes:
+        width: channels at 1/8 resolution.
+        blocks: blocks there.
+    """
+
+    width: PositiveInt = 48
+    blocks: Annotated[int, Field(ge=0)] = 1
+
+
+class KeptCodec(distillkit.ComponentConfig):
+    """The trained codec of which all else is kept, as a light codec's own file names it.
+
+    Attributes:
+        pair: name of its pair.
+        options: of that pair.
+        part: which of the pair's two codecs it is.
+        lmbda: trade-off that it was trained for.
+        fingerprint: of its weights and tables.
+    """
+
+    pair: str
+    options: dict[str, Any]
+    part: Literal["student", "teacher"]
+    lmbda: float
+    fingerprint: str
+
+
+def _absolute(path: str) -> str:
+    return path if path.startswith("zoo:") else str(Path(path).absolute())
+
+
+@final
+class LightPair(distillkit.CodecPair):
+    """A trained codec, and the same codec with a light synthesis or a light analysis transform.
+
+    With a light `synthesis` the codec reads the files that the teacher wrote: everything that decides how bytes become
+    latents is the teacher's, and frozen. It trains on the teacher's latents, rounded as in a file; the rate is the
+    teacher's, is not computed, and counts as 0 in metrics. With a light `analysis` it writes files that the teacher
+    reads, and trains through the frozen rest of the codec.
+
+    Source: Fu et al. (2024), arXiv 2309.02529, Minnen and Johnston (2023), arXiv 2304.12852, for light decoders of
+    codecs that exist; Jia et al. (2025), arXiv 2502.20762, for transforms at 1/8 resolution.
+    Departure: the sizes, and that a loss may be any that a recipe names.
+    """
+
+    class Config(distillkit.ComponentConfig):
+        """Options.
+
+        Attributes:
+            teacher: a run folder, a model file or `zoo:NAME`: the codec of which all else is kept. Relative to the
+                working directory, not to the recipe's folder.
+            synthesis: size of a light synthesis transform.
+            analysis: size of a light analysis transform.
+            codec: in place of `teacher` in a trained model's file: what codec it was, so that the file stands alone.
+        """
+
+        teacher: Annotated[str, AfterValidator(_absolute)] | None = None
+        synthesis: LightSize | None = None
+        analysis: LightSize | None = None
+        codec: KeptCodec | None = None
+
+        @model_validator(mode="after")
+        def _one_of_each(self) -> LightPair.Config:
+            if (self.teacher is None) == (self.codec is None):
+                raise ValueError("teacher: expected a trained codec (a run folder or model file); name one.")
+            if (self.synthesis is None) == (self.analysis is None):
+                raise ValueError("synthesis, analysis: expected the size of one of them; give one.")
+            return self
+
+    @classmethod
+    def examples(cls) -> list[dict[str, Any]]:
+        """Return light decoders of the teacher that ships: a half and a tenth of what its students decode in."""
+        sizes = ({"width": 96, "blocks": 2}, {"width": 32, "blocks": 1})
+        return [{"teacher": "zoo:lite-teacher", "synthesis": size} for size in sizes]
+
+    @property
+    def pretrained_teacher(self) -> bool:
+        """Whether the teacher is trained already: always."""
+        return True
+
+    @property
+    def teacher_lmbda(self) -> float | None:
+        """The trade-off that the teacher was trained for."""
+        return self.kept.lmbda
+
+    @cached_property
+    def _trained(self) -> distillkit.TrainedModel | None:
+        return distillkit.load_model(self.config.teacher) if self.config.teacher is not None else None
+
+    @cached_property
+    def _latents(self) -> Latents | None:
+        """What gives the teacher's latents in training; teacher and student share what was computed."""
+        from .light_codec import Latents
+
+        if self.config.teacher is None or self.config.synthesis is None:
+            return None
+        return Latents(distillkit.load_model(self.config.teacher).codec)
+
+    @property
+    def kept(self) -> KeptCodec:
+        """What codec all else is kept of."""
+        model = self._trained
+        if model is None:
+            return self.config.codec
+        names = ("pair", "options", "part", "lmbda", "fingerprint")
+        return KeptCodec.model_validate({name: getattr(model, name) for name in names})
+
+    def options_of(self, part: Literal["teacher", "student"], module: nn.Module) -> dict[str, Any]:
+        """Return the pair's options with the codec's description in place of its file."""
+        config = self.config.model_copy(update={"teacher": None, "codec": self.kept})
+        return config.model_dump(mode="json")
+
+    def build_teacher(self) -> distillkit.CodecAdapter:
+        """Return the trained codec."""
+        from .light_codec import LightCodec
+
+        codec = self._codec()
+        return codec if self._latents is None else LightCodec(codec, (), (), self._latents)
+
+    def build_student(self) -> distillkit.CodecAdapter:
+        """Return the codec with its light transform, which is random.
+
+        Raises:
+            PairError: the codec has no transform of that name, or one of another kind.
+        """
+        from .light_codec import LightCodec
+        from .light_net import replace_transform
+
+        codec = self._codec()
+        name, size = ("g_s", self.config.synthesis) if self.config.synthesis else ("g_a", self.config.analysis)
+        replace_transform(codec, name, size)
+        return LightCodec(codec, (f"{name}.*",), (self.kept.fingerprint,), self._latents)
+
+    def _codec(self) -> distillkit.CodecAdapter:
+        """Return the codec with the teacher's weights, or, to be filled from a file, with random ones."""
+        if self.config.teacher is not None:
+            return distillkit.load_model(self.config.teacher).codec
+        kept: KeptCodec = self.config.codec
+        where = f"models.light: codec of pair {kept.pair}"
+        pair_class, config = distillkit.load_plugins().configure("pair", kept.pair, kept.options, where)
+        pair: distillkit.CodecPair = pair_class(config)
+        return distillkit.as_codec(pair.build_student() if kept.part == "student" else pair.build_teacher())
