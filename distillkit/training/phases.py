@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from itertools import accumulate
 from typing import Any, final
 
@@ -57,6 +58,10 @@ class Phase:
     trainable: tuple[str, ...] = ("*",)
     every: int = 1
     rd_weight: float | Ramp = 1.0
+
+    def trains(self, name: str, allowed: Sequence[str]) -> bool:
+        """Return whether a parameter of this name is trained, if only names that fit an `allowed` pattern may be."""
+        return all(any(fnmatchcase(name, each) for each in patterns) for patterns in (self.trainable, allowed))
 
     def weights_at(self, step: int) -> dict[str, float]:
         """Return the weights above zero at this step of the phase, counted from 0."""

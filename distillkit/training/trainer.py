@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NoReturn, final
 
@@ -283,8 +282,7 @@ class Trainer:
     def _enter(self, phase: Phase) -> None:
         """Freeze what the phase freezes, and let its terms measure what they need."""
         for name, parameter in self.setup.codec.module.named_parameters():
-            patterns = (self.setup.codec.trainable, phase.trainable)
-            parameter.requires_grad_(all(any(fnmatchcase(name, each) for each in either) for either in patterns))
+            parameter.requires_grad_(phase.trains(name, self.setup.codec.trainable))
         for name in phase.weights:
             if self.setup.task.term(name).needs_calibration:
                 calibrate(name, self.setup, self.recipe, self.run_folder, self.ranks)

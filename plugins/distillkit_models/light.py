@@ -70,9 +70,9 @@ class LightPair(distillkit.CodecPair):
         """Options.
 
         Attributes:
-            teacher: a run folder, a model file or `zoo:NAME`: the codec of which all else is kept. Relative to the
-                working directory, not to the recipe's folder.
-            synthesis: size of a light synthesis transform.
+            teacher: a run folder, a model file or `zoo:NAME`: the codec of which all else is kept; by default one that
+                ships, for trying things out. Relative to the working directory, not to the recipe's folder.
+            synthesis: size of a light synthesis transform; one of 48 channels unless an analysis is given.
             analysis: size of a light analysis transform.
             codec: in place of `teacher` in a trained model's file: what codec it was, so that the file stands alone.
         """
@@ -82,12 +82,21 @@ class LightPair(distillkit.CodecPair):
         analysis: LightSize | None = None
         codec: KeptCodec | None = None
 
+        @model_validator(mode="before")
+        @classmethod
+        def _fill(cls, values: Any) -> Any:
+            if not isinstance(values, dict):
+                return values
+            first = {} if values.get("codec") else {"teacher": "zoo:lite-student"}
+            size = {} if values.get("analysis") else {"synthesis": LightSize()}
+            return first | size | values
+
         @model_validator(mode="after")
         def _one_of_each(self) -> LightPair.Config:
-            if (self.teacher is None) == (self.codec is None):
-                raise ValueError("teacher: expected a trained codec (a run folder or model file); name one.")
-            if (self.synthesis is None) == (self.analysis is None):
-                raise ValueError("synthesis, analysis: expected the size of one of them; give one.")
+            if self.teacher is not None and self.codec is not None:
+                raise ValueError("codec: expected none beside a teacher; it stands in a trained model's file.")
+            if self.synthesis is not None and self.analysis is not None:
+                raise ValueError("analysis: expected none beside a synthesis; make one transform light at a time.")
             return self
 
     @classmethod
@@ -134,11 +143,11 @@ class LightPair(distillkit.CodecPair):
         return config.model_dump(mode="json")
 
     def build_teacher(self) -> distillkit.CodecAdapter:
-        """Return the trained codec."""
+        """Return the trained codec; a run that trains it for a light synthesis moves its own synthesis only."""
         from .light_codec import LightCodec
 
         codec = self._codec()
-        return codec if self._latents is None else LightCodec(codec, (), (), self._latents)
+        return codec if self._latents is None else LightCodec(codec, ("g_s.*",), (), self._latents)
 
     def build_student(self) -> distillkit.CodecAdapter:
         """Return the codec with its light transform, which is random.
