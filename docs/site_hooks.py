@@ -31,6 +31,7 @@ NAVIGATION = {
         "evaluation.md",
         "report.md",
         "coding.md",
+        "light-decoders.md",
         "deploy.md",
     ],
     "Explanation": ["feds.md", "results.md", "reference/results.md", "design.md", "security.md"],

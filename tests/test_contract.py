@@ -44,7 +44,7 @@ def test_a_codec_of_every_pair_is_saved_and_loaded_alone(name, part, tmp_path):
     assert np.array_equal(distillkit.ImageCodec(loaded.codec, loaded.fingerprint).decode(data), before)
 
 
-@pytest.mark.parametrize("name", COMPONENTS["pair"])
+@pytest.mark.parametrize("name", sorted(set(COMPONENTS["pair"]) - {"models.light"}))  # keeps its teacher's latent
 def test_every_pair_goes_the_whole_way(name, recipe, tmp_path):
     """A step of each phase of FEDS, an export, and real bytes that the exported student's file decodes alike."""
     data = {"train": recipe().data.train, "crop": 64, "batch_size": 1}

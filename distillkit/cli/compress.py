@@ -70,7 +70,7 @@ def decompress(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Decompress files to PNG with the model that wrote them."""
+    """Decompress files to PNG with the model that wrote them, or with a light decoder of it."""
     from ..codec.files import MAX_PIXELS, Settings
 
     settings = Settings("decompress", model, precision.value, max_pixels=max_pixels or MAX_PIXELS, trusted=trusted)

@@ -61,9 +61,9 @@ class LightPair(distillkit.CodecPair):
     teacher's, is not computed, and counts as 0 in metrics. With a light `analysis` it writes files that the teacher
     reads, and trains through the frozen rest of the codec.
 
-    Source: Fu et al. (2024), arXiv 2309.02529, Minnen and Johnston (2023), arXiv 2304.12852, for light decoders of
-    codecs that exist; Jia et al. (2025), arXiv 2502.20762, for transforms at 1/8 resolution.
-    Departure: the sizes, and that a loss may be any that a recipe names.
+    Source: Fu et al. (2024), arXiv 2309.02529, for distilling the decoder alone; Jia et al. (2025), arXiv 2502.20762,
+    for transforms at 1/8 resolution.
+    Departure: the decoder's layers and sizes, and that its losses are those that a recipe names.
     """
 
     class Config(distillkit.ComponentConfig):

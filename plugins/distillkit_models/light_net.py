@@ -24,6 +24,8 @@ class Size(Protocol):
 def light_synthesis(latent: int, reduction: int, size: Size) -> nn.Sequential:
     """Return a light g_s: quantised y, shape (B, latent, H / reduction, W / reduction), to the image.
 
+    What leaves its blocks is the tap `synthesis.1/8`.
+
     Args:
         latent: channels of y.
         reduction: 8 or a multiple.
@@ -32,19 +34,18 @@ def light_synthesis(latent: int, reduction: int, size: Size) -> nn.Sequential:
     last = nn.Conv2d(size.width, 3 * PATCH**2, 1)
     nn.init.constant_(last.bias, 0.5)  # grey, the middle of the image's range
     return ChannelsLast(
-        nn.Conv2d(latent, size.width * (reduction // PATCH) ** 2, 1),
-        nn.PixelShuffle(reduction // PATCH),
+        nn.Sequential(
+            nn.Conv2d(latent, size.width * (reduction // PATCH) ** 2, 1), nn.PixelShuffle(reduction // PATCH)
+        ),
         *(LowResBlock(size.width) for _ in range(size.blocks)),
-        last,
-        nn.PixelShuffle(PATCH),
+        nn.Sequential(last, nn.PixelShuffle(PATCH)),
     )
 
 
 def light_analysis(latent: int, reduction: int, size: Size) -> nn.Sequential:
     """Return a light g_a: the mirror of `light_synthesis`."""
     return ChannelsLast(
-        nn.PixelUnshuffle(PATCH),
-        nn.Conv2d(3 * PATCH**2, size.width, 1),
+        nn.Sequential(nn.PixelUnshuffle(PATCH), nn.Conv2d(3 * PATCH**2, size.width, 1)),
         *(LowResBlock(size.width) for _ in range(size.blocks)),
         nn.Conv2d(size.width, latent, 3, stride=reduction // PATCH, padding=1),
     )

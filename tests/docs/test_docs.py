@@ -44,6 +44,7 @@ TUTORIALS = ["docs/tutorial-codec.md", "docs/tutorial-loss.md"]
 ELSEWHERE = {
     "docs/coding.md": "test_docs_coding.py",  # in one process, since its results are compared
     "docs/file-format.md": "test_docs_coding.py",
+    "docs/light-decoders.md": "test_docs_light.py",  # its teacher is a small one of the tests
     "docs/pairs.md": "test_docs_pairs.py",  # its adapters are for foreign codecs, which the tests bring
     "docs/scale.md": "test_docs_scale.py",  # several processes, and scripts that take minutes
 }

@@ -16,12 +16,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import distillkit
-from distillkit.adapters import entropy_path
 from distillkit.cli.app import app
 from distillkit.codec.bitstream import VERSION
 from distillkit.errors import DistillkitError, PairError, RecipeError
+from distillkit.model.adapters import entropy_path
 
-from .golden.make import ARCHITECTURES, FOLDER, picture, unpacked
+from ..golden.make import ARCHITECTURES, FOLDER, picture, unpacked
 
 SIZE = {"width": 8, "blocks": 1}
 KEPT = {"pair": "models.lowres", "options": {}, "part": "student", "lmbda": 0.1, "fingerprint": "0" * 32}
