@@ -96,9 +96,8 @@ class CompressedImage:
         Raises:
             BitstreamError: it does not.
         """
-        decodes = self.entropy_path == entropy_path
-        if NO_PATH in (self.entropy_path, entropy_path):  # files of version 3 have none
-            decodes = self.fingerprint in (fingerprint, *reads)
+        unknown = NO_PATH in (self.entropy_path, entropy_path)  # as in files of version 3
+        decodes = self.fingerprint in (fingerprint, *reads) if unknown else self.entropy_path == entropy_path
         if not decodes:
             raise BitstreamError(
                 f"compressed file: expected one of model {fingerprint.hex()}, entropy path {_known(entropy_path)}, got "
