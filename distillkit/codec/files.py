@@ -18,11 +18,13 @@ from PIL import Image
 
 from ..data.images import BadImageError, read_image
 from ..data.listing import list_images
-from ..errors import DataError, DistillkitError
+from ..errors import BitstreamError, DataError, DistillkitError
 from ..model.file import load_model
+from .bitstream import MAGIC, read
 from .fast.codec import Precision
 from .runtime import MAX_PIXELS, ImageCodec
 
+_HEAD_BYTES = 512  # of a compressed file, beside its substreams, at most
 SUFFIX = ".dk"  #: of compressed files
 _WORTH_SECONDS = 5.0  #: of work that is left: other processes, which need about as long to start, are worth it
 Direction = Literal["compress", "decompress"]
@@ -176,6 +178,31 @@ def _code_with_others(
         torch.set_num_threads(threads)
 
 
+def read_compressed(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
+    """Return the bytes of a compressed file; what cannot be one is not read.
+
+    Args:
+        path: the file.
+        max_pixels: of the largest image that is decoded; no file of one is longer than four bytes a pixel.
+
+    Raises:
+        BitstreamError: it does not begin like one, or is too long.
+    """
+    most = _HEAD_BYTES + 4 * max_pixels
+    with path.open("rb") as file:
+        data = file.read(len(MAGIC))
+        if data == MAGIC:
+            data += file.read(most)
+    if data[: len(MAGIC)] != MAGIC:
+        read(data)  # raises
+    if len(data) > most:
+        raise BitstreamError(
+            f"compressed file {path}: expected at most {most} bytes, for an image of {max_pixels} pixels, got more; if "
+            "you trust the file and have the memory, raise --max-pixels."
+        )
+    return data
+
+
 @contextmanager
 def whole_file(path: Path) -> Generator[Path]:
     """Give a name beside `path` to write to; it takes the place of `path` at the end, or vanishes on an error."""
@@ -225,7 +252,7 @@ def _code(codec: ImageCodec, settings: Settings, source: Path, target: Path) -> 
             with whole_file(target) as part:
                 part.write_bytes(data)
         else:
-            data = source.read_bytes()
+            data = read_compressed(source, settings.max_pixels)
             pixels = codec.decode(data)
             with whole_file(target) as part:
                 Image.fromarray(pixels).save(part, "png")

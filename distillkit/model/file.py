@@ -15,6 +15,7 @@ from ..errors import CheckpointError
 from ..hooks.loader import Plugins, load_installed
 from ..training.checkpoint import read_tensors, write_tensors
 from .adapters import CodecAdapter, as_codec, fingerprint
+from .claims import check_fingerprint, check_finite, check_shapes, read_claims, refuse_sources
 from .zoo import located
 
 FORMAT = "distillkit-model-1"
@@ -108,21 +109,26 @@ def load_model(path: str | Path, plugins: Plugins | None = None) -> TrainedModel
         raise CheckpointError(
             f"model {path}: expected format {FORMAT}, got {metadata.get('format')!r}; name a run's model.safetensors."
         )
-    about = json.loads(metadata["model"])
-    plugins = plugins or load_installed([about["pair"].partition(".")[0]])
-    pair_class, config = plugins.configure("pair", about["pair"], about["options"], f"model {path}: pair")
+    claims = read_claims(path, metadata.get("model"))
+    plugins = plugins or load_installed([claims.pair.partition(".")[0]])
+    pair_class, config = plugins.configure("pair", claims.pair, claims.options, f"model {path}: pair")
     pair = pair_class(config)
-    codec = as_codec(pair.build_student() if about["part"] == "student" else pair.build_teacher())
+    refuse_sources(path, pair, claims.part)
+    build = pair.build_student if claims.part == "student" else pair.build_teacher
+    check_shapes(path, build, tensors)
+    check_finite(path, tensors)
+    codec = as_codec(build())
     _fit_tables(codec.module, tensors)
     try:
         codec.module.load_state_dict(tensors)
     except RuntimeError as error:
         raise CheckpointError(
-            f"model {path}: its weights do not fit pair {about['pair']} with options {about['options']}: {error}. "
+            f"model {path}: its weights do not fit pair {claims.pair} with options {claims.options}: {error}. "
             "Was the plugin changed since it was trained?"
         ) from None
     codec.module.eval()
-    return TrainedModel(codec=codec, **about)
+    check_fingerprint(path, claims.fingerprint, fingerprint(codec.module))
+    return TrainedModel(codec=codec, **claims.model_dump(exclude_none=True))
 
 
 def _fit_tables(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -1,0 +1,144 @@
+"""What a model's file says of itself, checked before anything is built by it: it may come from a stranger."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (  # torch's public way to tensors without memory, but for the name
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+
+from ..errors import CheckpointError
+from .adapters import as_codec
+
+
+class Claims(BaseModel):
+    """The metadata of a model's file; for the fields see `TrainedModel`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    pair: str
+    options: dict[str, Any]
+    part: Literal["student", "teacher"]
+    lmbda: PositiveFloat
+    fingerprint: str = Field(pattern="^[0-9a-f]{32}$")
+    objective: dict[str, Any] | None = None
+
+
+def read_claims(path: Path, text: str | None) -> Claims:
+    """Return what the file at `path` says of itself.
+
+    Raises:
+        CheckpointError: it is no JSON, or something is missing, unknown or of the wrong type.
+    """
+    try:
+        return Claims.model_validate(json.loads(text or ""))
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}"
+    except (ValueError, RecursionError) as error:
+        problem = f"{type(error).__name__}, no JSON"
+    raise CheckpointError(
+        f"model {path}: expected a description of the model in its metadata, got a damaged one ({problem}); copy the "
+        "file again, or ask where it comes from."
+    )
+
+
+def refuse_sources(path: Path, pair: Any, part: str) -> None:
+    """Refuse options by which building the codec would open another file or the network: its weights are in its file.
+
+    Raises:
+        CheckpointError: there are such options.
+    """
+    if part == "teacher" and (pair.pretrained_teacher or any(True for _ in _paths(pair.config))):
+        raise CheckpointError(
+            f"model {path}: expected a codec whose weights are in its file, got options that name another source of "
+            "weights; a file that distillkit wrote has none, so do not trust it."
+        )
+
+
+def check_shapes(path: Path, build: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Compare the weights' names and shapes with those of the codec that would be built, without memory for it.
+
+    Args:
+        path: names the file in errors.
+        build: builds the codec.
+        tensors: of the file; tables of entropy models may have any size.
+
+    Raises:
+        CheckpointError: they differ, or the options are none that the codec can be built with.
+    """
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            module = as_codec(build()).module
+    except (DataDependentOutputException, DynamicOutputShapeException):  # it computes with values while it is built
+        return
+    except Exception as error:  # of the pair's own code, by options that a stranger chose
+        raise CheckpointError(
+            f"model {path}: its codec cannot be built with the options in the file ({type(error).__name__}: {error}); "
+            "copy it again, or ask where it comes from."
+        ) from None
+    tables = set(_tables(module))
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items() if name not in tables}
+    got = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name not in tables}
+    wrong = [name for name in sorted(expected.keys() | got.keys()) if expected.get(name) != got.get(name)]
+    if wrong:
+        raise CheckpointError(
+            f"model {path}: its weights do not fit its pair and options: {len(wrong)} differ, such as {wrong[0]}: "
+            f"expected shape {expected.get(wrong[0])}, got {got.get(wrong[0])}. Was the plugin changed since it was "
+            "trained?"
+        )
+
+
+def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Check that every weight is a finite real number.
+
+    Raises:
+        CheckpointError: some are not; names the first tensor.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_complex() or (tensor.is_floating_point() and not bool(tensor.isfinite().all())):
+            raise CheckpointError(
+                f"model {path}: expected finite weights, got some in {name} that are not; train it again, or take an "
+                "earlier checkpoint."
+            )
+
+
+def check_fingerprint(path: Path, claimed: str, got: str) -> None:
+    """Check that the weights are those that the file names.
+
+    Raises:
+        CheckpointError: they were altered.
+    """
+    if claimed != got:
+        raise CheckpointError(
+            f"model {path}: expected weights of fingerprint {claimed}, got {got}: it was altered since it was trained; "
+            "take the original."
+        )
+
+
+def _tables(module: nn.Module) -> Iterator[str]:
+    for prefix, part in module.named_modules():
+        if hasattr(part, "_quantized_cdf"):
+            yield from (f"{prefix}.{name}" if prefix else name for name, _ in part.named_buffers(recurse=False))
+
+
+def _paths(value: Any) -> Iterator[Path]:
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _paths(getattr(value, name))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _paths(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _paths(item)

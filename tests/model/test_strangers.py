@@ -1,0 +1,109 @@
+"""Model files from strangers: nothing that they say is believed before it is checked."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import torch
+
+import distillkit
+from distillkit.errors import CheckpointError
+from distillkit.model.file import save_model
+from distillkit.training.checkpoint import read_tensors, write_tensors
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A teacher of CompressAI's pair, and how to write one like it with other claims or weights."""
+    options = {"teacher": {"N": 8, "M": 12}, "student": {"N": 8, "M": 12}}
+    plugins = distillkit.load_plugins()
+    pair_class, config = plugins.configure("pair", "models.compressai", options, "test")
+    pair = pair_class(config)
+    file = tmp_path_factory.mktemp("model") / "model.safetensors"
+    codec = distillkit.CompressAIAdapter(pair.build_teacher())
+    save_model(file, codec, "models.compressai", config.model_dump(mode="json"), "teacher", 0.01)
+    return file
+
+
+def forged(teacher, folder, change=lambda about: None, text=None, spoil=None):
+    tensors, metadata = read_tensors(teacher)
+    about = json.loads(metadata["model"])
+    change(about)
+    if spoil:
+        spoil(tensors)
+    file = folder / "forged.safetensors"
+    write_tensors(file, tensors, {**metadata, "model": json.dumps(about) if text is None else text})
+    return file
+
+
+def refused(file, match):
+    with pytest.raises(CheckpointError, match=match):
+        distillkit.load_model(file)
+
+
+def test_the_original_loads(teacher, tmp_path):
+    assert distillkit.load_model(teacher).part == "teacher"
+    assert distillkit.load_model(forged(teacher, tmp_path)).lmbda == 0.01
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "null", "[]", "3", '"x"', "{}", "[" * 100_000, '{"pair": 1}', '{"pair": "a", "part": "evil"}']
+)
+def test_metadata_of_every_wrong_shape(teacher, tmp_path, text):
+    refused(forged(teacher, tmp_path, text=text), "expected a description of the model in its metadata")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("part", "evil"),
+        ("part", None),
+        ("lmbda", "0.01"),
+        ("lmbda", -1),
+        ("lmbda", float("nan")),
+        ("options", []),
+        ("options", None),
+        ("pair", ["models.compressai"]),
+        ("fingerprint", "x" * 32),
+        ("fingerprint", 7),
+        ("objective", "core.mse"),
+        ("more", 1),
+    ],
+)
+def test_a_field_of_the_wrong_type(teacher, tmp_path, key, value):
+    refused(forged(teacher, tmp_path, lambda about: about.update({key: value})), f"got a damaged one \\({key}")
+
+
+def test_sources_of_weights_are_not_opened(teacher, tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)  # opening it would hang
+    for source in ({"weights": str(fifo)}, {"pretrained": True, "quality": 4, "N": None, "M": None}):
+        file = forged(teacher, tmp_path, lambda about, source=source: about["options"]["teacher"].update(source))
+        refused(file, "options that name another source of weights")
+
+
+def test_sizes_are_compared_before_there_is_memory_for_them(teacher, tmp_path):
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    file = forged(teacher, tmp_path, lambda about: about["options"]["teacher"].update(N=4000, M=4000))
+    refused(file, r"its weights do not fit its pair and options: \d+ differ, such as .*: expected shape")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB; its weights take 5 GB
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite(teacher, tmp_path, value):
+    file = forged(teacher, tmp_path, spoil=lambda tensors: tensors["g_s.0.weight"].view(-1)[3:4].fill_(value))
+    refused(file, r"expected finite weights, got some in g_s\.0\.weight")
+
+
+def test_altered_weights_do_not_pass_as_the_original(teacher, tmp_path):
+    file = forged(teacher, tmp_path, spoil=lambda tensors: tensors["g_s.0.weight"].mul_(1.001))
+    refused(file, "altered since it was trained")
+
+
+def test_a_tensor_too_many_or_too_few(teacher, tmp_path):
+    refused(forged(teacher, tmp_path, spoil=lambda t: t.update(extra=torch.zeros(2))), "1 differ, such as extra")
+    refused(forged(teacher, tmp_path, spoil=lambda t: t.pop("g_s.0.bias")), r"1 differ, such as g_s\.0\.bias")
