@@ -116,10 +116,10 @@ def naive(recipe: distillkit.Recipe, folder: Path) -> float:
         with trainer.precision.autocast():
             losses = trainer.task(images, features, terms)
         total = losses.rd.cost + sum(weights.get(name, 0.0) * loss for name, loss in losses.terms.items())
-        trainer.optimizer.zero_grad()
+        trainer.pace.optimizer.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(trainer.parameters, recipe.optimizer.clip_norm)
-        trainer.optimizer.step()
+        trainer.pace.optimizer.step()
         trainer.aux_optimizer.zero_grad()
         setup.codec.aux_loss().backward()
         trainer.aux_optimizer.step()

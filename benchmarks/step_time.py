@@ -28,7 +28,7 @@ import distillkit
 from distillkit.model.adapters import as_codec
 from distillkit.training.distributed import Ranks
 from distillkit.training.metrics import MetricsWindow
-from distillkit.training.optimizers import build_optimizer
+from distillkit.training.pace.pace import Pace
 from distillkit.training.phases import Timeline
 from distillkit.training.run_folder import RunFolder
 from distillkit.training.setup import prepare
@@ -43,7 +43,7 @@ class HandWritten:
         self.channel_loss = channel_loss
         main = [p for n, p in student.named_parameters() if not n.endswith(".quantiles")] + list(adapters.parameters())
         self.main = main
-        self.optimizer = build_optimizer(recipe.optimizer, main)
+        self.optimizer = Pace(recipe, distillkit.load_plugins(), main).optimizer
         quantiles = [p for n, p in student.named_parameters() if n.endswith(".quantiles")]
         self.aux_optimizer = torch.optim.Adam(quantiles, recipe.optimizer.aux_learning_rate)
 

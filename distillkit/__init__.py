@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from .model.file import TrainedModel as TrainedModel
     from .model.file import load_model as load_model
     from .model.gain_units import GainedCodec as GainedCodec
+    from .model.initialise import Cut as Cut
+    from .model.initialise import find_cuts as find_cuts
     from .recipe.recipe import Recipe as Recipe
     from .report.page import write_page as write_page
     from .taps.bank import TapProvider as TapProvider
@@ -53,6 +55,9 @@ if TYPE_CHECKING:
     from .taps.points import Tap as Tap
     from .taps.sampled import sampled as sampled
     from .training.distributed import batch_variance as batch_variance
+    from .training.extensions.base import StepExtension as StepExtension
+    from .training.extensions.base import Trained as Trained
+    from .training.extensions.view import ModelView as ModelView
     from .training.losses import Calibration as Calibration
     from .training.losses import LossConfig as LossConfig
     from .training.losses import LossTerm as LossTerm
@@ -64,6 +69,8 @@ if TYPE_CHECKING:
     from .training.observers import RunInfo as RunInfo
     from .training.own_loop import bind as bind
     from .training.own_loop import build_loss as build_loss
+    from .training.pace.optimizers import OptimizerBuilder as OptimizerBuilder
+    from .training.pace.rates import RateSchedule as RateSchedule
     from .training.phases import Phase as Phase
     from .training.phases import PhaseSchedule as PhaseSchedule
     from .training.phases import Ramp as Ramp
@@ -81,6 +88,7 @@ _HOME = {
     "CompressAIAdapter": "model.adapters",
     "CompressedLatents": "model.adapters",
     "ConditionedAdapter": "model.conditioned",
+    "Cut": "model.initialise",
     "DistillkitError": "errors",
     "Evaluation": "evaluation.results",
     "Family": "family.plan",
@@ -89,7 +97,9 @@ _HOME = {
     "LossConfig": "training.losses",
     "LossTerm": "training.losses",
     "MIDDLE": "model.conditioned",
+    "ModelView": "training.extensions.view",
     "Objective": "training.objectives.objective",
+    "OptimizerBuilder": "training.pace.optimizers",
     "PairError": "errors",
     "Phase": "training.phases",
     "PhaseSchedule": "training.phases",
@@ -98,9 +108,11 @@ _HOME = {
     "RDCurve": "evaluation.curve",
     "RDPoint": "evaluation.curve",
     "Ramp": "training.phases",
+    "RateSchedule": "training.pace.rates",
     "Recipe": "recipe.recipe",
     "RunInfo": "training.observers",
     "Step": "training.losses",
+    "StepExtension": "training.extensions.base",
     "Tap": "taps.points",
     "TapPair": "training.losses",
     "TapProvider": "taps.bank",
@@ -108,6 +120,7 @@ _HOME = {
     "TapShapes": "taps.bank",
     "TeachingPair": "taps.pair",
     "TracedModule": "taps.bank",
+    "Trained": "training.extensions.base",
     "TrainedModel": "model.file",
     "TrainingStopped": "training.preemption",
     "as_codec": "model.adapters",
@@ -122,6 +135,7 @@ _HOME = {
     "evaluate": "evaluation.evaluate",
     "evaluate_model": "evaluation.evaluate",
     "export_model": "export.export",
+    "find_cuts": "model.initialise",
     "find_taps": "taps.pair",
     "fingerprint": "model.adapters",
     "hookimpl": "hooks.hookspecs",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import distillkit
 from distillkit.family.plan import Family, plan
@@ -29,6 +30,16 @@ def plugins():
 def photographs(tmp_path_factory) -> Path:
     """Three smooth colourful pictures with edges, 96x128."""
     return draw_photographs(tmp_path_factory.mktemp("photographs"))
+
+
+@pytest.fixture(scope="session")
+def held_out(tmp_path_factory, photographs) -> Path:
+    """The same pictures upside down."""
+    folder = tmp_path_factory.mktemp("held-out")
+    for path in photographs.iterdir():
+        with Image.open(path) as picture:
+            picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(folder / path.name)
+    return folder
 
 
 @pytest.fixture

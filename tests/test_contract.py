@@ -82,6 +82,21 @@ def test_schedule(name, terms):
     testing.check_schedule(COMPONENTS["schedule"][name], terms)
 
 
+@pytest.mark.parametrize("name", COMPONENTS["optimizer"])
+def test_optimizer(name):
+    testing.check_optimizer(COMPONENTS["optimizer"][name])
+
+
+@pytest.mark.parametrize("name", COMPONENTS["rate"])
+def test_rate_schedule(name):
+    testing.check_rate_schedule(COMPONENTS["rate"][name], **({"at": [3, 5]} if name == "core.step" else {}))
+
+
+@pytest.mark.parametrize("name", COMPONENTS["extension"])
+def test_step_extension(name):
+    testing.check_step_extension(COMPONENTS["extension"][name])
+
+
 @pytest.mark.parametrize("name", COMPONENTS["taps"])
 def test_tap_provider_finds_the_stages_of_every_pair(name):
     provider = COMPONENTS["taps"][name](COMPONENTS["taps"][name].Config())

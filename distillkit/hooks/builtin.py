@@ -7,9 +7,20 @@ from typing import Annotated, final
 
 from pydantic import Field
 
+from ..training.extensions.base import StepExtension
+from ..training.extensions.ema import Ema
 from ..training.objectives.objective import MeanSquaredError, Objective
 from ..training.objectives.perceptual import PerceptualObjective
 from ..training.objectives.similarity import MultiScaleSimilarity, Weighted
+from ..training.pace.optimizers import (
+    AdamBuilder,
+    AdamWBuilder,
+    MuonBuilder,
+    OptimizerBuilder,
+    SgdBuilder,
+    SoapBuilder,
+)
+from ..training.pace.rates import ConstantRate, CosineRate, PlateauRate, RateSchedule, StepRate
 from ..training.phases import Phase, PhaseSchedule
 from .components import ComponentConfig
 from .hookspecs import hookimpl
@@ -52,3 +63,28 @@ def register_objectives(register: Callable[[str, type[Objective]], None]) -> Non
     register("ms_ssim", MultiScaleSimilarity)
     register("weighted", Weighted)
     register("lpips", PerceptualObjective)
+
+
+@hookimpl
+def register_optimizers(register: Callable[[str, type[OptimizerBuilder]], None]) -> None:
+    """Register the core's optimisers."""
+    register("adam", AdamBuilder)
+    register("adamw", AdamWBuilder)
+    register("muon", MuonBuilder)
+    register("sgd", SgdBuilder)
+    register("soap", SoapBuilder)
+
+
+@hookimpl
+def register_rate_schedules(register: Callable[[str, type[RateSchedule]], None]) -> None:
+    """Register the core's schedules of the learning rate."""
+    register("constant", ConstantRate)
+    register("cosine", CosineRate)
+    register("step", StepRate)
+    register("plateau", PlateauRate)
+
+
+@hookimpl
+def register_step_extensions(register: Callable[[str, type[StepExtension]], None]) -> None:
+    """Register the core's step extension."""
+    register("ema", Ema)

@@ -21,9 +21,12 @@ import pluggy
 if TYPE_CHECKING:
     from ..taps.bank import TapProvider
     from ..taps.pair import CodecPair
+    from ..training.extensions.base import StepExtension
     from ..training.losses import LossTerm
     from ..training.objectives.objective import Objective
     from ..training.observers import RunInfo
+    from ..training.pace.optimizers import OptimizerBuilder
+    from ..training.pace.rates import RateSchedule
     from ..training.phases import Phase, PhaseSchedule
 
 hookspec = pluggy.HookspecMarker("distillkit")
@@ -76,6 +79,33 @@ def register_phase_schedules(register: Callable[[str, type[PhaseSchedule]], None
 
 
 @hookspec
+def register_optimizers(register: Callable[[str, type[OptimizerBuilder]], None]) -> None:
+    """Register optimisers. Called once, when plugins are loaded.
+
+    Args:
+        register: call it as `register("lion", LionBuilder)`.
+    """
+
+
+@hookspec
+def register_rate_schedules(register: Callable[[str, type[RateSchedule]], None]) -> None:
+    """Register schedules of the learning rate. Called once, when plugins are loaded.
+
+    Args:
+        register: call it as `register("polynomial", PolynomialRate)`.
+    """
+
+
+@hookspec
+def register_step_extensions(register: Callable[[str, type[StepExtension]], None]) -> None:
+    """Register what acts around the optimiser's step. Called once, when plugins are loaded.
+
+    Args:
+        register: call it as `register("ema", Ema)`.
+    """
+
+
+@hookspec
 def run_started(run: RunInfo) -> None:
     """Observe that a run is about to take its first step, or its first step after a resume.
 
@@ -106,6 +136,17 @@ def metrics_logged(run: RunInfo, metrics: Mapping[str, float | int | str]) -> No
         metrics: `step` (steps done), `phase`, `rate_bpp`, `psnr_db`, `ms_ssim_db` (where the run trains for it),
             `rd_cost`, `learning_rate`, `gradient_norm`, `seconds_per_step`, and for each active loss term `loss/<term>`
             (unweighted) and `weight/<term>`.
+    """
+
+
+@hookspec
+def validated(run: RunInfo, metrics: Mapping[str, float | int]) -> None:
+    """Observe a validation. Called every `validation.every` steps and after the last one, where the recipe has it.
+
+    Args:
+        run: the run.
+        metrics: `step` (steps done), `rate_bpp`, `psnr_db`, `rd_cost` on the held-out crops, and `best_step` and
+            `best_rd_cost` of the best validation so far.
     """
 
 

@@ -39,5 +39,8 @@ KINDS = {
         Kind("loss", "register_loss_terms", "training.losses.LossTerm", "Losses"),
         Kind("objective", "register_objectives", "training.objectives.objective.Objective", "Objectives"),
         Kind("schedule", "register_phase_schedules", "training.phases.PhaseSchedule", "Schedules"),
+        Kind("optimizer", "register_optimizers", "training.pace.optimizers.OptimizerBuilder", "Optimisers"),
+        Kind("rate", "register_rate_schedules", "training.pace.rates.RateSchedule", "Rate schedules"),
+        Kind("extension", "register_step_extensions", "training.extensions.base.StepExtension", "Step extensions"),
     )
 }

@@ -83,7 +83,7 @@ def to_toml(value: Any) -> str:
 def _is_table(annotation: Any) -> TypeGuard[type[BaseModel]]:
     """Return whether it is a model whose keys are known."""
     known = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return known and annotation.model_config.get("extra") != "allow"
+    return known and (annotation.model_config.get("extra") != "allow" or len(annotation.model_fields) > 1)
 
 
 def _type_name(annotation: Any) -> str:

@@ -57,6 +57,7 @@ def save_model(
     *,
     objective: Mapping[str, Any] = MSE,
     half: bool = False,
+    validation: Mapping[str, float] | None = None,
 ) -> None:
     """Compute the entropy coder's tables and write the codec to `path` (safetensors).
 
@@ -71,6 +72,7 @@ def save_model(
         half: write weights in half precision, and buffers as short as holds them exactly. Weights are rounded in
             `codec`, too, and the tables and the fingerprint follow from the rounded ones: both are one model.
         provenance: what its weights depend on, see `training.provenance`.
+        validation: what the run measured of it on held-out pictures; kept in the file.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -85,6 +87,7 @@ def save_model(
     about: dict[str, Any] = {"pair": pair, "options": options, "part": part, "lmbda": lmbda}
     about |= {"objective": dict(objective), "fingerprint": fingerprint(codec.module)}
     more = {"provenance": json.dumps(provenance, sort_keys=True)} if provenance else {}
+    more |= {"validation": json.dumps(dict(validation), sort_keys=True)} if validation else {}
     write_tensors(path, state, {"format": FORMAT, "model": json.dumps(about, sort_keys=True), **more})
 
 

@@ -62,31 +62,74 @@ def inherit_weights(student: nn.Module, teacher: nn.Module, latent_bits: Tensor)
         teacher: a trained one; modules correspond by name, and in sequences by type and order.
         latent_bits: bits that the teacher spends on each channel of its latent, shape (M,).
     """
-    found = {name: (own, other) for name, own, other in _counterparts(student, teacher, "")}
-    interleaved = {id(weight) for weight in _before_pixel_shuffle(student)}
-    keep = _selections([pair for pair in found.values() if _fits(*pair)], latent_bits, interleaved)
+    cuts = {cut.name: cut for cut in find_cuts(student, teacher, latent_bits)}
     copied, sliced, kept, num_taken = [], [], [], 0
     for name, own in student.named_parameters():
-        other = found[name][1] if name in found else None
-        if other is None or not _fits(own, other):
+        if name not in cuts:
             kept.append(name)
             continue
-        (copied if own.shape == other.shape else sliced).append(name)
-        for axis, width in enumerate(zip(other.shape, own.shape, strict=True)):
-            if width[0] == width[1]:
-                continue
-            if axis >= 2:  # the middle of a larger kernel
-                other = other.narrow(axis, (width[0] - width[1]) // 2, width[1])
-            else:
-                index = _index(keep, width, axis == 0 and id(own) in interleaved)
-                other = other.index_select(axis, index.to(other.device))
-        own.copy_(other)
+        (sliced if cuts[name].index else copied).append(name)
+        cuts[name].take()
         num_taken += own.numel()
     share = num_taken / max(sum(parameter.numel() for parameter in student.parameters()), 1)
     return Inheritance(tuple(copied), tuple(sliced), tuple(kept), share)
 
 
-def _counterparts(student: nn.Module, teacher: nn.Module, prefix: str) -> Iterator[tuple[str, Tensor, Tensor]]:
+@final
+@dataclass(frozen=True)
+class Cut:
+    """A parameter of a student and the larger one of its teacher out of which it is cut.
+
+    Attributes:
+        name: of the student's.
+        small: the student's.
+        large: the teacher's.
+        index: axis -> the places that are kept along it; axes that are not named are kept whole.
+    """
+
+    name: str
+    small: nn.Parameter
+    large: nn.Parameter
+    index: Mapping[int, Tensor]
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Set the student's parameter from the teacher's."""
+        values: Tensor = self.large
+        for axis, index in self.index.items():
+            values = values.index_select(axis, index.to(values.device))
+        self.small.copy_(values)
+
+    def kept(self) -> Tensor:
+        """Return which elements of the teacher's parameter are kept, as booleans of its shape."""
+        kept = torch.ones_like(self.large, dtype=torch.bool)
+        for axis, index in self.index.items():
+            along = torch.zeros(self.large.shape[axis], dtype=torch.bool, device=kept.device)
+            along[index.to(kept.device)] = True
+            kept &= along.view([-1 if dim == axis else 1 for dim in range(kept.ndim)])
+        return kept
+
+
+def find_cuts(student: nn.Module, teacher: nn.Module, latent_bits: Tensor) -> list[Cut]:
+    """Return which of a teacher's parameters, or what part of each, make a student's; see `inherit_weights`."""
+    found = [each for each in _counterparts(student, teacher, "") if _fits(each[1], each[2])]
+    interleaved = {id(weight) for weight in _before_pixel_shuffle(student)}
+    keep = _selections([(own, other) for _, own, other in found], latent_bits, interleaved)
+    cuts: list[Cut] = []
+    for name, own, other in found:
+        index: dict[int, Tensor] = {}
+        for axis, width in enumerate(zip(other.shape, own.shape, strict=True)):
+            if width[0] != width[1]:
+                middle = torch.arange(width[1]) + (width[0] - width[1]) // 2  # of a larger kernel
+                inside = axis == 0 and id(own) in interleaved
+                index[axis] = middle if axis >= 2 else _index(keep, width, inside)
+        cuts.append(Cut(name, own, other, index))
+    return cuts
+
+
+def _counterparts(
+    student: nn.Module, teacher: nn.Module, prefix: str
+) -> Iterator[tuple[str, nn.Parameter, nn.Parameter]]:
     """Yield name, student's parameter and teacher's parameter for all that correspond."""
     others = dict(teacher.named_parameters(recurse=False))
     for name, parameter in student.named_parameters(recurse=False):

@@ -7,82 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from ..errors import RecipeError
-from ..hooks.components import validate
+from ..errors import RecipeError, did_you_mean
+from ..hooks.components import Component, validate
+from .settings import ComponentChoice, DataSettings, OptimizerSettings, Settings, ValidationSettings, full_name
 
 if TYPE_CHECKING:
     from ..hooks.loader import Plugins
     from ..taps.pair import CodecPair
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ComponentChoice(BaseModel):
-    """A registered component by its full name; every other key is one of its options."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    name: str
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The component's options as they stand in the recipe."""
-        return dict(self.model_extra or {})
-
-
-class DataSettings(_Settings):
-    """The training images.
-
-    Attributes:
-        train: folder of images, searched recursively; in a file, relative to the recipe's folder.
-        crop: side of the square training crops in pixels.
-        batch_size: crops a step, over all processes.
-        num_workers: processes that decode images; 0 decodes in the training process.
-        cache_mib: decoded images are kept in memory up to this many MiB.
-        hashes: whether the record by which a run that continues knows its images again (`data.json`) holds a hash of
-            every file, which is read for it; without, name, size and date tell.
-        bad_images: whether an image that cannot be used ends the run before it starts, or is left out.
-        convert: take pictures that are not 8-bit RGB, too, see `read_image`; the run's notes count them.
-        num_crops: different crops of the whole run, used again and again; left out, there are always new ones. A pair
-            that keeps what it computes of a crop (`models.light`) then computes it once.
-    """
-
-    train: Path
-    crop: PositiveInt = 256
-    batch_size: PositiveInt = 8
-    num_workers: NonNegativeInt = 0
-    cache_mib: NonNegativeInt = 2048
-    hashes: bool = False
-    bad_images: Literal["refuse", "skip"] = "refuse"
-    convert: bool = False
-    num_crops: PositiveInt | None = None
-
-
-class OptimizerSettings(_Settings):
-    """How the weights move.
-
-    Attributes:
-        name: `adam`; `soap` (Vyas et al., 2024, arXiv 2409.11321) or `muon` (Jordan et al., 2024), which need far fewer
-            steps; plain `sgd`.
-        learning_rate: for the student and the loss terms' adapters, at its highest.
-        aux_learning_rate: for the entropy bottlenecks' quantiles (Adam).
-        clip_norm: largest norm of the gradient.
-        rate_schedule: `constant`, or `cosine` down to 0 over the whole run; phases multiply it.
-        warmup_steps: steps over which the learning rate rises linearly.
-    """
-
-    name: Literal["adam", "soap", "muon", "sgd"] = "adam"
-    learning_rate: PositiveFloat = 1e-4
-    aux_learning_rate: PositiveFloat = 1e-3
-    clip_norm: PositiveFloat = 1.0
-    rate_schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: NonNegativeInt = 0
-
-
-class Recipe(_Settings):
+class Recipe(Settings):
     """One run: train the student of a pair (with or without a teacher), or its teacher.
 
     Attributes:
@@ -100,6 +36,8 @@ class Recipe(_Settings):
         taps: how feature taps are found, by name, with options.
         data: the training images.
         optimizer: how the weights move.
+        extensions: what acts around the optimiser's step, by name, each with its options, in this order.
+        validation: held-out pictures on which the run measures itself; without, the last model is saved.
         compile_teacher: whether the teacher's parts between the taps are compiled (`torch.compile`): minutes at the
             start of a run, for less time in each step; features differ by rounding.
         precision: `bf16` runs convolutions and products in bfloat16 where that is safe, `fp16` in float16, with
@@ -127,6 +65,8 @@ class Recipe(_Settings):
     taps: ComponentChoice = ComponentChoice(name="models.by_resolution")
     data: DataSettings
     optimizer: OptimizerSettings = OptimizerSettings()
+    extensions: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    validation: ValidationSettings | None = None
     compile_teacher: bool = False
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
@@ -177,13 +117,15 @@ class Recipe(_Settings):
             _, config = plugins.configure(kind, choice.name, choice.options, where)
             return ComponentChoice(name=choice.name, **config.model_dump(mode="json"))
 
-        for name, options in self.losses.items():
-            if "." not in name and options:
-                inner = next(iter(options))
-                raise RecipeError(
-                    f"recipe losses.{name}: expected a loss's full name. In TOML it needs quotes: "
-                    f'[losses."{name}.{inner}"].'
-                )
+        for key, named in (("losses", self.losses), ("extensions", self.extensions)):
+            for name, options in named.items():
+                if "." not in name and options:
+                    inner = next(iter(options))
+                    what = "a loss" if key == "losses" else "an extension"
+                    raise RecipeError(
+                        f"recipe {key}.{name}: expected {what}'s full name. In TOML it needs quotes: "
+                        f'[{key}."{name}.{inner}"].'
+                    )
         losses = {
             name: plugins.configure("loss", name, options, f"recipe losses.{name}")[1].model_dump(mode="json")
             for name, options in self.losses.items()
@@ -196,8 +138,10 @@ class Recipe(_Settings):
             )
         pair_class, config = plugins.configure("pair", self.pair.name, self.pair.options, "recipe pair")
         pair: CodecPair = pair_class(config)
-        if (losses or inherits) and self.teacher is None and not pair.pretrained_teacher:
+        taught = [name for name in self.extensions if plugins.get("extension", name, "recipe").needs_teacher]
+        if (losses or inherits or taught) and self.teacher is None and not pair.pretrained_teacher:
             why = "there are losses" if losses else 'initial_weights = "teacher"'
+            why = why if losses or inherits else f"{taught[0]} needs one"
             raise RecipeError(
                 f'recipe teacher: missing, but {why}. Train one first (trains = "teacher") and name its '
                 "model.safetensors here."
@@ -210,6 +154,16 @@ class Recipe(_Settings):
                 "schedule": fill("schedule", self.schedule, "recipe schedule"),
                 "taps": fill("taps", self.taps, "recipe taps"),
                 "losses": losses,
+                "optimizer": self._resolve_optimizer(plugins),
+                "extensions": {
+                    name: plugins.configure("extension", name, options, f"recipe extensions.{name}")[1].model_dump(
+                        mode="json"
+                    )
+                    for name, options in self.extensions.items()
+                },
+                "validation": self.validation.model_copy(update={"data": self.validation.data.resolve()})
+                if self.validation
+                else None,
                 "teacher": self.teacher.resolve() if self.teacher else None,
                 "initial_weights": initial.resolve() if isinstance(initial, Path) else initial,
                 "data": self.data.model_copy(update={"train": self.data.train.resolve()}),
@@ -226,6 +180,26 @@ class Recipe(_Settings):
             f"recipe lmbda: missing; {self.objective.name} has another unit than the default is for. "
             + (f"In use with it are {usual}." if usual else "See its documentation.")
         )
+
+    def _resolve_optimizer(self, plugins: Plugins) -> OptimizerSettings:
+        settings, where = self.optimizer, "recipe optimizer"
+        builder: type[Component] = plugins.get("optimizer", full_name(settings.name), where)
+        known = [*OptimizerSettings.model_fields, *builder.Config.model_fields]
+        for name in settings.options:
+            if name not in known:
+                hint = did_you_mean(name, known) or f" Known keys: {', '.join(sorted(known))}."
+                raise RecipeError(f"{where}: {name}: unknown key.{hint}")
+        _, config = plugins.configure("optimizer", full_name(settings.name), settings.options, where)
+        where = "recipe optimizer.rate_schedule"
+        rate_class, rate_config = plugins.configure("rate", settings.rate.name, settings.rate.options, where)
+        if self.validation is None and rate_class(rate_config).needs_validation:
+            raise RecipeError(
+                f"{where}: {settings.rate.name} follows the validation, and there is none; add a table [validation]."
+            )
+        values = {name: getattr(settings, name) for name in OptimizerSettings.model_fields}
+        rate = ComponentChoice(name=settings.rate.name, **rate_config.model_dump(mode="json"))
+        values |= {"name": full_name(settings.name), "rate_schedule": rate, **config.model_dump(mode="json")}
+        return validate(OptimizerSettings, values, where)
 
     def to_toml(self) -> str:
         """Return the recipe as TOML."""
@@ -265,9 +239,10 @@ def from_folder(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
     objective = recipe.get("objective")
     if isinstance(objective, dict) and isinstance(objective.get("weights"), str):  # of core.lpips
         placed["objective"] = {**objective, "weights": folder / objective["weights"]}
-    data = recipe.get("data")
-    if isinstance(data, dict) and isinstance(data.get("train"), str):
-        placed["data"] = {**data, "train": folder / data["train"]}
+    for key, inner in (("data", "train"), ("validation", "data")):
+        settings = recipe.get(key)
+        if isinstance(settings, dict) and isinstance(settings.get(inner), str):
+            placed[key] = {**settings, inner: folder / settings[inner]}
     return placed
 
 

@@ -16,9 +16,8 @@ from ..evaluation.quality import ms_ssim
 from ..hooks.loader import Plugins
 from ..model import initialise
 from ..recipe.recipe import Recipe
-from ..training.muon import Muon
+from ..recipe.settings import full_name
 from ..training.objectives.objective import rate_distortion
-from ..training.optimizers import build_optimizer
 
 _LETTERS = {r"{\'e}": "é", r"{\o}": "ø", r"{\"a}": "ä"}
 _FILE = Path(__file__).with_name("bibliography.bib")
@@ -74,6 +73,8 @@ def _sources(plugins: Plugins, recipes: list[Recipe]) -> tuple[dict[str, str], d
             ("taps", recipe.taps.name),
             ("schedule", recipe.schedule.name),
         ]
+        names += [("optimizer", full_name(recipe.optimizer.name)), ("rate", recipe.optimizer.rate.name)]
+        names += [("extension", name) for name in recipe.extensions]
         for kind, name in [*(("loss", loss) for loss in recipe.losses), *names]:
             chosen[name] = plugins.get(kind, name, "recipe")
     if not recipes:
@@ -81,9 +82,6 @@ def _sources(plugins: Plugins, recipes: list[Recipe]) -> tuple[dict[str, str], d
     core: dict[str, object] = {}
     if not recipes or any(recipe.initial_weights != "random" for recipe in recipes):
         core["initial weights"] = initialise
-    for optimizer, source in (("soap", build_optimizer), ("muon", Muon)):
-        if not recipes or any(recipe.optimizer.name == optimizer for recipe in recipes):
-            core[f"optimiser {optimizer}"] = source
     core |= {"rate-distortion loss": rate_distortion, "BD-rate": bd_rate, "MS-SSIM": ms_ssim, "entropy coder": coder}
     texts, entries = {}, dict(_known())
     for name, component in {**chosen, **core}.items():

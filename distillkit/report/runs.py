@@ -194,6 +194,7 @@ def _metrics(file: Path) -> tuple[dict[str, Any], ...]:
         metrics = tuple(json.loads(line) for line in lines)
     except ValueError as error:
         raise TrainingError(f"report: {file} cannot be read: {error}.") from None
+    metrics = tuple(line for line in metrics if not _has(line, ("validation/rd_cost",)))
     if not all(_has(line, _LOGGED) for line in metrics):
         raise TrainingError(f"report: {file}: expected {', '.join(_LOGGED)} in every line; is it of another program?")
     return metrics

@@ -53,7 +53,7 @@ def check_loss_term(
     """
     torch.manual_seed(0)
     name = term.__name__
-    config = _config(term.Config, options, name)
+    config = checked_config(term.Config, options, name)
     same_channels = same_channels or zero_where_equal
     student, teacher = _shapes(6), _shapes(6 if same_channels else 10)
     shapes = TapShapes(student, teacher)
@@ -112,7 +112,7 @@ def check_pair(pair: type[CodecPair], *, size: int = 64, plugins: Plugins | None
         options: of its `Config`.
     """
     name = pair.__name__
-    built = pair(_config(pair.Config, options, name))
+    built = pair(checked_config(pair.Config, options, name))
     codecs: list[CodecAdapter] = []
     for part, build in (("teacher", built.build_teacher), ("student", built.build_student)):
         twice = []
@@ -125,7 +125,7 @@ def check_pair(pair: type[CodecPair], *, size: int = 64, plugins: Plugins | None
         codecs.append(twice[0])
         _check_codec(twice[0], twice[1], size)
     teacher, student = codecs
-    with _said_by(name):
+    with as_checks(name):
         provider_class, config = (plugins or load_plugins()).configure("taps", "models.by_resolution", {}, name)
         taps = [
             given or find_taps(codec, provider_class(config), (size, size))
@@ -149,9 +149,9 @@ def check_schedule(schedule: type[PhaseSchedule], terms: list[str], **options: A
         options: of its `Config`.
     """
     name = schedule.__name__
-    built = schedule(_config(schedule.Config, options, name))
+    built = schedule(checked_config(schedule.Config, options, name))
     for num_steps in (3, 10, 97, 1000):
-        with _said_by(name):
+        with as_checks(name):
             timeline = Timeline(built.phases(num_steps, terms), num_steps, terms)
         assert built.phases(num_steps, terms) == built.phases(num_steps, terms), f"{name}: other phases if asked twice"
         for phase in timeline.phases:
@@ -176,7 +176,7 @@ def check_taps(
         options: of its `Config`.
     """
     name = provider.__name__
-    built = provider(_config(provider.Config, options, name))
+    built = provider(checked_config(provider.Config, options, name))
     codecs = [codec]
     if codec is None:
         pair_class, config = load_plugins().configure("pair", "models.cheng2020", {}, name)
@@ -184,7 +184,7 @@ def check_taps(
     for each in codecs:
         adapter = as_codec(each) if each is not None else None
         assert adapter is not None
-        with _said_by(name):
+        with as_checks(name):
             taps, larger = (find_taps(adapter, built, (side, side)) for side in (size, 2 * size))
             _, shapes = TapBank(adapter, taps, "codec").probe(torch.rand(1, 3, size, size))
         assert taps == larger, f"{name}: other taps for larger images: {taps} against {larger}"
@@ -197,7 +197,7 @@ def check_taps(
 
 
 @contextmanager
-def _said_by(name: str) -> Generator[None]:
+def as_checks(name: str) -> Generator[None]:
     """Turn an error that a user would see into a failed check."""
     try:
         yield
@@ -205,9 +205,9 @@ def _said_by(name: str) -> Generator[None]:
         raise AssertionError(f"{name}: {error}") from error
 
 
-def _config(model: type[Config], options: dict[str, Any], name: str) -> Config:
+def checked_config(model: type[Config], options: dict[str, Any], name: str) -> Config:
     """Return the options, which must survive the recipe's way through a file."""
-    with _said_by(name):
+    with as_checks(name):
         config = validate(model, options, name)
         again = validate(model, json.loads(config.model_dump_json()), name)
     assert again == config, f"{name}: options change on their way through a recipe: {config!r} to {again!r}"

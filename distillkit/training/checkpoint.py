@@ -93,7 +93,7 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
         CheckpointError: the file cannot be written.
     """
     tensors: dict[str, Tensor] = {}
-    structure = _pack(state, tensors)
+    structure = pack(state, tensors)
     path = folder / f"step-{step:08d}.safetensors"
     write_tensors(path, tensors, {"format": "distillkit-checkpoint-1", "state": json.dumps(structure)})
     for old in list_checkpoints(folder)[:-KEEP]:
@@ -112,7 +112,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: expected a checkpoint, got format {metadata.get('format')!r}; name another file."
         )
-    return _unpack(json.loads(metadata["state"]), tensors)
+    return unpack(json.loads(metadata["state"]), tensors)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -129,7 +129,7 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
     return digest.hexdigest()
 
 
-def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
+def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
     """Replace tensors by references and dicts by lists of pairs, since JSON turns every key into text."""
     if isinstance(value, Tensor):
         # Matrix products round by the layout of their factors, and SOAP's bases are column-major: keep the order of
@@ -138,19 +138,20 @@ def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
         tensors[name] = value.permute(order)
         return {"tensor": [name, order]}
     if isinstance(value, Mapping):
-        return {"dict": [[key, _pack(item, tensors)] for key, item in value.items()]}
+        return {"dict": [[key, pack(item, tensors)] for key, item in value.items()]}
     if isinstance(value, tuple):
-        return {"tuple": [_pack(item, tensors) for item in value]}
+        return {"tuple": [pack(item, tensors) for item in value]}
     if isinstance(value, list):
-        return [_pack(item, tensors) for item in value]
+        return [pack(item, tensors) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}")
 
 
-def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Put the tensors back where `pack` took them."""
     if isinstance(value, list):
-        return [_unpack(item, tensors) for item in value]
+        return [unpack(item, tensors) for item in value]
     if isinstance(value, dict):
         ((kind, content),) = value.items()
         if kind == "tensor":
@@ -158,6 +159,6 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
             # Cloned into memory of torch's own alignment, by which matrix products round, too.
             return tensors[name].permute([order.index(dim) for dim in range(len(order))]).clone()
         if kind == "dict":
-            return {key: _unpack(item, tensors) for key, item in content}
-        return tuple(_unpack(item, tensors) for item in content)
+            return {key: unpack(item, tensors) for key, item in content}
+        return tuple(unpack(item, tensors) for item in content)
     return value

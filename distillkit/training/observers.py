@@ -20,6 +20,7 @@ from ..errors import TrainingError
 from ..hooks.hookspecs import hookimpl
 from ..hooks.loader import plugin_manager, report_observer
 from ..recipe.recipe import Recipe
+from .extensions.view import ModelView
 from .phases import Phase
 from .preemption import TrainingStopped
 
@@ -35,6 +36,7 @@ class RunInfo:
         recipe: the recipe with every effective value.
         start_step: steps done before, by an earlier process.
         num_steps: steps of the whole run.
+        model: the model of the run so far; None outside of a run.
         notes: what the user should know: images left out, taps that are copied, a damaged checkpoint.
     """
 
@@ -44,6 +46,7 @@ class RunInfo:
     start_step: int
     num_steps: int
     notes: tuple[str, ...] = ()
+    model: ModelView | None = None
 
 
 @final
@@ -105,6 +108,14 @@ class MetricsFile:
     @hookimpl
     def metrics_logged(self, run: RunInfo, metrics: Mapping[str, float | int | str]) -> None:
         """Append one line."""
+        self._append(run, metrics)
+
+    @hookimpl
+    def validated(self, run: RunInfo, metrics: Mapping[str, float | int]) -> None:
+        """Append one line, whose keys but `step` begin with `validation/`."""
+        self._append(run, {key if key == "step" else f"validation/{key}": value for key, value in metrics.items()})
+
+    def _append(self, run: RunInfo, metrics: Mapping[str, float | int | str]) -> None:
         path = run.folder / "metrics.jsonl"
         with _written(path), path.open("a", encoding="utf-8") as file:
             finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
@@ -119,7 +130,7 @@ class ProgressDisplay:
         self.console = console or Console(stderr=True)
         self._progress: Progress | None = None
         self._task: TaskID | None = None
-        self._phase = ""
+        self._phase = self._validated = self._best = ""
 
     @hookimpl
     def run_started(self, run: RunInfo) -> None:
@@ -157,7 +168,7 @@ class ProgressDisplay:
         assert self._progress is not None
         assert self._task is not None
         quality = "ms_ssim_db" if "ms_ssim_db" in metrics else "psnr_db"  # what the run trains for
-        numbers = f"{metrics['rate_bpp']:.3f} bpp  {metrics[quality]:.2f} dB"
+        numbers = f"{metrics['rate_bpp']:.3f} bpp  {metrics[quality]:.2f} dB{self._validated}"
         self._progress.update(self._task, completed=int(metrics["step"]), numbers=numbers)
         if not self.console.is_terminal:
             left = float(metrics["seconds_per_step"]) * (run.num_steps - int(metrics["step"]))
@@ -167,9 +178,27 @@ class ProgressDisplay:
             )
 
     @hookimpl
+    def validated(self, run: RunInfo, metrics: Mapping[str, float | int]) -> None:
+        """Show what was measured on the held-out crops, and which model is the best."""
+        self._validated = f"  held out {metrics['rd_cost']:.4g}"
+        self._best = f"step {metrics['best_step']}, RD cost {metrics['best_rd_cost']:.4g}"
+        if not self.console.is_terminal:
+            self.console.print(
+                f"{run.name}  {self._phase}  step {metrics['step']}/{run.num_steps}  held out: "
+                f"{metrics['rate_bpp']:.3f} bpp  {metrics['psnr_db']:.2f} dB  RD cost {metrics['rd_cost']:.4g}  "
+                f"(best: {self._best})",
+                highlight=False,
+            )
+
+    @hookimpl
     def run_finished(self, run: RunInfo, model: Path) -> None:
-        """Close the display."""
+        """Close the display, and say which model was saved."""
         self.close()
+        if run.recipe.validation is not None and self._best:
+            which = (
+                f"the best ({self._best})" if run.recipe.validation.save == "best" else f"the last (best: {self._best})"
+            )
+            self.console.print(f"{run.name}: {model.name} is {which}", highlight=False)
 
     def close(self) -> None:
         """Give the terminal back; also called when a run ends by an error."""

@@ -26,8 +26,9 @@ _FREE_KEYS = (
     "data.num_workers",
     "data.cache_mib",
     "data.hashes",
+    "extensions",  # an empty table; one with entries has keys of its own
 )
-_PATHS = ("data.train", "teacher", "initial_weights")
+_PATHS = ("data.train", "validation.data", "teacher", "initial_weights")
 
 
 @final
@@ -63,12 +64,19 @@ class RunFolder:
         found = (list_checkpoints(self.checkpoints), self.path.glob("calibration/*"), self.path.glob(self.model.name))
         return any(True for paths in found for _ in paths)
 
+    @property
+    def best(self) -> Path:
+        """The model with the least cost in a validation so far."""
+        return self.path / "best.safetensors"
+
     def calibration(self, term: str) -> Path:
         """The record that a loss term measured."""
         return self.path / "calibration" / f"{term}.json"
 
-    def open(self, recipe: Recipe, plugins: Plugins | None = None) -> None:
+    def open(self, recipe: Recipe, plugins: Plugins | None = None) -> int | None:
         """Make the folder for a resolved recipe, or check that it holds a run of the same one.
+
+        The same with more steps lengthens the run: the model of a finished one is kept under its number of steps.
 
         A run that ended before it left anything to go on from (a mistake in its recipe) may be of any recipe.
 
@@ -76,19 +84,34 @@ class RunFolder:
             recipe: of the run.
             plugins: with which the recipe was resolved, see `check_same`.
 
+        Returns:
+            The steps that the run had, if it is lengthened.
+
         Raises:
             TrainingError: the folder holds something else, or a run of another recipe; names the keys that differ.
         """
+        lengthened: int | None = None
         self.check_free()
         if self.recipe_file.exists() and self.has_begun:
-            self.check_same(recipe, plugins)
+            before = Recipe.load(self.recipe_file).num_steps
+            lengthened = before if before < recipe.num_steps else None
+            same = recipe if lengthened is None else recipe.model_copy(update={"num_steps": before})
+            self.check_same(same, plugins)
+            if lengthened is not None and not list_checkpoints(self.checkpoints):
+                raise TrainingError(
+                    f"run folder {self.path}: it has {before} steps and no checkpoint from which it could continue to "
+                    f"{recipe.num_steps}. Choose another folder, or start from its model (initial_weights)."
+                )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            if lengthened is not None and self.model.exists():
+                self.model.replace(self.path / f"model-{lengthened:08d}.safetensors")
             recipe.save(self.recipe_file)
         except OSError as error:
             raise TrainingError(
                 f"run folder {self.path}: cannot be written: {error.strerror}; choose another place."
             ) from None
+        return lengthened
 
     def check_free(self) -> None:
         """Check that the folder is new, empty or of a run.

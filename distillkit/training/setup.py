@@ -21,6 +21,7 @@ from ..recipe.recipe import Recipe
 from ..taps.pair import CodecPair, TapReport, TeachingPair, find_taps
 from ..taps.points import Tap
 from ..taps.sampled import tap_and_stride
+from .extensions.base import Extensions, build_extensions, needs_teacher
 from .losses import LossTerm
 from .objectives.objective import Objective, build_objective
 from .phases import Timeline
@@ -35,6 +36,7 @@ class Setup:
 
     Attributes:
         codec: the codec that is trained.
+        extensions: what acts around the optimiser's step.
         options: of its pair, for its file.
         task: it and the loss terms, as one module.
         pair: teacher and student, or None without distillation.
@@ -46,6 +48,7 @@ class Setup:
     """
 
     codec: CodecAdapter
+    extensions: Extensions
     options: dict[str, Any]
     task: DistillationTask
     pair: TeachingPair | None
@@ -65,7 +68,7 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     Raises:
         DistillkitError: anything that would go wrong later, said now.
     """
-    timeline = _timeline(recipe, plugins)
+    timeline = timeline_of(recipe, plugins)
     objective = _objective(recipe, plugins)
     dataset, notes = _dataset(recipe)
     pair_class, config = plugins.configure("pair", recipe.pair.name, recipe.pair.options, "recipe pair")
@@ -77,21 +80,25 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     source: CodecAdapter | None = None
     if isinstance(recipe.initial_weights, Path):
         source = load_model(recipe.initial_weights, plugins).codec
-    if not recipe.losses and recipe.initial_weights != "teacher":
+    if not recipe.losses and recipe.initial_weights != "teacher" and not needs_teacher(recipe, plugins):
         notes += _inherit(codec, source, dataset, recipe)
+        extensions = build_extensions(recipe, plugins, codec, None)
         task = DistillationTask(codec, recipe.lmbda, objective, {}, None)
-        return Setup(codec, options, task, None, "", timeline, dataset, None, notes)
+        return Setup(codec, extensions, options, task, None, "", timeline, dataset, None, notes)
     teacher, teacher_fingerprint, teacher_taps = _teacher(recipe, pair, plugins)
     notes += _inherit(codec, teacher if recipe.initial_weights == "teacher" else source, dataset, recipe)
+    extensions = build_extensions(recipe, plugins, codec, teacher)
+    own_taps = pair.student_taps() if extensions.codec is codec else teacher_taps
+    codec = extensions.codec
     if not recipe.losses:
         task = DistillationTask(codec, recipe.lmbda, objective, {}, None)
-        return Setup(codec, options, task, None, teacher_fingerprint, timeline, dataset, None, notes)
+        return Setup(codec, extensions, options, task, None, teacher_fingerprint, timeline, dataset, None, notes)
     size = (recipe.data.crop, recipe.data.crop)
     provider_class, provider_config = plugins.configure("taps", recipe.taps.name, recipe.taps.options, "recipe taps")
     provider = provider_class(provider_config)
     taps = (
         teacher_taps or find_taps(teacher, provider, size),
-        pair.student_taps() or find_taps(codec, provider, size),
+        own_taps or find_taps(codec, provider, size),
     )
     teaching = TeachingPair(teacher, codec, taps)
     report = teaching.probe(size)
@@ -103,7 +110,7 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
         name: build_term(f"recipe losses.{name}", name, each, report, plugins) for name, each in recipe.losses.items()
     }
     task = DistillationTask(codec, recipe.lmbda, objective, terms, teaching)
-    return Setup(codec, options, task, teaching, teacher_fingerprint, timeline, dataset, report, notes)
+    return Setup(codec, extensions, options, task, teaching, teacher_fingerprint, timeline, dataset, report, notes)
 
 
 def _dataset(recipe: Recipe) -> tuple[CropDataset, list[str]]:
@@ -127,7 +134,8 @@ def _dataset(recipe: Recipe) -> tuple[CropDataset, list[str]]:
     return dataset, notes + [f"left out: {problem}" for problem in dataset.problems.values()]
 
 
-def _timeline(recipe: Recipe, plugins: Plugins) -> Timeline:
+def timeline_of(recipe: Recipe, plugins: Plugins) -> Timeline:
+    """Return the phases of a resolved recipe."""
     schedule_class, config = plugins.configure(
         "schedule", recipe.schedule.name, recipe.schedule.options, "recipe schedule"
     )

@@ -49,6 +49,12 @@ class TensorBoardWriter:
                 self._writer.add_scalar(name, value, step)
 
     @hookimpl
+    def validated(self, metrics: Mapping[str, float | int]) -> None:
+        """Write one point of the curves on held-out crops."""
+        for name in metrics.keys() - {"step", "best_step", "best_rd_cost"}:
+            self._writer.add_scalar(f"validation/{name}", metrics[name], int(metrics["step"]))
+
+    @hookimpl
     def run_finished(self, model: Path) -> None:
         """Close the event file."""
         self.close()

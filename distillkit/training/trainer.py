@@ -14,21 +14,23 @@ from torch import Tensor, nn
 from ..data.crops import batches
 from ..errors import CheckpointError, DivergedError, RecipeError, TrainingError
 from ..hooks.loader import Plugins, load_plugins
-from ..model.file import save_model
 from ..model.precision import Precision
 from ..recipe.recipe import Recipe
 from .balance import balanced_scales, buffers_kept
 from .calibration import calibrate
 from .checkpoint import save_checkpoint
 from .distributed import Ranks
+from .extensions.view import ModelView
+from .lengthen import lengthening
 from .lock import only_here
 from .metrics import MetricsWindow
 from .observers import MetricsFile, Observers, RunInfo
-from .optimizers import build_optimizer, learning_rate_factor
+from .pace.pace import Pace
 from .phases import Phase
 from .preemption import StopRequest, TrainingStopped, stop_on_signal
 from .provenance import note_start
 from .random_state import random_state, restore_random_state, seed_rank
+from .result import Result
 from .run_folder import RunFolder
 from .setup import Setup, prepare
 from .task import StepLosses
@@ -43,7 +45,7 @@ def train(
     """Carry out a run, or what is left of it, and return the file of the trained model.
 
     A folder that holds a finished run of the same recipe is left as it is; an unfinished one goes on from its newest
-    whole checkpoint, bit for bit as if it had never stopped (on a CPU).
+    whole checkpoint, bit for bit as if it had never stopped (on a CPU). More steps than it had lengthen it.
 
     Args:
         recipe: what to do.
@@ -67,7 +69,7 @@ def train(
             )
         run = RunFolder(Path(folder).resolve())
         ranks.first(run.check_free)
-        ranks.first(lambda: stack.enter_context(only_here(run.path)) or run.open(recipe, plugins))
+        before = ranks.first(lambda: stack.enter_context(only_here(run.path)) or run.open(recipe, plugins))
         if ranks.first(run.model.exists):
             return run.model
         state, notes = ranks.all(run.newest_state)
@@ -75,11 +77,12 @@ def train(
         start_step = ranks.all(lambda: trainer.restore(state)) if state else 0
         if len(set(ranks.gather(start_step))) > 1:
             raise TrainingError(f"run folder {run.path}: not all processes see it alike. Put it on a shared disk.")
-        trainer.provenance, more = ranks.first(lambda: note_start(run, recipe, trainer.setup, ranks, start_step))
+        trainer.result.provenance, more = ranks.first(lambda: note_start(run, recipe, trainer.setup, ranks, start_step))
         if start_step:
             notes.append(f"going on after step {start_step}")
+        more += lengthening(recipe, plugins, before, start_step) if before else []
         about = (run.path.name, run.path, recipe, start_step, recipe.num_steps)
-        info = RunInfo(*about, (*notes, *more, *trainer.setup.notes))
+        info = RunInfo(*about, (*notes, *more, *trainer.setup.notes), trainer.view)
         observing = plugins.observing([MetricsFile(), *observers])
         with observing, stop_on_signal() as stop:
             while True:
@@ -107,12 +110,12 @@ class Trainer:
         # Gradients are averaged over processes by a wrapper that is made anew in each phase, see `_enter`.
         self.task: nn.Module = setup.task.to(ranks.device)
         setup.task.objective.to(ranks.device)
-        self.optimizer = build_optimizer(recipe.optimizer, self.parameters)
+        self.pace = Pace(recipe, plugins, self.parameters)
+        self.extensions, self.view = setup.extensions, ModelView(setup.extensions)
+        self.result = Result(recipe, run, setup, ranks)
         self.scales: dict[str, float] = {}  # of the terms that this phase, or an earlier one, has balanced
         self.balanced: list[str] = []  # the terms that this phase has balanced
-        self.rate_factor = 1.0  # lowered where the run went back
         self.window: dict[str, Any] | None = None  # of metrics, where the run continues within one
-        self.provenance: dict[str, Any] = {}  # for the model's file
         seed_rank(recipe.seed + 1, ranks.rank)  # noise and order do not depend on what was built before
 
     def restore(self, state: dict[str, Any]) -> int:
@@ -124,7 +127,8 @@ class Trainer:
         self.run_folder.check_teacher(state["teacher_fingerprint"], self.setup.teacher_fingerprint)
         try:
             self.setup.task.load_state_dict(state["task"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.pace.load_state_dict(state)
+            self.extensions.load_state_dict(state.get("extensions", {}))
             if self.aux_optimizer is not None:
                 self.aux_optimizer.load_state_dict(state["aux_optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
@@ -134,7 +138,7 @@ class Trainer:
             ) from None
         self.precision.scaler.load_state_dict(state.get("scaler") or self.precision.scaler.state_dict())
         self.scales, self.balanced = state["scales"], state["balanced"]
-        self.rate_factor, self.window = state.get("rate_factor", 1.0), state.get("window")
+        self.window = state.get("window")
         restore_random_state(state, self.ranks, self.recipe.seed + 1)
         return state["step"]
 
@@ -145,11 +149,11 @@ class Trainer:
             TrainingError: the recipe does not ask for that, or it was done too often.
         """
         state, notes = self.run_folder.newest_state()
-        if self.recipe.on_divergence == "stop" or state is None or self.rate_factor <= _LOWEST_RATE:
+        if self.recipe.on_divergence == "stop" or state is None or self.pace.lowered <= _LOWEST_RATE:
             raise error
-        rate_factor = self.rate_factor / 2
+        rate_factor = self.pace.lowered / 2
         step = self.restore(state)
-        self.rate_factor = rate_factor
+        self.pace.lowered = rate_factor
         what = str(error).partition(": ")[2].partition(". ")[0]
         notes.append(f"{what}: back to step {step}, and on with {rate_factor:g} times the recipe's learning rate")
         return replace(info, start_step=step, notes=tuple(notes))
@@ -159,12 +163,12 @@ class Trainer:
         state = {
             "step": step,
             "task": self.setup.task.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            **self.pace.state_dict(),
+            "extensions": self.extensions.state_dict(),
             "aux_optimizer": self.aux_optimizer.state_dict() if self.aux_optimizer else None,
             "scaler": self.precision.scaler.state_dict(),
             "scales": self.scales,
             "balanced": self.balanced,
-            "rate_factor": self.rate_factor,
             "window": window.state(step) if window else None,
             "teacher_fingerprint": self.setup.teacher_fingerprint,
             **random_state(self.ranks),
@@ -195,10 +199,13 @@ class Trainer:
             step += 1
             if step % recipe.log_every == 0 or step_in_phase == phase.num_steps - 1:
                 self._check_finite(window)
-                rate = self.optimizer.param_groups[0]["lr"]
-                metrics = window.metrics(step, phase, step_in_phase, rate, self.scales, self.setup.task.objective)
+                about = (self.pace.learning_rate, self.scales, self.setup.task.objective)
+                metrics = window.metrics(step, phase, step_in_phase, *about)
                 ranks.first(lambda metrics=metrics: hook.metrics_logged(run=info, metrics=metrics))
                 window = MetricsWindow(list(phase.weights), step, ranks)
+            if (measured := self.result.validate(step)) is not None:
+                self.pace.schedule.validated(measured["rd_cost"])
+                ranks.first(lambda measured=measured: hook.validated(run=info, metrics=measured))
             stopping = ranks.any(stop.made)
             if step % recipe.checkpoint_every == 0 or step == recipe.num_steps or stopping:
                 self._check_finite(window)
@@ -210,14 +217,8 @@ class Trainer:
                 if stop.by_user:
                     raise KeyboardInterrupt
                 raise TrainingStopped(f"run {info.name}: stopped after step {step} of {recipe.num_steps}, and saved.")
-        ranks.first(self._finish)
+        ranks.first(self.result.finish)
         ranks.first(lambda: hook.run_finished(run=info, model=self.run_folder.model))
-
-    def _finish(self) -> None:
-        recipe, codec = self.recipe, self.setup.codec
-        codec.module.eval().cpu()
-        about = (recipe.pair.name, self.setup.options, recipe.trains, recipe.lmbda, self.provenance)
-        save_model(self.run_folder.model, codec, *about, objective=recipe.objective.model_dump(mode="json"))
 
     def _step(self, images: Tensor, phase: Phase, step: int, step_in_phase: int, window: MetricsWindow) -> None:
         recipe, scaler = self.recipe, self.precision.scaler
@@ -233,11 +234,9 @@ class Trainer:
             kept = list(parts)
             parts = iter(kept)
             self._balance(kept, weights, phase.balance, new)
-        factor = phase.learning_rate * learning_rate_factor(recipe.optimizer, step, recipe.num_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe.optimizer.learning_rate * factor * self.rate_factor
-        self.optimizer.zero_grad()
-        scaler = self.precision.scaler
+        self.pace.set(step, phase.learning_rate)
+        optimizer = self.pace.optimizer
+        optimizer.zero_grad()
         done: list[StepLosses] = []
         for part, taps in parts:
             last = len(done) == recipe.accumulate - 1
@@ -249,12 +248,13 @@ class Trainer:
                     total = total + weights[name] * self.scales.get(name, 1.0) * loss
                 scaler.scale(total / recipe.accumulate).backward()
             done.append(losses)
-        scaler.unscale_(self.optimizer)
+        scaler.unscale_(optimizer)
+        self.extensions.after_backward(step)
         norm = nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip_norm)
         # A step that float16 leaves out does not move the weights: it counts as 0.
         window.add(step, StepLosses.mean(done), norm.nan_to_num(0.0, 0.0) if scaler.is_enabled() else norm)
         try:
-            scaler.step(self.optimizer)
+            scaler.step(optimizer)
             scaler.update()
         except RuntimeError:  # SOAP's linear algebra, where a gradient is not finite
             self._check_finite(window)
@@ -264,6 +264,7 @@ class Trainer:
             self.aux_optimizer.zero_grad()
             aux_loss.backward()
             self.aux_optimizer.step()
+        self.extensions.after_step(step)
 
     def _balance(
         self, parts: Sequence[tuple[Tensor, dict[str, Tensor]]], active: Iterable[str], ratio: float, new: list[str]

@@ -11,6 +11,7 @@ from .channel_wise import ChannelWise
 from .gaussian_kl import GaussianKl
 from .hint import Hint
 from .latent import HyperLatentMse, LatentMse
+from .mask_decay import MaskDecay
 from .masked_generative import MaskedGenerative
 from .output import OutputMse
 from .relational import Relational
@@ -28,3 +29,9 @@ def register_loss_terms(register: Callable[[str, type[distillkit.LossTerm]], Non
     register("masked_generative", MaskedGenerative)
     register("output", OutputMse)
     register("relational", Relational)
+
+
+@distillkit.hookimpl
+def register_step_extensions(register: Callable[[str, type[distillkit.StepExtension]], None]) -> None:
+    """Register what acts around the optimiser's step."""
+    register("mask_decay", MaskDecay)

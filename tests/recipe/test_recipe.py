@@ -106,7 +106,7 @@ def test_every_key_of_a_full_recipe_arrives(load):
 
 def test_resolve_fills_in_every_effective_value(load, loaded):
     written = tomllib.loads(load(SMALLEST).resolve(loaded).to_toml())
-    assert written.keys() == Recipe.model_fields.keys() - {"teacher"}
+    assert written.keys() == Recipe.model_fields.keys() - {"teacher", "validation"}
     assert written["pair"] == {"name": "models.cheng2020", "size": "tiny"}
     assert written["schedule"]["name"] == "core.constant"
     assert written["taps"] == {
@@ -118,11 +118,12 @@ def test_resolve_fills_in_every_effective_value(load, loaded):
         "entropy_parameters": "entropy_parameters",
     }
     assert written["optimizer"] == {
-        "name": "adam",
+        "name": "core.adam",
+        "betas": [0.9, 0.999],
         "learning_rate": 1e-4,
         "aux_learning_rate": 1e-3,
         "clip_norm": 1.0,
-        "rate_schedule": "constant",
+        "rate_schedule": {"name": "core.constant"},
         "warmup_steps": 0,
     }
     assert written["lmbda"] == 0.013
@@ -186,8 +187,6 @@ def test_not_text(tmp_path):
     ("added", "expected"),
     [
         ("num_stepz = 5", "recipe recipe.toml: num_stepz: unknown key. Did you mean 'num_steps'?"),
-        ("[optimizer]\nlearning_rat = 1", "optimizer.learning_rat: unknown key. Did you mean 'learning_rate'?"),
-        ("[optimizer]\nzzz = 1", "optimizer.zzz: unknown key. Known keys: aux_learning_rate, clip_norm"),
         ("zzz = 1", "zzz: unknown key. Known keys: accumulate, checkpoint_every"),
         ("lmbda = 'high'", "recipe recipe.toml: lmbda: expected a valid number"),
         ("lmbda = 0", "lmbda: expected greater than 0, got 0"),
@@ -196,7 +195,6 @@ def test_not_text(tmp_path):
         ("seed = -1", "seed: expected greater than or equal to 0, got -1"),
         ("seed = 36893488147419103232", "seed: expected less than"),
         ("precision = 'int8'", "precision: expected 'auto', 'fp32', 'bf16' or 'fp16', got 'int8'"),
-        ("[optimizer]\nname = 'lion'", "optimizer.name: expected 'adam', 'soap', 'muon' or 'sgd', got 'lion'"),
         ("[optimizer]\nlearning_rate = inf", "optimizer.learning_rate: expected"),
         ("losses = ['feds.alignment']", "losses: expected"),
         ("schedule = 'feds.staged'", "schedule: expected"),

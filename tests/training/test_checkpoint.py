@@ -22,7 +22,7 @@ from distillkit.training.checkpoint import (
     save_checkpoint,
     write_tensors,
 )
-from distillkit.training.muon import Muon
+from distillkit.training.pace.muon import Muon
 from distillkit.training.run_folder import RunFolder
 
 

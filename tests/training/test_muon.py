@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from distillkit.training.muon import Muon, is_matrix, orthogonal
+from distillkit.training.pace.muon import Muon, is_matrix, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 6, 40), (2, 40, 6)])

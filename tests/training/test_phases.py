@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 from pydantic import ValidationError
 
 from distillkit.errors import RecipeError
 from distillkit.hooks.builtin import Constant
-from distillkit.recipe.recipe import OptimizerSettings
-from distillkit.training.optimizers import learning_rate_factor
 from distillkit.training.phases import Phase, Ramp, Timeline
 
 
@@ -131,34 +127,3 @@ def test_constant_schedule_with_a_weight_for_a_term_that_is_not_there():
     phases = Constant(Constant.Config(weights={"tow": 0.5})).phases(7, ["two"])
     with pytest.raises(RecipeError, match=r"'tow'.* Did you mean 'two'\?"):
         Timeline(phases, 7, ["two"])
-
-
-def test_constant_rate_without_warmup():
-    settings = OptimizerSettings()
-    assert {learning_rate_factor(settings, step, 10) for step in range(10)} == {1.0}
-
-
-def test_warmup_reaches_the_full_rate_at_its_last_step():
-    settings = OptimizerSettings(warmup_steps=4)
-    assert [learning_rate_factor(settings, step, 10) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-
-
-def test_cosine():
-    settings = OptimizerSettings(rate_schedule="cosine")
-    factors = [learning_rate_factor(settings, step, 4) for step in range(4)]
-    half = math.sqrt(0.5)
-    assert factors == pytest.approx([1.0, (1 + half) / 2, 0.5, (1 - half) / 2])
-    assert learning_rate_factor(settings, 999, 1000) > 0  # the last step still moves
-
-
-def test_cosine_with_warmup_is_their_product():
-    settings = OptimizerSettings(rate_schedule="cosine", warmup_steps=4)
-    half = math.sqrt(0.5)
-    assert learning_rate_factor(settings, 0, 8) == pytest.approx(0.25)
-    assert learning_rate_factor(settings, 2, 8) == pytest.approx(0.75 * (1 + half) / 2)
-    assert learning_rate_factor(settings, 4, 8) == pytest.approx(0.5)
-
-
-def test_warmup_longer_than_the_run():
-    settings = OptimizerSettings(warmup_steps=100)
-    assert learning_rate_factor(settings, 9, 10) == pytest.approx(0.1)

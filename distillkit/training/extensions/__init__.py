@@ -1,0 +1,1 @@
+"""Step extensions: what acts around the optimiser's step, and the one that ships with the core."""

@@ -1,0 +1,1 @@
+"""How fast the weights move: optimisers and schedules of the learning rate."""

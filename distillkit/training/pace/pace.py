@@ -1,0 +1,67 @@
+"""How fast the weights move: the optimiser, and the learning rate at each step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+from torch import nn
+from torch.optim import Optimizer
+
+from ...hooks.loader import Plugins
+from ...recipe.recipe import Recipe
+from .optimizers import OptimizerBuilder
+from .rates import RateSchedule
+
+
+@final
+class Pace:
+    """The optimiser of a resolved recipe and its learning rate.
+
+    Attributes:
+        optimizer: over the parameters that are trained.
+        schedule: of the learning rate.
+        lowered: factor on the learning rate, below 1 where the run went back.
+    """
+
+    def __init__(self, recipe: Recipe, plugins: Plugins, parameters: Sequence[nn.Parameter]) -> None:
+        settings = recipe.optimizer
+        builder_class, config = plugins.configure("optimizer", settings.name, settings.options, "recipe optimizer")
+        builder: OptimizerBuilder = builder_class(config)
+        self._settings, self._num_steps = settings, recipe.num_steps
+        self.optimizer: Optimizer = builder.build(parameters, settings.learning_rate)
+        self.schedule = rate_schedule(recipe, plugins)
+        self.lowered = 1.0
+
+    def set(self, step: int, phase_factor: float) -> None:
+        """Set the learning rate of a step, counted from 0, in a phase with a factor of its own."""
+        warmup = min(1.0, (step + 1) / self._settings.warmup_steps) if self._settings.warmup_steps else 1.0
+        factor = warmup * self.schedule.factor(step, self._num_steps) * phase_factor
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._settings.learning_rate * factor * self.lowered
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate that was set."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the entries of a checkpoint."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "rate_schedule": self.schedule.state_dict(),
+            "rate_factor": self.lowered,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the entries of a checkpoint."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state.get("rate_schedule", {}))
+        self.lowered = state.get("rate_factor", 1.0)
+
+
+def rate_schedule(recipe: Recipe, plugins: Plugins) -> RateSchedule:
+    """Return the rate schedule of a resolved recipe."""
+    choice = recipe.optimizer.rate
+    schedule, config = plugins.configure("rate", choice.name, choice.options, "recipe optimizer.rate_schedule")
+    return schedule(config)
