@@ -65,7 +65,7 @@ def test_short_names_of_the_core_and_options(name, recipe, plugins):
     ("optimizer", "message"),
     [
         ({"name": "adma"}, "recipe optimizer: no optimizer 'core.adma' is registered.*Did you mean 'core.adam'"),
-        ({"name": "lion"}, "recipe optimizer: no optimizer 'core.lion' is registered. Known: core.adam"),
+        ({"name": "lion"}, "recipe optimizer: no optimizer 'core.lion' is registered"),
         ({"zzz": 1}, "recipe optimizer: zzz: unknown key. Known keys: aux_learning_rate, betas, clip_norm"),
         ({"learning_rat": 1}, "recipe optimizer: learning_rat: unknown key. Did you mean 'learning_rate'"),
         (

