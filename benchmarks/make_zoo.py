@@ -1,10 +1,9 @@
-"""Make the models that ship: round runs of a family to half precision, measure them again, write the manifest.
+"""Make the models that ship: round trained models to half precision, measure them again, write the manifest.
 
-    python benchmarks/make_zoo.py benchmarks/lite.toml --runs runs/lite \
-        --models lite-teacher=teacher-0.013 lite-student=alignment-0.013-seed0
+    python benchmarks/make_zoo.py lite-student=runs/lowres-student --test images/test
 
-Each model is written to distillkit/zoo/NAME.safetensors, loaded from there, and measured on the family's pictures by
-real files; the manifest says what came out.
+Each model is written to NAME.safetensors in the zoo's folder, loaded from there, and measured on the test pictures by
+real files; the manifest says what came out, and by which recipes, the first run's first.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ import torch
 import distillkit
 from distillkit.data.listing import list_images
 from distillkit.evaluation.complexity import kmac_per_pixel, num_parameters
-from distillkit.family.plan import Family, plan
 from distillkit.model.file import save_model
 from distillkit.model.zoo import MANIFEST
 
@@ -28,23 +26,20 @@ ZOO = Path(distillkit.__file__).parent / "zoo"  # where the models that ship lie
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("family", type=Path)
-    parser.add_argument("--runs", type=Path, required=True, help="folder of the family's runs")
+    parser.add_argument("models", nargs="+", help="NAME=RUN, a run folder")
+    parser.add_argument("--test", type=Path, required=True, help="folder of test pictures")
     parser.add_argument("--out", type=Path, default=ZOO)
-    parser.add_argument("--models", nargs="+", required=True, help="NAME=JOB")
     parser.add_argument(
         "--data",
-        default="364 clean photographs, CID22 (CC BY-SA 4.0), Unsplash and Pexels",
+        default="388 clean photographs, CID22 (CC BY-SA 4.0), Unsplash and Pexels",
         help="said of the training data",
     )
     arguments = parser.parse_args()
-    family = Family.load(arguments.family)
-    jobs = {job.name: job for job in plan(family, arguments.runs)}
-    pictures = list_images(family.test)
+    pictures = list_images(arguments.test)
     manifest = {}
     for item in arguments.models:
-        name, _, job_name = item.partition("=")
-        model, recipe = distillkit.load_model(arguments.runs / job_name), jobs[job_name].recipe
+        name, _, run = item.partition("=")
+        model = distillkit.load_model(run)
         path = arguments.out / f"{name}.safetensors"
         save_model(
             path, model.codec, model.pair, model.options, model.part, model.lmbda, objective=model.objective, half=True
@@ -62,19 +57,10 @@ def main() -> None:
             "lmbda": shipped.lmbda,
             "num_parameters": num_parameters(shipped.codec.module),
             "kmac_per_pixel": round(kmac_per_pixel(shipped.codec), 1),
-            "recipe": {
-                "family": arguments.family.name,
-                "job": job_name,
-                "num_steps": recipe.num_steps,
-                "initial_weights": _start(recipe.initial_weights),
-                "losses": sorted(recipe.losses),
-                "schedule": recipe.schedule.name if recipe.losses else None,
-                "batch": f"{recipe.data.batch_size} crops of {recipe.data.crop} pixels",
-                "seed": recipe.seed,
-            },
+            "runs": _runs(Path(run)),
             "data": arguments.data,
             "measured": {
-                "pictures": f"{len(pictures)} in {family.test.name}",
+                "pictures": f"{len(pictures)} in {arguments.test.name}",
                 **{key: round(averages[key], 4) for key in ("rate_bpp", "psnr_db", "ms_ssim", "rd_cost")},
             },
             "torch": torch.__version__,
@@ -83,8 +69,20 @@ def main() -> None:
     (arguments.out / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
-def _start(weights: str | Path) -> str:
-    return weights.parent.name if isinstance(weights, Path) else weights
+def _runs(run: Path) -> list[dict[str, object]]:
+    """Return what the runs were that led to a model, each from the weights of the one before."""
+    recipe = distillkit.Recipe.load(run / "recipe.toml")
+    before = _runs(recipe.initial_weights.parent) if isinstance(recipe.initial_weights, Path) else []
+    settings = recipe.optimizer
+    about = {
+        "num_steps": recipe.num_steps,
+        "losses": sorted(recipe.losses),
+        "schedule": recipe.schedule.name if recipe.losses else None,
+        "batch": f"{recipe.data.batch_size} crops of {recipe.data.crop} pixels",
+        "optimizer": f"{settings.name} {settings.learning_rate:g}, {settings.rate_schedule}",
+        "seed": recipe.seed,
+    }
+    return [*before, about]
 
 
 if __name__ == "__main__":

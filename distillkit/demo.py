@@ -77,7 +77,7 @@ def gather_images(folder: Path, data: Path | None = None) -> tuple[Path, list[Pa
 
 
 def first_look(images: Sequence[Path], folder: Path) -> Comparison:
-    """Code pictures to real files with the teacher and the student that ship, and measure; takes seconds.
+    """Code pictures to real files with the models that ship, and measure; takes seconds.
 
     Args:
         images: 8-bit RGB pictures.
@@ -85,7 +85,7 @@ def first_look(images: Sequence[Path], folder: Path) -> Comparison:
     """
     from .evaluation.compare import compare
 
-    models = {about["part"]: zoo.find(f"{zoo.PREFIX}{name}") for name, about in zoo.manifest().items()}
+    models = {name: zoo.find(f"{zoo.PREFIX}{name}") for name in zoo.manifest()}
     return compare(models, images, folder)
 
 

@@ -27,8 +27,8 @@ FIRST_SCALE = 0.5  #: of the latent, in steps
 @torch.no_grad()
 def start_as_cosine_transform(codec: LowRes) -> None:
     """Set the linear layers of both transforms, in place; blocks between them are the identity when built."""
-    first, last = (_convolutions(codec.g_a)[index] for index in (0, -1))
-    early, late = (_convolutions(codec.g_s)[index] for index in (0, -1))
+    first, *_, last = _convolutions(codec.g_a)
+    early, *_, late = _convolutions(codec.g_s)
     width, latent = first.out_channels, last.out_channels
     cosines, frequencies = _cosines()
     order = frequencies.argsort(stable=True)[:width]
@@ -57,7 +57,9 @@ def start_as_cosine_transform(codec: LowRes) -> None:
 
 
 def _convolutions(network: nn.Module) -> list[nn.Conv2d]:
-    return [layer for layer in network.children() if isinstance(layer, nn.Conv2d)]
+    """Return the convolutions outside of blocks."""
+    layers = [layer for child in network.children() for layer in (child if type(child) is nn.Sequential else [child])]
+    return [layer for layer in layers if isinstance(layer, nn.Conv2d)]
 
 
 def _cosines() -> tuple[Tensor, Tensor]:

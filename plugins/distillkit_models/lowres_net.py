@@ -25,8 +25,8 @@ class LowRes(SimpleVAECompressionModel):
     """Depthwise blocks between a pixel unshuffle and a pixel shuffle, a mean-scale hyper-prior, a checkerboard context.
 
     `g_a` takes images of shape (B, 3, H, W), range [0, 1], H and W multiples of 64, to the latent y of shape
-    (B, M, H / 16, W / 16); `g_s` takes the quantised y back. z has shape (B, hyper_width, H / 64, W / 64). A fresh
-    codec is a colour and cosine transform, see `lowres_init`.
+    (B, M, H / 16, W / 16); `g_s` takes the quantised y back. z has shape (B, hyper_width, H / 64, W / 64). The direct
+    children of `g_a` and `g_s` take and return features of shape (B, C, h, w). A fresh codec is a colour and cosine transform, see `lowres_init`.
 
     Source: Jia et al. (2025), DCVC-RT, arXiv 2502.20762, for transforms at 1/8 resolution and their blocks; He et al.
     (2021), arXiv 2103.15306, for the context; Liu et al. (2022), arXiv 2111.09883, for the attention.
@@ -78,8 +78,7 @@ class ChannelsLast(nn.Sequential):
 def analysis_transform(size: LowResSize) -> nn.Sequential:
     """Return g_a: image to y."""
     return ChannelsLast(
-        nn.PixelUnshuffle(PATCH),
-        nn.Conv2d(3 * PATCH**2, size.width, 1),
+        nn.Sequential(nn.PixelUnshuffle(PATCH), nn.Conv2d(3 * PATCH**2, size.width, 1)),
         *(LowResBlock(size.width) for _ in range(size.blocks)),
         nn.Conv2d(size.width, size.latent, 3, stride=2, padding=1),
         *_swin_blocks(size),
@@ -90,11 +89,9 @@ def synthesis_transform(size: LowResSize) -> nn.Sequential:
     """Return g_s: quantised y to image; the mirror of g_a."""
     return ChannelsLast(
         *_swin_blocks(size),
-        nn.Conv2d(size.latent, 4 * size.width, 1),
-        nn.PixelShuffle(2),
+        nn.Sequential(nn.Conv2d(size.latent, 4 * size.width, 1), nn.PixelShuffle(2)),
         *(LowResBlock(size.width) for _ in range(size.blocks)),
-        nn.Conv2d(size.width, 3 * PATCH**2, 1),
-        nn.PixelShuffle(PATCH),
+        nn.Sequential(nn.Conv2d(size.width, 3 * PATCH**2, 1), nn.PixelShuffle(PATCH)),
     )
 
 

@@ -41,6 +41,17 @@ def test_pixel_shuffle(factor, bias):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("factor", "bias"), [(2, True), (3, False)])
+def test_pixel_unshuffle(factor, bias):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.PixelUnshuffle(factor), nn.Conv2d(4 * factor**2, 5, 3, padding=1, bias=bias))
+    features = torch.randn(2, 4, 5 * factor, 7 * factor)
+    expected = network(features)
+    torch.testing.assert_close(fast(network)(features), expected)
+    assert type(network[0]) is not nn.PixelUnshuffle
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("kind", ["checkerboard", "mean-scale", "raster-scan"])
 def test_whole_transforms(kind):
     codec = module(kind)

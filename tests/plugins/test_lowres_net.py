@@ -87,7 +87,7 @@ def test_a_training_step_reaches_every_parameter(size):
 def test_taps_are_the_ends_of_the_stages():
     provider = distillkit.load_plugins().get("taps", "models.by_resolution", "test")
     taps = distillkit.find_taps(LowRes(SMALL), provider(provider.Config()), (64, 128))
-    expected = {"analysis.1/8": "g_a.2", "latent": "g_a", "synthesis.1/8": "g_s.3", "reconstruction": "g_s"}
+    expected = {"analysis.1/8": "g_a.1", "latent": "g_a", "synthesis.1/8": "g_s.1", "reconstruction": "g_s"}
     assert {role: path for role, path in taps.items() if role in expected} == expected
 
 

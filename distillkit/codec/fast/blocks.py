@@ -33,6 +33,8 @@ def replace_blocks(network: nn.Module) -> nn.Module:
             for index, (first, second) in enumerate(pairwise(children)):
                 if type(first) is nn.Conv2d and type(second) is nn.PixelShuffle:
                     parent[index + 1] = Shuffle(first, second.upscale_factor)  # type: ignore[index]
+                if type(first) is nn.PixelUnshuffle and type(second) is nn.Conv2d and second.groups == 1:
+                    parent[index] = Unshuffle(first.downscale_factor, second)  # type: ignore[index]
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if (residual := _as_residual(child)) is not None:
@@ -125,6 +127,30 @@ class Shuffle(nn.Module):
         factor, out = self.factor, channels // self.factor**2
         blocks = x.permute(0, 2, 3, 1).reshape(batch, height, width, factor, factor, out).transpose(2, 3)
         return blocks.reshape(batch, height * factor, width * factor, out).permute(0, 3, 1, 2)
+
+
+@final
+class Unshuffle(nn.Module):
+    """Pixel unshuffle whose channels are ordered so that it moves whole pixels of channels-last features.
+
+    Args:
+        factor: of the downsampling.
+        convolution: what comes after; its inputs are put in that order.
+    """
+
+    def __init__(self, factor: int, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.factor = factor
+        order = torch.arange(convolution.in_channels).reshape(-1, factor**2).t().flatten()
+        convolution.weight.data = convolution.weight.data[:, order.to(convolution.weight.device)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of shape (B, C factor^2, H / factor, W / factor) for x of shape (B, C, H, W)."""
+        batch, channels, height, width = x.shape
+        factor = self.factor
+        pixels = x.permute(0, 2, 3, 1).reshape(batch, height // factor, factor, width // factor, factor * channels)
+        blocks = pixels.transpose(2, 3).reshape(batch, height // factor, width // factor, factor**2 * channels)
+        return blocks.permute(0, 3, 1, 2)
 
 
 @final
