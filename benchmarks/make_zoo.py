@@ -21,7 +21,7 @@ from distillkit.evaluation.complexity import kmac_per_pixel, num_parameters
 from distillkit.model.file import save_model
 from distillkit.model.zoo import MANIFEST
 
-ZOO = Path(distillkit.__file__).parent / "zoo"  # where the models that ship lie; elsewhere, they are only kept
+ZOO = Path(distillkit.__file__).parent / "model" / "zoo"  # where the models that ship lie
 
 
 def main() -> None:

@@ -1,9 +1,8 @@
 """Lay kept models where a family expects them, so that it goes on from there on another machine.
 
-    python benchmarks/restore_family.py benchmarks/lite.toml --runs runs/lite teacher-0.013=zoo:lite-teacher \
-        control-0.013-seed0=benchmarks/kept/lite-control.safetensors \
-        feds-0.013-seed0=benchmarks/kept/lite-feds.safetensors
-    distillkit family benchmarks/lite.toml
+    python benchmarks/restore_family.py benchmarks/lowres-lengths.toml --runs runs/lengths \
+        teacher-0.013=zoo:lite-student
+    distillkit family benchmarks/lowres-lengths.toml --out runs/lengths
 
 Each job gets a run folder with its recipe and the model; the family takes it as done, measures it, and carries out
 what is left. Kept models are in half precision: what starts from them differs by that rounding.

@@ -34,7 +34,7 @@ NAVIGATION = {
         "light-decoders.md",
         "deploy.md",
     ],
-    "Explanation": ["feds.md", "results.md", "reference/results.md", "design.md", "security.md"],
+    "Explanation": ["feds.md", "results.md", "results-older.md", "reference/results.md", "design.md", "security.md"],
     "Reference": [
         "reference/cli.md",
         "reference/recipe.md",

@@ -1,6 +1,6 @@
 """Trained models that ship with distillkit: `load_model("zoo:NAME")`, and their manifest.
 
-Each is a small codec trained on a CPU in hours, to look at and to try things on; none is a match for published codecs.
+Each is a small codec trained on a CPU core in an hour or so: better than WebP, and no match for published codecs.
 """
 
 from __future__ import annotations
@@ -40,4 +40,4 @@ def find(name: str) -> Path:
 
 
 def _folder() -> Path:
-    return Path(str(files("distillkit") / "zoo"))
+    return Path(str(files("distillkit") / "model" / "zoo"))

@@ -43,7 +43,7 @@ class Staged(distillkit.PhaseSchedule):
                 0, they are taken as they are.
             finetune_learning_rate: factor on the learning rate in phase 3.
             every: in phases 1 and 2, the terms are on in one of so many steps, at so many times their weight, and the
-                teacher runs in no other. 2 costs half, and did as well as 1 at `lite` scale (docs/results.md).
+                teacher runs in no other. 2 costs half, and did as well as 1 at `lite` scale (docs/results-older.md).
         """
 
         alignment: tuple[str, ...] = ("feds.alignment",)

@@ -40,7 +40,7 @@ def test_an_unknown_model():
 
 
 def test_the_zoo_is_small():
-    assert sum(zoo.find(f"zoo:{name}").stat().st_size for name in zoo.manifest()) <= 25e6
+    assert sum(zoo.find(f"zoo:{name}").stat().st_size for name in zoo.manifest()) <= 10e6
 
 
 @pytest.mark.parametrize("name", zoo.manifest())
