@@ -56,7 +56,8 @@ def pages() -> dict[str, str]:
 def results() -> str:
     """What the lite family measured, from its record."""
     tables = results_markdown(read_record(FOLDER.parents[1] / "benchmarks" / "lite.json"))
-    return f"# Results of the lite family: tables\n\n{NOTE}\n[Results](../results-older.md) says what they mean.\n\n{tables}"
+    what = "[Older results](../results-older.md) say what they mean."
+    return f"# Results of the lite family: tables\n\n{NOTE}\n{what}\n\n{tables}"
 
 
 def cli() -> str:

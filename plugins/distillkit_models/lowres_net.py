@@ -26,7 +26,8 @@ class LowRes(SimpleVAECompressionModel):
 
     `g_a` takes images of shape (B, 3, H, W), range [0, 1], H and W multiples of 64, to the latent y of shape
     (B, M, H / 16, W / 16); `g_s` takes the quantised y back. z has shape (B, hyper_width, H / 64, W / 64). The direct
-    children of `g_a` and `g_s` take and return features of shape (B, C, h, w). A fresh codec is a colour and cosine transform, see `lowres_init`.
+    children of `g_a` and `g_s` take and return features of shape (B, C, h, w). A fresh codec is a colour and cosine
+    transform, see `lowres_init`.
 
     Source: Jia et al. (2025), DCVC-RT, arXiv 2502.20762, for transforms at 1/8 resolution and their blocks; He et al.
     (2021), arXiv 2103.15306, for the context; Liu et al. (2022), arXiv 2111.09883, for the attention.
