@@ -1,6 +1,8 @@
 """Plot the RD cost by length of training, with and without FEDS.
 
 python benchmarks/plot_lengths.py benchmarks/lowres-lengths.json docs/results-lengths.png
+
+The record is that of the family `lowres-lengths.toml`.
 """
 
 from __future__ import annotations
