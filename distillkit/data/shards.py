@@ -163,7 +163,13 @@ def _indexed(file: Path, shards: list[Path]) -> list[PackedImage]:
             PackedImage(file.parent / shard, name, offset, num_bytes, (width, height))
             for shard, name, offset, num_bytes, width, height in index["images"]
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for image in images:
+            numbers = (image.offset, image.num_bytes, *(image.verified_size or ()))
+            if image.shard not in shards or not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
+                raise ValueError(f"an image that lies in none of the folder's shards: {image.name!s:.60}")
+            if image.offset + image.num_bytes > expected[image.shard]:
+                raise ValueError(f"an image beyond its shard's end: {image.name!s:.60}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{file}: damaged ({error}); remove it, and the shards are read without it.") from None
     got = {shard: shard.stat().st_size for shard in shards}
     for shard in sorted(got.keys() | expected.keys()):

@@ -212,6 +212,9 @@ class Recipe(Settings):
         partial.replace(path)
 
 
+_MAX_BYTES = 1 << 20  # of a recipe; real ones have some hundred
+
+
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """Return the content of a TOML file; `what` it is stands in the message.
 
@@ -219,9 +222,17 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         RecipeError: it cannot be read, or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():
+            raise RecipeError(f"{what} {path}: expected a file, got a folder or device; check the path.")
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise RecipeError(f"{what} {path}: expected at most {_MAX_BYTES} bytes, got more; check the path.")
+        return tomllib.loads(data.decode("utf-8"))
     except OSError as error:
         raise RecipeError(f"{what} {path}: cannot be read: {error.strerror}; check the path.") from None
+    except RecursionError:
+        raise RecipeError(f"{what} {path}: not valid: its tables are nested too deeply; check the file.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{what} {path}: not valid TOML: {error}.") from None
 

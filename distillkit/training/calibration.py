@@ -38,7 +38,7 @@ def _stored(name: str, setup: Setup, run: RunFolder) -> dict[str, Any] | None:
         if {key: stored[key] for key in about} != about:
             return None
         setup.task.term(name).load_calibration(stored["record"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError):
         return None  # not there, or damaged: measure again
     return stored["record"]
 

@@ -98,8 +98,8 @@ class MetricsFile:
         path = run.folder / "metrics.jsonl"
         if not path.exists():
             return
-        lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= run.start_step]
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        kept = [line for line in lines if _step_of(line) <= run.start_step]
         partial = path.with_suffix(".partial")
         with _written(path):
             partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
@@ -215,3 +215,12 @@ def _written(path: Path) -> Generator[None]:
         raise TrainingError(
             f"{path}: cannot be written: {error.strerror}. The checkpoints are kept: make room, and go on."
         ) from None
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a line of metrics; infinity for one that is none, which is dropped."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return math.inf
+    return step if type(step) is int else math.inf
