@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from .training.phases import PhaseSchedule as PhaseSchedule
     from .training.phases import Ramp as Ramp
     from .training.preemption import TrainingStopped as TrainingStopped
+    from .training.trackers.mlflow import MLflowObserver as MLflowObserver
     from .training.trainer import train as train
 
 # Loaded at first use: torch takes seconds to import, and `distillkit --help` does not need it.
@@ -97,6 +98,7 @@ _HOME = {
     "LossConfig": "training.losses",
     "LossTerm": "training.losses",
     "MIDDLE": "model.conditioned",
+    "MLflowObserver": "training.trackers.mlflow",
     "ModelView": "training.extensions.view",
     "Objective": "training.objectives.objective",
     "OptimizerBuilder": "training.pace.optimizers",

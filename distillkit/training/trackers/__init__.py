@@ -1,0 +1,1 @@
+"""Observers that send a run to a tracker of experiments."""

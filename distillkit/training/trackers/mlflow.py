@@ -1,0 +1,61 @@
+"""An observer that sends a run's metrics to MLflow."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+from ...errors import DistillkitError
+from ...hooks.hookspecs import hookimpl
+from ..observers import RunInfo
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise DistillkitError(f"{name}: not installed; `pip install {name}`.") from None
+
+
+@final
+class MLflowObserver:
+    """Logs every metric, the recipe and the model's path to MLflow; a run that continues keeps its MLflow run.
+
+    Where to is set as for any use of MLflow: `MLFLOW_TRACKING_URI`, `mlflow.set_experiment`.
+    """
+
+    def __init__(self) -> None:
+        self._mlflow = _library("mlflow")
+
+    @hookimpl
+    def run_started(self, run: RunInfo) -> None:
+        """Begin a run, or take up the one whose identifier lies in the run folder."""
+        file = run.folder / "mlflow-run.txt"
+        known = file.read_text(encoding="utf-8") if file.exists() else None
+        self._mlflow.end_run()
+        begun = self._mlflow.start_run(run_id=known, run_name=None if known else run.name)
+        file.write_text(begun.info.run_id, encoding="utf-8")
+        self._mlflow.log_text(run.recipe.to_toml(), "recipe.toml")
+
+    @hookimpl
+    def metrics_logged(self, metrics: Mapping[str, float | int | str]) -> None:
+        """Log one point of every curve."""
+        numbers = {name: value for name, value in metrics.items() if name != "step" and not isinstance(value, str)}
+        self._mlflow.log_metrics(numbers, step=int(metrics["step"]))
+
+    @hookimpl
+    def validated(self, metrics: Mapping[str, float | int]) -> None:
+        """Log one point of the curves on held-out crops."""
+        numbers = {f"validation/{name}": value for name, value in metrics.items() if name != "step"}
+        self._mlflow.log_metrics(numbers, step=int(metrics["step"]))
+
+    @hookimpl
+    def run_finished(self, model: Path) -> None:
+        """Note where the model lies, and end the MLflow run."""
+        self._mlflow.set_tag("model", str(model))
+
+    def close(self) -> None:
+        """End the MLflow run; also called when a run ends by an error."""
+        self._mlflow.end_run()
