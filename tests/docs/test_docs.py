@@ -45,6 +45,7 @@ ELSEWHERE = {
     "docs/coding.md": "test_docs_coding.py",  # in one process, since its results are compared
     "docs/file-format.md": "test_docs_coding.py",
     "docs/light-decoders.md": "test_docs_light.py",  # its teacher is a small one of the tests
+    "docs/own-loop.md": "test_docs_own_loop.py",  # its loop runs in one process
     "docs/pairs.md": "test_docs_pairs.py",  # its adapters are for foreign codecs, which the tests bring
     "docs/scale.md": "test_docs_scale.py",  # several processes, and scripts that take minutes
 }
@@ -152,7 +153,7 @@ def test_every_page_with_examples_is_run_by_a_test(page):
     if any(language in ("sh", "python") and runs for language, _, runs in blocks(page)):
         own = ELSEWHERE.get(name(page))
         assert own or name(page) in ("docs/index.md", *TUTORIALS, *GOES_ON), "no test runs it"
-        assert own is None or page.name in (ROOT / "tests" / own).read_text(encoding="utf-8")
+        assert own is None or page.name in (ROOT / "tests" / "docs" / own).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name)
