@@ -1,7 +1,8 @@
 """The errors that distillkit raises for bad input.
 
 Each message says where, what was expected against what was got, and what to do next. The command line prints the
-message alone and exits with code 2; anything that is not a `DistillkitError` is a bug and keeps its traceback.
+message alone and exits with code 2, and does the same where the system refuses a file or memory; anything else is a bug
+and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -48,6 +49,22 @@ class CheckpointError(DistillkitError):
 
 class BitstreamError(DistillkitError):
     """A compressed file is damaged, or was not written by this model."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out; torch's own on CPUs is a plain RuntimeError."""
+    texts = ("allocate memory", "out of memory", "Cannot allocate", "bad_alloc", "bad allocation")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, (RuntimeError, OSError)) and any(text in str(error) for text in texts)
+    )
+
+
+def printable(text: str) -> str:
+    r"""Return a text whose characters that steer a terminal, or are no characters, are written as \x1b is here."""
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
+    )
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

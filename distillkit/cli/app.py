@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from ..errors import DistillkitError
+from ..errors import DistillkitError, is_out_of_memory, printable
 from ..training.preemption import TrainingStopped
 
 if TYPE_CHECKING:
@@ -37,12 +38,29 @@ def _check_processes(context: typer.Context) -> None:
 
 def main() -> None:
     """Run the command line; bad input ends with its message and exit code 2, never with a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be any bytes
     warnings.filterwarnings("ignore", ".torch.jit.script. is deprecated")  # compressai and timm, when imported
     try:
         app()
     except DistillkitError as error:
-        print(f"distillkit: error: {error}", file=sys.stderr)
-        sys.exit(2)
+        fail(str(error))
+    except BrokenPipeError:  # the reader of the output has had enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        fail(f"{error.filename}: cannot be used: {error.strerror}." if error.filename else f"{error}.")
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        fail("expected enough memory, got too little; take smaller pictures or batches, or free memory.")
+
+
+def fail(text: str) -> NoReturn:
+    """End with a message and exit code 2."""
+    print(f"distillkit: error: {printable(text)}", file=sys.stderr)
+    sys.exit(2)
 
 
 @contextmanager
@@ -65,4 +83,4 @@ def show(table: RenderableType, as_text: str, as_json: bool) -> None:
     if as_json:
         print(as_text.rstrip())
     else:
-        Console().print(table)
+        Console(markup=False, emoji=False).print(table)  # brackets in names are brackets

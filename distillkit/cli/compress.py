@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import printable
 from .app import AsJson, app, show
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def _run(settings: Settings, source: Path, target: Path | None, overwrite: bool,
     from rich.progress import MofNCompleteColumn, Progress
     from rich.table import Table
 
-    from ..codec.files import code_files, plan_files
+    from ..codec.files import plan_files
+    from ..codec.folder import code_files
 
     def note(text: str) -> None:
         print(f"distillkit: note: {text}", file=sys.stderr)
@@ -97,7 +99,9 @@ def _run(settings: Settings, source: Path, target: Path | None, overwrite: bool,
     for file in coded:
         if file.error is None:
             bpp = 8 * file.compressed_bytes / (file.width * file.height)
-            table.add_row(str(file.target), f"{file.width}x{file.height}", str(file.compressed_bytes), f"{bpp:.4f}")
+            table.add_row(
+                printable(str(file.target)), f"{file.width}x{file.height}", str(file.compressed_bytes), f"{bpp:.4f}"
+            )
         names = {"source": str(file.source), "target": str(file.target), "error": file.error}
         sizes = {"width": file.width, "height": file.height, "compressed_bytes": file.compressed_bytes}
         rows.append(names | (sizes if file.error is None else {}))
@@ -105,6 +109,6 @@ def _run(settings: Settings, source: Path, target: Path | None, overwrite: bool,
     if len(failed) < len(coded) or as_json:
         show(table, json.dumps(rows, indent=2), as_json)
     for error in failed:
-        print(f"distillkit: error: {error}", file=sys.stderr)
+        print(f"distillkit: error: {printable(error)}", file=sys.stderr)
     if failed:
         raise typer.Exit(2)

@@ -23,7 +23,7 @@ def report(
 
     from ..report.page import write_page
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     file = write_page(path, out, on_part=lambda part: console.print(f"report: {part}", highlight=False))
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 

@@ -1,24 +1,21 @@
-"""Files and folders to compressed files and back: several at once, never half a file, never over another."""
+"""Files to compressed files and back: what goes where, never half a file, never over another."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal, final
+from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..data.images import BadImageError, read_image
 from ..data.listing import list_images
-from ..errors import BitstreamError, DataError, DistillkitError
+from ..errors import BitstreamError, DataError, DistillkitError, is_out_of_memory
 from ..model.file import load_model
 from .bitstream import MAGIC, read
 from .fast.codec import Precision
@@ -26,7 +23,6 @@ from .runtime import MAX_PIXELS, ImageCodec
 
 _HEAD_BYTES = 512  # of a compressed file, beside its substreams, at most
 SUFFIX = ".dk"  #: of compressed files
-_WORTH_SECONDS = 5.0  #: of work that is left: other processes, which need about as long to start, are worth it
 Direction = Literal["compress", "decompress"]
 
 
@@ -104,80 +100,6 @@ def plan_files(direction: Direction, source: Path, target: Path | None, overwrit
     return pairs
 
 
-def code_files(
-    settings: Settings,
-    pairs: Sequence[tuple[Path, Path]],
-    on_coded: Callable[[Coded], None],
-    on_note: Callable[[str], None],
-) -> list[Coded]:
-    """Compress or decompress all files, on all cores if there are several, and return what became of each.
-
-    Files are coded one after the other with torch's own threads, as long as that takes a few seconds. Of more, each
-    core codes one at a time with a single thread, which wastes nothing on waiting for one another.
-
-    Args:
-        settings: what they have in common.
-        pairs: source and target of each.
-        on_coded: called as soon as a file is done, in any order.
-        on_note: called with what a user should know of how the model codes, if there is something.
-
-    Raises:
-        DistillkitError: the model cannot be used, or a process died.
-    """
-    codec = _load(settings)
-    if codec.note is not None:
-        on_note(codec.note)
-    coded: dict[tuple[Path, Path], Coded] = {}
-
-    def note(result: Coded) -> None:
-        coded[result.source, result.target] = result
-        on_coded(result)
-
-    waiting = deque(pairs)
-    began = time.perf_counter()
-    while waiting and (len(coded) < 2 or _seconds_left(began, len(coded), len(waiting)) < _WORTH_SECONDS):
-        note(_code(codec, settings, *waiting.popleft()))
-    if waiting and _num_cores() > 1:
-        _code_with_others(codec, settings, waiting, note)
-    for pair in waiting:
-        note(_code(codec, settings, *pair))
-    return [coded[pair] for pair in pairs]
-
-
-def _seconds_left(began: float, done: int, left: int) -> float:
-    return (time.perf_counter() - began) / done * left
-
-
-def _code_with_others(
-    codec: ImageCodec, settings: Settings, waiting: deque[tuple[Path, Path]], note: Callable[[Coded], None]
-) -> None:
-    """Empty `waiting` together with a process on each other core; this one codes, too, so their start costs no time."""
-    import torch
-
-    others, threads = _num_cores() - 1, torch.get_num_threads()
-    pool = ProcessPoolExecutor(others, get_context("spawn"), _start, (settings,))
-    torch.set_num_threads(1)
-    running: set[Future[Coded]] = set()
-    try:
-        while waiting or running:
-            while waiting and len(running) < 2 * others:
-                running.add(pool.submit(_code_here, waiting.popleft()))
-            if waiting:
-                note(_code(codec, settings, *waiting.popleft()))
-            done = wait(running, 0 if waiting else None, FIRST_COMPLETED).done
-            for future in done:
-                note(future.result())
-            running -= done
-    except BrokenProcessPool:
-        raise DistillkitError(
-            f"{settings.direction}: expected every process to finish, got one that died, perhaps for want of memory; "
-            "give the files one at a time."
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
-
-
 def read_compressed(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
     """Return the bytes of a compressed file; what cannot be one is not read.
 
@@ -207,7 +129,7 @@ def read_compressed(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
 def whole_file(path: Path) -> Generator[Path]:
     """Give a name beside `path` to write to; it takes the place of `path` at the end, or vanishes on an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{os.getpid()}.part")  # however long the name is
     try:
         yield part
         os.replace(part, path)
@@ -234,53 +156,51 @@ def _check_targets(pairs: Sequence[tuple[Path, Path]], overwrite: bool) -> None:
         )
 
 
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def load_codec(settings: Settings) -> ImageCodec:
+    """Return the codec of a model.
 
-
-def _load(settings: Settings) -> ImageCodec:
+    Raises:
+        DistillkitError: the model cannot be used.
+    """
     model = load_model(settings.model)
     options = {"precision": settings.precision, "max_pixels": settings.max_pixels, "trusted": settings.trusted}
     return ImageCodec(model.codec, model.fingerprint, **options)  # type: ignore[arg-type]
 
 
-def _code(codec: ImageCodec, settings: Settings, source: Path, target: Path) -> Coded:
+def code_file(codec: ImageCodec, settings: Settings, source: Path, target: Path) -> Coded:
+    """Compress or decompress one file; whatever is wrong with it is in the result."""
     try:
-        if settings.direction == "compress":
-            pixels = read_image(source, convert=settings.convert)
-            data = codec.encode(pixels)
-            with whole_file(target) as part:
+        data, pixels = _read(codec, settings, source)
+    except Exception as error:  # of the file, of its coding, of too little memory: the others are coded all the same
+        return Coded(source, target, error=_message(source, error, settings))
+    try:
+        with whole_file(target) as part:
+            if settings.direction == "compress":
                 part.write_bytes(data)
-        else:
-            data = read_compressed(source, settings.max_pixels)
-            pixels = codec.decode(data)
-            with whole_file(target) as part:
+            else:
                 Image.fromarray(pixels).save(part, "png")
-    except (DistillkitError, MemoryError) as error:
-        text = str(error) or "expected enough memory, got too little; take a smaller picture"
-        if isinstance(error, BadImageError) and error.problem.convertible and not settings.convert:
-            text += " Or pass `--convert`; it makes 8-bit RGB of it."
-        prefix = "" if str(source) in text else f"file {source}: "
-        return Coded(source, target, error=prefix + text)
     except OSError as error:
-        return Coded(source, target, error=f"file {error.filename or source}: cannot be used: {error.strerror}.")
+        return Coded(source, target, error=f"file {target}: cannot be written: {error.strerror or error}.")
     return Coded(source, target, pixels.shape[1], pixels.shape[0], len(data))
 
 
-@final
-class _Process:
-    """What one process of the pool keeps from file to file."""
-
-    codec: ImageCodec
-    settings: Settings
-
-
-def _start(settings: Settings) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    _Process.codec, _Process.settings = _load(settings), settings
+def _read(codec: ImageCodec, settings: Settings, source: Path) -> tuple[bytes, NDArray[np.uint8]]:
+    """Return the compressed file and the picture, one of which is read and the other made."""
+    if settings.direction == "compress":
+        pixels = read_image(source, convert=settings.convert)
+        return codec.encode(pixels), pixels
+    data = read_compressed(source, settings.max_pixels)
+    return data, codec.decode(data)
 
 
-def _code_here(pair: tuple[Path, Path]) -> Coded:
-    return _code(_Process.codec, _Process.settings, *pair)
+def _message(source: Path, error: Exception, settings: Settings) -> str:
+    if isinstance(error, DistillkitError):
+        text = str(error)
+        if isinstance(error, BadImageError) and error.problem.convertible and not settings.convert:
+            text += " Or pass `--convert`; it makes 8-bit RGB of it."
+        return text if str(source) in text else f"file {source}: {text}"
+    if is_out_of_memory(error):
+        return f"file {source}: expected enough memory, got too little; cut the picture into parts, or free memory."
+    if isinstance(error, OSError):
+        return f"file {source}: cannot be read: {error.strerror or error}."
+    return f"file {source}: cannot be coded: {type(error).__name__}: {' '.join(str(error).split())[:300]}."

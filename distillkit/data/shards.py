@@ -8,7 +8,6 @@ import os
 import random
 import tarfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, final
@@ -17,6 +16,7 @@ from ..errors import DataError
 from .content import SUFFIXES
 from .images import read_image
 from .listing import find_images, list_images
+from .processes import start_pool
 
 INDEX = "index.json"
 _FORMAT = "distillkit-shards-1"
@@ -102,7 +102,7 @@ def pack(
     sizes: dict[str, int] = {}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with ProcessPoolExecutor(num_workers or os.cpu_count()) as pool, _Shards(out, shard_mib, sizes) as shards:
+        with start_pool(num_workers or os.cpu_count() or 1) as pool, _Shards(out, shard_mib, sizes) as shards:
             for done, (path, checked) in enumerate(zip(paths, pool.map(_check, paths, chunksize=8), strict=True)):
                 progress(done + 1, len(paths))
                 if isinstance(checked, str):

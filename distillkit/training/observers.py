@@ -16,7 +16,7 @@ from pluggy import PluginManager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..errors import TrainingError
+from ..errors import TrainingError, printable
 from ..hooks.hookspecs import hookimpl
 from ..hooks.loader import plugin_manager, report_observer
 from ..recipe.recipe import Recipe
@@ -127,7 +127,7 @@ class ProgressDisplay:
     """Shows phase, step, rate, PSNR and the time left, live in a terminal and line by line elsewhere."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or Console(stderr=True, markup=False, emoji=False)
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._phase = self._validated = self._best = ""
@@ -137,10 +137,10 @@ class ProgressDisplay:
         """Open the display."""
         self.close()  # a run that went back starts anew
         for note in run.notes:
-            self.console.print(f"{run.name}: {note}", highlight=False)
+            self.console.print(printable(f"{run.name}: {note}"), highlight=False, markup=False)
         self._progress = Progress(
-            TextColumn("[bold]{task.fields[run]}[/]"),
-            TextColumn("{task.fields[phase]}"),
+            TextColumn("{task.fields[run]}", style="bold", markup=False),
+            TextColumn("{task.fields[phase]}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.fields[numbers]}"),

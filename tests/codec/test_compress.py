@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import distillkit
 from distillkit.cli.app import app
-from distillkit.codec import files
+from distillkit.codec import folder
 from distillkit.codec.files import plan_files, whole_file
 from distillkit.errors import BitstreamError, DataError
 from distillkit.model.file import save_model
@@ -66,10 +66,10 @@ class TestCommands:
         for name in ("a.png", "b/c.png", "b/d.png", "b/e.png", "b/f.png", "b/g.png"):
             save(tmp_path / "in" / name)
         (tmp_path / "in/broken.png").write_bytes(b"\x89PNG")
-        monkeypatch.setattr(files, "_num_cores", lambda: 2)
-        monkeypatch.setattr(files, "_WORTH_SECONDS", 0.0)
-        started, pool = [], files.ProcessPoolExecutor
-        monkeypatch.setattr(files, "ProcessPoolExecutor", lambda *args: started.append(args[0]) or pool(*args))
+        monkeypatch.setattr(folder, "_num_cores", lambda: 2)
+        monkeypatch.setattr(folder, "_WORTH_SECONDS", 0.0)
+        started, pool = [], folder.start_pool
+        monkeypatch.setattr(folder, "start_pool", lambda *args: started.append(args[0]) or pool(*args))
         output = run("compress", tmp_path / "in", tmp_path / "out", "--json", code=2)
         assert "image" in output
         assert "broken.png: expected a picture (AVIF, BMP" in output
