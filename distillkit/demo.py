@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from .data.images import check_images
-from .data.listing import list_images
+from .data.listing import list_images, mark_output
 from .errors import DataError
 from .model import zoo
 from .recipe.recipe import Recipe
@@ -70,9 +70,15 @@ def gather_images(folder: Path, data: Path | None = None) -> tuple[Path, list[Pa
                 f"folder {folder}: expected only links to pictures, made by an earlier run, got the file {path}; it is "
                 "kept. Choose another folder for the runs with --out."
             )
-    for target, source in targets.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _link(source, target)
+    try:
+        mark_output(folder)
+        for target, source in targets.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _link(source, target)
+    except OSError as error:
+        raise DataError(
+            f"folder {folder}: cannot be written: {error.strerror}; choose another folder for the runs with --out."
+        ) from None
     return folder / "train", list_images(folder / "held_out")
 
 

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from time import perf_counter
 from typing import Literal
 
@@ -165,6 +166,12 @@ def _channels_last() -> Iterator[Finding]:
 def _disk(folder: Path) -> Finding:
     free = shutil.disk_usage(folder).free / _GIB
     found = f"{free:.0f} GiB free in {folder.resolve()}"
+    try:
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        advice = "Runs are written to the working folder: go to another one, or name one with --out."
+        return Finding("disk", "problem", f"{folder.resolve()} cannot be written: {error.strerror}", advice)
     if free < _DISK_GIB:
         advice = f"A run at `paper` size may need {_DISK_GIB} GiB: make room, or write runs elsewhere with --out."
         return Finding("disk", "note", found, advice)

@@ -87,7 +87,7 @@ def test_relative_folder_of_links(tmp_path, own, monkeypatch):
     for number, path in enumerate(list_images(own)):
         (tmp_path / "links" / f"{number}.png").symlink_to(path)
     monkeypatch.chdir(tmp_path)
-    train, held_out = demo.gather_images(Path("images"), Path("links"))
+    train, held_out = demo.demo.gather_images(Path("images"), Path("links"))
     assert (len(list_images(train)), len(held_out)) == (11, 2)
     assert all(path.resolve().is_relative_to(own) for path in list_images(train))
 
@@ -194,3 +194,10 @@ def test_the_first_look_codes_the_users_pictures_with_the_models_that_ship(tmp_p
     assert [model.name for model in comparison.models] == list(zoo.manifest())
     assert all(model.evaluation.averages["psnr_db"] > 20 for model in comparison.models)
     assert (tmp_path / "look" / "comparison.png").exists()
+
+
+def test_a_folder_that_cannot_be_written(own):
+    if not Path("/sys").is_dir():
+        pytest.skip("no /sys, where nobody may write")
+    with pytest.raises(DataError, match=r"folder /sys/demo: cannot be written: .*choose another folder.*--out"):
+        demo.gather_images(Path("/sys/demo"), own)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,3 +99,10 @@ def test_no_trace_unless_asked_for(capsys, monkeypatch):
     monkeypatch.setenv("DISTILLKIT_TRACE", "0")
     distillkit.load_plugins()
     assert "hook" not in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written():
+    if not Path("/sys").is_dir():
+        pytest.skip("no /sys, where nobody may write")
+    found = doctor._disk(Path("/sys"))
+    assert (found.state, found.found.partition(":")[0]) == ("problem", "/sys cannot be written")

@@ -100,7 +100,10 @@ def _run(settings: Settings, source: Path, target: Path | None, overwrite: bool,
         if file.error is None:
             bpp = 8 * file.compressed_bytes / (file.width * file.height)
             table.add_row(
-                printable(str(file.target)), f"{file.width}x{file.height}", str(file.compressed_bytes), f"{bpp:.4f}"
+                printable(str(file.target)).replace("\n", r"\n"),
+                f"{file.width}x{file.height}",
+                str(file.compressed_bytes),
+                f"{bpp:.4f}",
             )
         names = {"source": str(file.source), "target": str(file.target), "error": file.error}
         sizes = {"width": file.width, "height": file.height, "compressed_bytes": file.compressed_bytes}

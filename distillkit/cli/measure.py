@@ -32,7 +32,9 @@ def evaluate(
 
     names = _distinct_names(models)
     perceptual = [*([Lpips(lpips)] if lpips else []), *([Dists(dists)] if dists else [])]
-    comparison = compare(dict(zip(names, models, strict=True)), list_images(data), out, perceptual=perceptual)
+    comparison = compare(
+        dict(zip(names, models, strict=True)), list_images(data, leave_out=[out]), out, perceptual=perceptual
+    )
     show(comparison.table(), comparison.to_json(), as_json)
 
 

@@ -189,6 +189,14 @@ def batches(
             said |= problems.keys()
             dataset.problems.update(problems)
             yield batch.to(device, non_blocking=True).to(torch.float32).div_(255)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            "training images: expected the processes that decode them to live, but one was killed, perhaps for want of "
+            f"memory ({' '.join(str(error).split())[:120]}). Checkpoints are kept: free memory or set data.num_workers "
+            "lower, and give the same command again."
+        ) from None
     except DataError as error:
         # A worker's error arrives as the text of its traceback, which ends with the name of the error and its message.
         raise DataError(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from error

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
+from ..data.images import check_images
+from ..data.listing import mark_output
+from ..errors import DataError
 from ..hooks.loader import Plugins, load_plugins
 from ..model.adapters import CodecAdapter
 from ..model.file import load_model
@@ -145,6 +148,13 @@ def compare(
         DistillkitError: a model or picture cannot be used.
     """
     plugins = plugins or load_plugins()
+    check_images(images, pixels=True)
+    for path in models.values():
+        load_model(path, plugins)  # what is wrong with the last one is known before the first is measured
+    try:
+        mark_output(folder)
+    except OSError as error:
+        raise DataError(f"evaluation {folder}: cannot be made: {error.strerror}; choose another folder.") from None
     rows = []
     with DecodingProcess() as process:
         for name, path in models.items():
@@ -159,6 +169,6 @@ def compare(
                 ComparedModel(name, Path(path), num_parameters(codec.module), kmac_per_pixel(codec), evaluation)
             )
     comparison = Comparison(tuple(rows), folder)
-    (folder / "comparison.json").write_text(comparison.to_json(), encoding="utf-8")
+    (folder / "comparison.json").write_text(comparison.to_json(), encoding="utf-8", errors="backslashreplace")
     save_contact_sheet(images, {row.name: row.evaluation for row in rows}, folder, folder / "comparison.png")
     return comparison

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..codec.runtime import ImageCodec
-from ..data.images import read_image
+from ..data.images import check_images, read_image
+from ..data.listing import mark_output
 from ..errors import DataError
 from ..hooks.loader import Plugins, load_plugins
 from ..model.file import load_model
@@ -103,8 +104,9 @@ def evaluate(
             raise DataError(
                 f"evaluation: {out / name}.png is an original and would be overwritten; choose another folder."
             )
+    check_images(paths, pixels=True)  # the last of many would end what hours have measured
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        mark_output(out)
     except OSError as error:
         raise DataError(f"evaluation {out}: cannot be made: {error.strerror}; choose another folder.") from None
     files = [(out / f"{name}.dk", out / f"{name}.png") for name in names]
@@ -128,8 +130,8 @@ def evaluate(
         decoded_in="same" if decoder is None else "fresh",
         environment=environment(),
     )
-    (out / "results.json").write_text(evaluation.to_json(), encoding="utf-8")
-    (out / "images.csv").write_text(evaluation.to_csv(), encoding="utf-8")
+    (out / "results.json").write_text(evaluation.to_json(), encoding="utf-8", errors="backslashreplace")
+    (out / "images.csv").write_text(evaluation.to_csv(), encoding="utf-8", errors="backslashreplace")
     return evaluation
 
 
@@ -183,7 +185,10 @@ def _measure(
         encode_seconds=encode_seconds,
         decode_seconds=decode_seconds,
         rd_cost=_cost(*trained_for, original, decoded, rate_bpp),
-        **{distance.name: distance(original, decoded) for distance in perceptual},
+        **{
+            distance.name: distance(original, decoded) if min(height, width) >= distance.min_side else None
+            for distance in perceptual
+        },
     )
 
 

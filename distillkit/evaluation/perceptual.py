@@ -17,9 +17,15 @@ from ..errors import DataError
 
 
 class PerceptualDistance(Protocol):
-    """How unlike two pictures look (unitless, 0 where equal); `name` is its field of `ImageResult`."""
+    """How unlike two pictures look (unitless, 0 where equal).
+
+    Attributes:
+        name: its field of `ImageResult`.
+        min_side: in pixels; of smaller pictures it is not measured.
+    """
 
     name: str
+    min_side: int
 
     def __call__(self, original: NDArray[Any], decoded: NDArray[Any]) -> float:
         """Return the distance of two pictures, uint8, shape (H, W, 3), RGB."""
@@ -42,6 +48,7 @@ class Lpips:
     """
 
     name = "lpips"
+    min_side = 31
 
     def __init__(self, weights: Path) -> None:
         try:
@@ -80,6 +87,7 @@ class Dists:
     """
 
     name = "dists"
+    min_side = 1
 
     def __init__(self, weights: Path) -> None:
         try:

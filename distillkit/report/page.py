@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -47,10 +48,12 @@ def write_page(
     plugins = plugins or load_plugins()
     runs = read_runs(Path(path))
     out = out or Path(path) / PAGE_NAME
-    html = render(runs, plugins, on_part)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(html, encoding="utf-8")
+        with TemporaryFile(dir=out.parent):  # before the work, not after it
+            pass
+        html = render(runs, plugins, on_part)
+        out.write_text(html, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise TrainingError(
             f"report {out}: cannot be written: {error.strerror}; choose another file with -o."

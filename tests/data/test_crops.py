@@ -1,3 +1,4 @@
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,24 @@ def test_an_image_that_breaks_later_is_a_clear_error(paths, workers):
     with pytest.raises(DataError) as error:
         take(dataset, 0, 2, workers)
     assert str(error.value).startswith(f"image {paths[2]}: expected a readable image, got ")
+
+
+def test_a_process_that_is_killed_is_a_clear_error(paths):
+    dataset = CropDataset(paths, CROP, seed=0, cache_mib=0)
+    stream = batches(dataset, 2, 0, 10_000, num_workers=1)
+    next(stream)
+    for child in multiprocessing.active_children():
+        child.kill()
+    with pytest.raises(DataError, match=r"one was killed, perhaps for want of memory.*data\.num_workers"):
+        for _ in stream:
+            pass
+
+
+def test_other_kinds_by_choice(tmp_path):
+    for name, value in (("a.png", 300), ("b.png", 25700)):
+        Image.fromarray(np.full((CROP, CROP), value, np.uint16)).save(tmp_path / name)
+    files = sorted(tmp_path.iterdir())
+    with pytest.raises(DataError, match="data.convert = true to convert other kinds"):
+        CropDataset(files, CROP, seed=0)
+    dataset = CropDataset(files, CROP, seed=0, convert=True)
+    assert sorted(int(dataset[sample].max()) for sample in (0, 1)) == [1, 100]
