@@ -87,7 +87,7 @@ def test_relative_folder_of_links(tmp_path, own, monkeypatch):
     for number, path in enumerate(list_images(own)):
         (tmp_path / "links" / f"{number}.png").symlink_to(path)
     monkeypatch.chdir(tmp_path)
-    train, held_out = demo.demo.gather_images(Path("images"), Path("links"))
+    train, held_out = demo.gather_images(Path("images"), Path("links"))
     assert (len(list_images(train)), len(held_out)) == (11, 2)
     assert all(path.resolve().is_relative_to(own) for path in list_images(train))
 
