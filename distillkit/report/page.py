@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from ..errors import DistillkitError, TrainingError
 from ..hooks.loader import Plugins, load_plugins
+from ..training.provenance import read_starts
 from .citations import references
 from .codecs import Codecs
 from .comparison import compare_variants
@@ -83,6 +84,7 @@ def render(runs: Runs, plugins: Plugins, on_part: Callable[[str], None] = lambda
         references=_references(runs, plugins),
         versions={"python": platform.python_version()} | _versions(),
         machine=f"{platform.system()} {platform.machine()}",
+        starts=read_starts(runs.main.folder),
         made=datetime.now(UTC).date().isoformat(),
     )
 
