@@ -57,7 +57,12 @@ def distil(
     if isinstance(teacher, Recipe):
         teacher = train(teacher, folder / "teacher", plugins=plugins, observers=observers())
     models["teacher"] = teacher
-    control = student.model_copy(update={"losses": {}, "teacher": None})
+    regularisers = {
+        label: options
+        for label, options in student.losses.items()
+        if not plugins.configure_loss(label, options)[0].needs_teacher
+    }
+    control = student.model_copy(update={"losses": regularisers, "teacher": None})
     models["control"] = train(control, folder / "control", plugins=plugins, observers=observers())
     distilled = student.model_copy(update={"teacher": teacher})
     models["student"] = train(distilled, folder / "student", plugins=plugins, observers=observers())

@@ -25,6 +25,7 @@ NAVIGATION = {
         "recipes.md",
         "losses.md",
         "own-loop.md",
+        "ms-ssim.md",
         "pairs.md",
         "families.md",
         "scale.md",

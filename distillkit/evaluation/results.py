@@ -77,7 +77,7 @@ class Evaluation:
     Attributes:
         fingerprint: of the codec's module.
         lmbda: the trade-off in `rd_cost`, or None.
-        metric: the quality that was trained for; tables and curves show it first.
+        metric: the quality that was trained for.
         images: one result for each picture, in the order of evaluation.
         name: of the codec.
         decoded_in: the process in which the files were decoded: `fresh` (nothing of the encoder's state can help it)

@@ -95,6 +95,11 @@ class Plugins:
                 except Exception as error:
                     report_observer(observer, "close", error)
 
+    def configure_loss(self, label: str, options: Mapping[str, Any], where: str = "") -> tuple[type[Any], Any]:
+        """Return class and `Config` of a recipe's loss, whose label is its name or has a `name`; see `configure`."""
+        own = {key: value for key, value in options.items() if key != "name"}
+        return self.configure("loss", str(options.get("name", label)), own, where or f"recipe losses.{label}")
+
     def configure(self, kind: str, name: str, options: Mapping[str, Any], where: str) -> tuple[type[Any], Any]:
         """Return the component class of this name and its validated `Config`.
 
@@ -271,7 +276,7 @@ def _registrar(loaded: Plugins, of: Kind, plugin: str, origin: str) -> Callable[
             raise PluginError(
                 f"{origin}: {kind} '{full}': its Config is not a distillkit.ComponentConfig; subclass that."
             )
-        if kind != "loss" and "name" in config.model_fields:
+        if "name" in config.model_fields:
             raise PluginError(
                 f"{origin}: {kind} '{full}': its Config has an option 'name', which in a recipe is the component's own "
                 "name. Rename the option."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -31,7 +32,8 @@ class Recipe(Settings):
         objective: what the codec is trained for, by name, with options.
         lmbda: trade-off of the rate-distortion cost: `lmbda` times the objective's distortion is in bits per pixel.
         num_steps: optimiser steps of the whole run.
-        losses: distillation losses by name, each with its options; none trains without distillation.
+        losses: loss terms by name, each with its options; none trains without distillation. One may stand there several
+            times, under labels of your own that name it: `[losses.fine]`, `name = "kd.hint"`.
         schedule: the phases, by name, with options.
         taps: how feature taps are found, by name, with options.
         data: the training images.
@@ -117,31 +119,37 @@ class Recipe(Settings):
             _, config = plugins.configure(kind, choice.name, choice.options, where)
             return ComponentChoice(name=choice.name, **config.model_dump(mode="json"))
 
-        for key, named in (("losses", self.losses), ("extensions", self.extensions)):
-            for name, options in named.items():
-                if "." not in name and options:
-                    inner = next(iter(options))
-                    what = "a loss" if key == "losses" else "an extension"
-                    raise RecipeError(
-                        f"recipe {key}.{name}: expected {what}'s full name. In TOML it needs quotes: "
-                        f'[{key}."{name}.{inner}"].'
-                    )
-        losses = {
-            name: plugins.configure("loss", name, options, f"recipe losses.{name}")[1].model_dump(mode="json")
-            for name, options in self.losses.items()
-        }
+        for name, options in self.extensions.items():
+            if "." not in name and options:
+                raise RecipeError(
+                    f"recipe extensions.{name}: expected an extension's full name. In TOML it needs quotes: "
+                    f'[extensions."{name}.{next(iter(options))}"].'
+                )
+        losses, taught = dict[str, dict[str, Any]](), False
+        for label, options in self.losses.items():
+            if "." not in label and "name" not in options and options:
+                raise RecipeError(
+                    f"recipe losses.{label}: expected a loss's full name, or a label with `name`. In TOML a full name "
+                    f'needs quotes: [losses."{label}.{next(iter(options))}"].'
+                )
+            if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)?", label):
+                raise RecipeError(f"recipe losses: label {label!r}: expected letters, digits, _ and -; rename it.")
+            loss, config = plugins.configure_loss(label, options)
+            named = {"name": options["name"]} if "name" in options else {}
+            losses[label] = named | config.model_dump(mode="json")
+            taught = taught or loss.needs_teacher
         initial = self.initial_weights
         inherits = initial == "teacher"
-        if self.trains == "teacher" and (losses or self.teacher or inherits):
+        if self.trains == "teacher" and (taught or self.teacher or inherits):
             raise RecipeError(
-                "recipe trains: 'teacher' is trained without losses or a teacher of its own; remove them."
+                "recipe trains: 'teacher' is trained without a teacher of its own or losses that need one; remove them."
             )
         pair_class, config = plugins.configure("pair", self.pair.name, self.pair.options, "recipe pair")
         pair: CodecPair = pair_class(config)
-        taught = [name for name in self.extensions if plugins.get("extension", name, "recipe").needs_teacher]
-        if (losses or inherits or taught) and self.teacher is None and not pair.pretrained_teacher:
-            why = "there are losses" if losses else 'initial_weights = "teacher"'
-            why = why if losses or inherits else f"{taught[0]} needs one"
+        needing = [name for name in self.extensions if plugins.get("extension", name, "recipe").needs_teacher]
+        if (taught or inherits or needing) and self.teacher is None and not pair.pretrained_teacher:
+            why = "there are losses" if taught else 'initial_weights = "teacher"'
+            why = why if taught or inherits else f"{needing[0]} needs one"
             raise RecipeError(
                 f'recipe teacher: missing, but {why}. Train one first (trains = "teacher") and name its '
                 "model.safetensors here."

@@ -75,7 +75,8 @@ def _sources(plugins: Plugins, recipes: list[Recipe]) -> tuple[dict[str, str], d
         ]
         names += [("optimizer", full_name(recipe.optimizer.name)), ("rate", recipe.optimizer.rate.name)]
         names += [("extension", name) for name in recipe.extensions]
-        for kind, name in [*(("loss", loss) for loss in recipe.losses), *names]:
+        losses = [("loss", str(options.get("name", label))) for label, options in recipe.losses.items()]
+        for kind, name in [*losses, *names]:
             chosen[name] = plugins.get(kind, name, "recipe")
     if not recipes:
         chosen = {name: component for kind in plugins.components.values() for name, component in kind.items()}

@@ -155,7 +155,7 @@ def kept_channels(
         if name not in recipe.losses:
             continue
         try:
-            term_class, config = plugins.configure("loss", name, recipe.losses[name], f"recipe losses.{name}")
+            term_class, config = plugins.configure_loss(name, recipe.losses[name])
             term: LossTerm = term_class(config, shapes)
             term.load_calibration(record)
         except (DistillkitError, ValueError, KeyError):  # of another version of the plugin: the ranking is shown alone

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +35,13 @@ class Step:
         images: the batch, shape (B, 3, H, W), range [0, 1].
         output: the student's output for it.
         taps: the features of the taps that the active terms asked for, by role.
+        number: of the step within the run, counted from 0.
     """
 
     images: Tensor
     output: CodecOutput
     taps: Mapping[str, TapPair]
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,13 @@ class LossTerm(nn.Module, Component, ABC):
     """A distillation loss: one unweighted scalar a step. Trainable parts (adapters) are ordinary submodules.
 
     A subclass is built as `Term(config, shapes)`, where `shapes` holds the student's and the teacher's tap shapes.
+
+    Attributes:
+        needs_teacher: whether the term compares with a teacher. One that does not (a regulariser) reads no taps and is
+            not calibrated; it also serves the runs of teachers and of controls, where `shapes` is empty.
     """
+
+    needs_teacher: ClassVar[bool] = True
 
     def __init__(self, config: Any, shapes: TapShapes) -> None:
         super().__init__()

@@ -18,6 +18,7 @@ from ..model.adapters import CodecAdapter, as_codec, fingerprint
 from ..model.file import load_model
 from ..model.initialise import inherit_weights
 from ..recipe.recipe import Recipe
+from ..taps.bank import TapShapes
 from ..taps.pair import CodecPair, TapReport, TeachingPair, find_taps
 from ..taps.points import Tap
 from ..taps.sampled import tap_and_stride
@@ -59,6 +60,10 @@ class Setup:
     notes: list[str]
 
 
+#: What a term finds in a run without a teacher.
+NO_TEACHER = TapReport(TapShapes({}, {}), frozenset(), frozenset(), frozenset())
+
+
 def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     """Build everything that a resolved recipe names.
 
@@ -80,18 +85,20 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     source: CodecAdapter | None = None
     if isinstance(recipe.initial_weights, Path):
         source = load_model(recipe.initial_weights, plugins).codec
-    if not recipe.losses and recipe.initial_weights != "teacher" and not needs_teacher(recipe, plugins):
+    taught = any(plugins.configure_loss(*loss)[0].needs_teacher for loss in recipe.losses.items())
+    alone = {} if taught else _terms(recipe, NO_TEACHER, plugins)
+    if not taught and recipe.initial_weights != "teacher" and not needs_teacher(recipe, plugins):
         notes += _inherit(codec, source, dataset, recipe)
         extensions = build_extensions(recipe, plugins, codec, None)
-        task = DistillationTask(codec, recipe.lmbda, objective, {}, None)
+        task = DistillationTask(codec, recipe.lmbda, objective, alone, None)
         return Setup(codec, extensions, options, task, None, "", timeline, dataset, None, notes)
     teacher, teacher_fingerprint, teacher_taps = _teacher(recipe, pair, plugins)
     notes += _inherit(codec, teacher if recipe.initial_weights == "teacher" else source, dataset, recipe)
     extensions = build_extensions(recipe, plugins, codec, teacher)
     own_taps = pair.student_taps() if extensions.codec is codec else teacher_taps
     codec = extensions.codec
-    if not recipe.losses:
-        task = DistillationTask(codec, recipe.lmbda, objective, {}, None)
+    if not taught:
+        task = DistillationTask(codec, recipe.lmbda, objective, alone, None)
         return Setup(codec, extensions, options, task, None, teacher_fingerprint, timeline, dataset, None, notes)
     size = (recipe.data.crop, recipe.data.crop)
     provider_class, provider_config = plugins.configure("taps", recipe.taps.name, recipe.taps.options, "recipe taps")
@@ -106,9 +113,7 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
         notes.append(
             f"taps copied at each step, since an in-place activation overwrites them: {', '.join(report.copied)}"
         )
-    terms = {
-        name: build_term(f"recipe losses.{name}", name, each, report, plugins) for name, each in recipe.losses.items()
-    }
+    terms = _terms(recipe, report, plugins)
     task = DistillationTask(codec, recipe.lmbda, objective, terms, teaching)
     return Setup(codec, extensions, options, task, teaching, teacher_fingerprint, timeline, dataset, report, notes)
 
@@ -204,11 +209,23 @@ def _inherit(codec: CodecAdapter, source: CodecAdapter | None, dataset: CropData
     return [str(inherit_weights(codec.module, source.module, bits))]
 
 
+def _terms(recipe: Recipe, report: TapReport, plugins: Plugins) -> dict[str, LossTerm]:
+    return {
+        label: build_term(f"recipe losses.{label}", label, options, report, plugins)
+        for label, options in recipe.losses.items()
+    }
+
+
 def build_term(where: str, name: str, options: Mapping[str, Any], report: TapReport, plugins: Plugins) -> LossTerm:
     """Return a loss term built for the taps that a probe found; `where` it is named stands in errors."""
-    term_class, config = plugins.configure("loss", name, options, where)
+    term_class, config = plugins.configure_loss(name, options, where)
     try:
-        term = term_class(config, report.shapes)
+        term: LossTerm = term_class(config, report.shapes)
+        if not term.needs_teacher and (term.required_taps() or term.needs_calibration):
+            raise ValueError(
+                f"{term_class.__name__} says needs_teacher = False, but asks for taps or a calibration, which come "
+                "with a teacher. Read step.output and step.images, or leave needs_teacher at True."
+            )
         missing = sorted({tap_and_stride(role)[0] for role in term.required_taps()} - set(report.shapes.student))
     except DistillkitError as error:
         raise type(error)(f"{where}: {error}") from None

@@ -54,7 +54,13 @@ class DistillationTask(nn.Module):
         self.terms = nn.ModuleDict({_key(name): term for name, term in terms.items()})
 
     def forward(
-        self, images: Tensor, teacher_taps: Mapping[str, Tensor], active: Iterable[str], *, trains_rd: bool = True
+        self,
+        images: Tensor,
+        teacher_taps: Mapping[str, Tensor],
+        active: Iterable[str],
+        *,
+        trains_rd: bool = True,
+        number: int = 0,
     ) -> StepLosses:
         """Run the student on a batch and return its losses.
 
@@ -63,12 +69,13 @@ class DistillationTask(nn.Module):
             teacher_taps: the teacher's features by role; the student is tapped at the same roles.
             active: full names of the terms to compute.
             trains_rd: whether the rate-distortion cost carries gradient, or is only measured.
+            number: of the step within the run.
         """
         if self.pair is None:
             output, taps = self.codec.forward(images), {}
         else:
             output, taps = self.pair.run_student(images, teacher_taps)
-        step = Step(images, output, taps)
+        step = Step(images, output, taps, number)
         losses = {name: self.terms[_key(name)](step).float() for name in active}
         with torch.set_grad_enabled(trains_rd and torch.is_grad_enabled()):
             rd = rate_distortion(output, images, self.lmbda, self.objective)

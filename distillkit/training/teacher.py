@@ -32,10 +32,11 @@ class Teacher:
 
     def features(self, images: Tensor, weights: Mapping[str, float]) -> dict[str, Tensor]:
         """Return the teacher's features, by role, that the loss terms with these weights need."""
-        if not weights or self._setup.pair is None:
+        roles = self._roles(weights)
+        if not roles or self._setup.pair is None:
             return {}
         with self._precision.autocast(), self._compiled.active() if self._compiled else nullcontext():
-            return self._setup.pair.run_teacher(images, self._roles(weights))
+            return self._setup.pair.run_teacher(images, roles)
 
     def _roles(self, terms: Collection[str]) -> list[str]:
         return sorted(set().union(*(self._setup.task.term(name).required_taps() for name in terms)))

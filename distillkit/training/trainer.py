@@ -242,7 +242,7 @@ class Trainer:
             last = len(done) == recipe.accumulate - 1
             with nullcontext() if last else self.ranks.without_averaging(self.task):
                 with self.precision.autocast():
-                    losses: StepLosses = self.task(part, taps, weights, trains_rd=rd_weight > 0)
+                    losses: StepLosses = self.task(part, taps, weights, trains_rd=rd_weight > 0, number=step)
                 total = rd_weight * losses.rd.cost
                 for name, loss in losses.terms.items():
                     total = total + weights[name] * self.scales.get(name, 1.0) * loss

@@ -18,8 +18,8 @@ class OutputMse(distillkit.LossTerm):
     L = mean((x_hat_S - sg(x_hat_T))^2)
 
     Source: PRIM (Allemand et al., 2025, arXiv 2509.10366), one of its three terms.
-    Departure: unweighted here, as all terms are; the phase's weights or its balance set the scale. PRIM's code is not
-    public; its mix of 0.2 / 0.2 / 0.6 (latent, hyper-latent, output) with the rate-distortion loss is not reproduced.
+    Departure: unweighted here, as all terms are. PRIM weighs latents, hyper-latents and output by 0.2 each and the
+    rate-distortion cost by 0.4 (its code is public: FABallemand/PRIM on GitHub); see docs/losses.md for that mix.
     """
 
     def __init__(self, config: distillkit.LossConfig, shapes: distillkit.TapShapes) -> None:

@@ -23,7 +23,7 @@ class Objective(Component, ABC):
     The recipe gives the trade-off `lmbda`, the phase the weight beside the loss terms.
 
     Attributes:
-        metric: the quality that it trains for: curves, tables and BD-rates show it first.
+        metric: the quality that it trains for: progress and metrics of the run show it.
         min_side: the shortest side of a picture in pixels for which `distortion` is defined.
         usual_lmbdas: trade-offs that are in use with it, from low rates to high ones; for messages.
     """
