@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .evaluation.curve import RDPoint as RDPoint
     from .evaluation.evaluate import evaluate as evaluate
     from .evaluation.evaluate import evaluate_model as evaluate_model
+    from .evaluation.first_look import first_look as first_look
     from .evaluation.rd_compare import compare_curves as compare_curves
     from .evaluation.results import Evaluation as Evaluation
     from .experiment import distil as distil
@@ -139,6 +140,7 @@ _HOME = {
     "export_model": "export.export",
     "find_cuts": "model.initialise",
     "find_taps": "taps.pair",
+    "first_look": "evaluation.first_look",
     "fingerprint": "model.adapters",
     "hookimpl": "hooks.hookspecs",
     "load_codec": "codec.load",

@@ -1,4 +1,4 @@
-"""The demo: FEDS on the Cheng2020 pair, with photographs that come inside pip packages or with the user's own."""
+"""The demo: FEDS on the low-resolution pair, with photographs that come inside pip packages or with the user's own."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import filecmp
 import importlib.util
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from .data.images import check_images
 from .data.listing import list_images, mark_output
 from .errors import DataError
-from .model import zoo
 from .recipe.recipe import Recipe
 from .recipe.shipped import load_shipped
-
-if TYPE_CHECKING:
-    from .evaluation.compare import Comparison
 
 Size = Literal["tiny", "lite", "paper"]
 
@@ -31,6 +26,7 @@ _TRAIN = [
     ("skimage", "data/motorcycle_right.png"),
     ("sklearn", "datasets/images/china.jpg"),
 ]
+SHOWN = "zoo:lite-student"  #: the model that the demo shows at work
 _HELD_OUT = [("skimage", "data/astronaut.png"), ("sklearn", "datasets/images/flower.jpg")]
 
 
@@ -82,22 +78,9 @@ def gather_images(folder: Path, data: Path | None = None) -> tuple[Path, list[Pa
     return folder / "train", list_images(folder / "held_out")
 
 
-def first_look(images: Sequence[Path], folder: Path) -> Comparison:
-    """Code pictures to real files with the models that ship, and measure; takes seconds.
-
-    Args:
-        images: 8-bit RGB pictures.
-        folder: gets the compressed files and the decoded pictures.
-    """
-    from .evaluation.compare import compare
-
-    models = {name: zoo.find(f"{zoo.PREFIX}{name}") for name in zoo.manifest()}
-    return compare(models, images, folder)
-
-
 def recipes(size: Size, train: Path) -> tuple[Recipe, Recipe]:
-    """Return the demo's recipes, the teacher's and the student's: those of `examples/feds_cheng2020.py`."""
-    name = f"cheng2020-{size}"
+    """Return the demo's recipes, the teacher's and the student's: those of the low-resolution pair that ship."""
+    name = f"lowres-{size}"
     return load_shipped(name, "teacher", train), load_shipped(name, "student", train)
 
 

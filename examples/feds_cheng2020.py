@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 
 import distillkit
-from distillkit.demo import first_look, gather_images
+from distillkit.demo import SHOWN, gather_images
 
 # J = LMBDA * 255^2 * MSE + bits per pixel: larger means better pictures and larger files.
 LMBDA = 0.013
@@ -82,8 +82,10 @@ def main() -> None:
     out = arguments.out or Path("runs") / f"feds-cheng2020-{arguments.size}"
     try:
         train, held_out = gather_images(out / "images", arguments.data)
-        print("Models that ship, at work on the held-out pictures:")
-        Console().print(first_look(held_out, out / "first-look").table())
+        print(f"A student that ships ({SHOWN}) at work on the held-out pictures:")
+        look = distillkit.first_look(SHOWN, held_out, out / "first-look")
+        Console().print(look.table())
+        print(f"The pictures side by side: {look.picture}\nNow a teacher, a control and a student are trained:")
         comparison = distillkit.distil(
             teacher=recipe(arguments.size, train, "teacher"),
             student=recipe(arguments.size, train, "student", **feds(arguments.size)),
@@ -93,7 +95,8 @@ def main() -> None:
     except distillkit.DistillkitError as error:
         sys.exit(f"error: {error}")
     Console().print(comparison.table())
-    print(f"Everything is in {out}; the pictures side by side: {comparison.folder / 'comparison.png'}")
+    print(f"The pictures side by side: {comparison.folder / 'comparison.png'}")
+    print(f"The whole job as a page: {distillkit.write_page(out)}")
 
     # The student alone, from its file, in three lines: this is what you deploy.
     student = distillkit.load_model(out / "student")

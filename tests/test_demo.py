@@ -16,7 +16,8 @@ from distillkit import demo
 from distillkit.data.images import check_images, read_image
 from distillkit.data.listing import list_images
 from distillkit.errors import DataError
-from distillkit.model import zoo
+from distillkit.evaluation.first_look import first_look
+from distillkit.recipe.shipped import load_shipped
 
 SIZES = get_args(demo.Size)
 EXAMPLE = Path(__file__).parents[1] / "examples" / "feds_cheng2020.py"
@@ -138,23 +139,23 @@ def example():
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_example_and_demo_are_the_same_job(example, size, tmp_path):
+def test_the_example_is_the_recipes_that_ship(example, size, tmp_path):
     plugins = distillkit.load_plugins()
     trained = {"teacher": tmp_path / "teacher/model.safetensors"}
     written_out = (
         example.recipe(size, tmp_path, "teacher"),
         example.recipe(size, tmp_path, "student", **example.feds(size)).model_copy(update=trained),
     )
-    teacher, student = demo.recipes(size, tmp_path)
-    in_the_demo = (teacher, student.model_copy(update=trained))
-    for one, other in zip(written_out, in_the_demo, strict=True):
+    teacher, student = (load_shipped(f"cheng2020-{size}", part, tmp_path) for part in ("teacher", "student"))
+    shipped = (teacher, student.model_copy(update=trained))
+    for one, other in zip(written_out, shipped, strict=True):
         assert one.resolve(plugins).to_toml() == other.resolve(plugins).to_toml()
     assert student.losses.keys() == {"feds.alignment", "feds.channel_entropy"}
 
 
 def test_sizes_are_the_same_everywhere(example):
     pair = distillkit.load_plugins().components["pair"]["models.cheng2020"]
-    (field,) = pair.Config.model_fields.values()
+    field = pair.Config.model_fields["size"]
     assert set(SIZES) == set(example.SCALES) == set(field.annotation.__args__)
 
 
@@ -189,11 +190,19 @@ def test_pictures_that_cannot_be_used_are_all_named_before_anything_is_made(tmp_
     assert not (tmp_path / "images").exists()
 
 
-def test_the_first_look_codes_the_users_pictures_with_the_models_that_ship(tmp_path, photographs):
-    comparison = demo.first_look(sorted(photographs.iterdir())[:1], tmp_path / "look")
-    assert [model.name for model in comparison.models] == list(zoo.manifest())
-    assert all(model.evaluation.averages["psnr_db"] > 20 for model in comparison.models)
-    assert (tmp_path / "look" / "comparison.png").exists()
+def test_the_first_look_puts_the_student_beside_jpeg_and_webp_at_equal_size(tmp_path, photographs):
+    look = first_look(demo.SHOWN, sorted(photographs.iterdir())[:2], tmp_path / "look")
+    assert list(look.results) == [demo.SHOWN, "JPEG", "WebP"]
+    ours, jpeg, webp = look.results.values()
+    for mine, other in zip(ours * 2, jpeg + webp, strict=True):
+        title = "JPEG" if other in jpeg else "WebP"
+        file = tmp_path / "look" / title / f"{other.name}.{title.lower()}"
+        assert other.source == mine.source
+        assert other.file_bytes <= mine.file_bytes or other.psnr_db < mine.psnr_db  # or the lowest quality there is
+        assert file.stat().st_size == other.file_bytes
+    assert [row.psnr_db > 20 for row in ours] == [True, True]
+    assert look.picture.exists()
+    assert len(look.table().rows) == 3
 
 
 def test_a_folder_that_cannot_be_written(own):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import webbrowser
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,21 +42,27 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Show a trained student at work; then train a teacher, distil it, and compare with a student trained without."""
-    from ..demo import first_look, gather_images, recipes
+    from ..demo import SHOWN, gather_images, recipes
+    from ..evaluation.first_look import first_look
     from ..experiment import distil
+    from ..report.page import write_page
 
     out = out or Path("runs") / f"demo-{size.value}"
     train_folder, held_out = gather_images(out / "images", data)
     teacher, student = recipes(size.value, train_folder)
     if not as_json:
-        print("Models that ship, on your held-out pictures:")
-        show(first_look(held_out, out / "first-look").table(), "", False)
-        print(f"Their files and pictures: {out / 'first-look'}. Now for the training:")
+        print(f"A student that ships ({SHOWN}) at work on the held-out pictures:")
+        look = first_look(SHOWN, held_out, out / "first-look")
+        show(look.table(), "", False)
+        print(f"The pictures side by side: {look.picture}\nNow a teacher, a control and a student are trained:")
     with goes_on_later():
         comparison = distil(teacher, student, out, held_out)
     show(comparison.table(), comparison.to_json(), as_json)
+    page = write_page(out)
     if not as_json:
-        print(f"Runs, compressed files and pictures: {out}. Side by side: {comparison.folder / 'comparison.png'}")
+        print(f"Side by side: {comparison.folder / 'comparison.png'}\nThe whole job as a page: {page}")
+        if sys.stdout.isatty():  # opens nothing where there is no screen
+            webbrowser.open(page.resolve().as_uri())
 
 
 @app.command()

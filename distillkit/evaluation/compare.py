@@ -170,5 +170,5 @@ def compare(
             )
     comparison = Comparison(tuple(rows), folder)
     (folder / "comparison.json").write_text(comparison.to_json(), encoding="utf-8", errors="backslashreplace")
-    save_contact_sheet(images, {row.name: row.evaluation for row in rows}, folder, folder / "comparison.png")
+    save_contact_sheet(images, {row.name: row.evaluation.images for row in rows}, folder, folder / "comparison.png")
     return comparison

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..data.images import read_image
-from .results import Evaluation
+from .results import ImageResult
 
 _WIDTH = 400  # of a picture on the sheet, in pixels
 _CAPTION = 44
@@ -19,12 +19,14 @@ _GAP = 8
 _MAX_ROWS = 8
 
 
-def save_contact_sheet(images: Sequence[Path], evaluations: Mapping[str, Evaluation], folder: Path, path: Path) -> None:
+def save_contact_sheet(
+    images: Sequence[Path], measured: Mapping[str, Sequence[ImageResult]], folder: Path, path: Path
+) -> None:
     """Draw one row a picture: the original, then each model's; below it, the piece with most detail, enlarged twice.
 
     Args:
         images: the originals; the first eight are drawn.
-        evaluations: name -> what was measured on those pictures.
+        measured: name of a codec -> what was measured on those pictures, in their order.
         folder: where the decoded pictures lie, as `<name>/<picture>.png`.
         path: the PNG to write.
     """
@@ -33,8 +35,8 @@ def save_contact_sheet(images: Sequence[Path], evaluations: Mapping[str, Evaluat
         original = read_image(source)
         box = _detailed_piece(original)
         cells = [_cell(original, box, source.stem, "original")]
-        for name, evaluation in evaluations.items():
-            result = evaluation.images[index]
+        for name, results in measured.items():
+            result = results[index]
             decoded = read_image(folder / name / f"{result.name}.png")
             cells.append(_cell(decoded, box, name, f"{result.rate_bpp:.3f} bpp   {result.psnr_db:.2f} dB"))
         rows.append(_join(cells, horizontal=True))
