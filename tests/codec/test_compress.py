@@ -100,8 +100,8 @@ class TestCommands:
 
     def test_limits(self, run, tmp_path):
         run("compress", save(tmp_path / "photo.png"))
-        output = run("decompress", tmp_path / "photo.dk", tmp_path / "x.png", "--max-pixels", "100", code=2)
-        assert "at most 100 pixels, got 150x100" in output
+        output = run("decompress", tmp_path / "photo.dk", tmp_path / "x.png", "--max-pixels", "10000", code=2)
+        assert "at most 10000 pixels, got 150x100" in output
 
     def test_without_a_traceback(self, model, tmp_path):
         """As a process, with warnings as errors."""
