@@ -29,14 +29,29 @@ NOTE = "<!-- Written by docs/generate.py; change the source instead. -->\n"
 
 #: Heading -> home modules of the public names below it.
 API = {
-    "Train and distil": ("experiment", "trainer", "recipe", "observers"),
-    "Use a trained codec": ("model_file", "codec.runtime", "images"),
-    "Measure": ("evaluation.compare", "evaluation.evaluate"),
-    "Write losses": ("losses",),
-    "Write schedules": ("phases",),
-    "Write pairs and codecs": ("pair", "adapters"),
-    "Write providers of taps": ("taps", "tap_points"),
-    "Plugins": ("hookspecs", "plugins", "components"),
+    "Train and distil": (
+        "experiment",
+        "training.trainer",
+        "recipe.recipe",
+        "training.observers",
+        "family.plan",
+        "family.run",
+    ),
+    "Use a trained codec": ("model.file", "codec.load", "codec.runtime", "data.images", "export.export"),
+    "Measure": (
+        *("evaluation.compare", "evaluation.evaluate", "evaluation.first_look", "evaluation.bd", "evaluation.curve"),
+        *("evaluation.rd_compare", "evaluation.results", "report.page"),
+    ),
+    "A loop of your own": ("training.own_loop", "training.objectives.objective"),
+    "Write losses": ("training.losses",),
+    "Write schedules": ("training.phases",),
+    "Write optimisers, rates and step extensions": (
+        *("training.pace.optimizers", "training.pace.rates", "training.extensions.extension"),
+        *("training.extensions.view", "training.preemption", "training.trackers.mlflow"),
+    ),
+    "Write pairs and codecs": ("taps.pair", "model.adapters"),
+    "Write providers of taps": ("taps.bank", "taps.points", "taps.sampled"),
+    "Plugins": ("hooks.hookspecs", "hooks.loader", "hooks.components"),
     "Errors": ("errors",),
 }
 

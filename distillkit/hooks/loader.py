@@ -65,7 +65,7 @@ class Plugins:
         known = self.components[kind]
         if name not in known:
             if reason := self.left_out.get(name.partition(".")[0]):
-                raise PluginError(f"{where}: no {kind} '{name}' is registered, since {reason}")
+                raise PluginError(f"{where}: no {kind} '{name}' is registered; {reason}")
             hint = did_you_mean(name, known) or f" Known: {', '.join(sorted(known)) or 'none'}."
             raise RecipeError(f"{where}: no {kind} '{name}' is registered.{hint} `distillkit plugins` lists them all.")
         return known[name]

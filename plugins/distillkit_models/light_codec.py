@@ -122,4 +122,6 @@ class Latents:
                     self._codec.forward(images)
             except _Caught:
                 return self._catch.latents.float()
-        raise distillkit.PairError("models.light: expected a codec that synthesises by g_s, got one that does not.")
+        raise distillkit.PairError(
+            "models.light: expected a codec that synthesises by g_s, got one that does not; take another teacher."
+        )

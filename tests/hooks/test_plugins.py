@@ -298,7 +298,7 @@ def broken(site, caplog):
         assert "feds.alignment" in loaded.components["loss"]
         assert not [full for kind in loaded.components.values() for full in kind if full.startswith("broken.")]
         if name == "broken":
-            with pytest.raises(PluginError, match=r"recipe pair: no pair 'broken.x' is registered, since plugin 'brok"):
+            with pytest.raises(PluginError, match=r"recipe pair: no pair 'broken.x' is registered; plugin 'brok"):
                 loaded.get("pair", "broken.x", "recipe pair")
         return reason
 
@@ -315,7 +315,7 @@ def test_plugins_can_be_disabled(monkeypatch, caplog):
     loaded = distillkit.load_plugins()
     assert [plugin.name for plugin in loaded.plugins] == ["core", "feds", "models"]
     assert "no plugin 'fed' is installed. Did you mean 'feds'?" in caplog.text
-    with pytest.raises(PluginError, match="since plugin 'kd' is disabled by DISTILLKIT_DISABLE_PLUGINS; unset it"):
+    with pytest.raises(PluginError, match="; plugin 'kd' is disabled by DISTILLKIT_DISABLE_PLUGINS; unset it"):
         loaded.get("loss", "kd.latent", "here")
 
 
