@@ -21,6 +21,7 @@ from .bitstream import NO_PATH, NUM_FINGERPRINT_BYTES, NUM_PATH_BYTES, Compresse
 from .checksums import entropy_hash
 from .fast.codec import FastCodec, Precision, can_be_fast
 from .foreign import ForeignCodec
+from .shapes import grown
 from .stopwatch import Stopwatch
 
 #: Of every module that codes: several codecs may share one.
@@ -221,7 +222,7 @@ class ImageCodec:
             )
 
     def _shape(self, rows: int, columns: int) -> Any:
-        return _shape(*self._blank_shapes, rows, columns, f"codec {self._name}: shape")
+        return grown(*self._blank_shapes, rows, columns, f"codec {self._name}: shape")
 
     def _padded_strides(self, height: int, width: int) -> tuple[int, int]:
         return -(-height // self.adapter.stride), -(-width // self.adapter.stride)
@@ -233,28 +234,3 @@ class ImageCodec:
 def _to_pixels(x_hat: Tensor) -> NDArray[np.uint8]:
     """Return an image of shape (3, H, W), range [0, 1], as uint8, shape (H, W, 3)."""
     return x_hat.permute(1, 2, 0).clamp(0, 1).mul_(255).round_().to(torch.uint8).contiguous().cpu().numpy()
-
-
-def _shape(small: Any, large: Any, rows: int, columns: int, where: str) -> Any:
-    """Return the codec's shape for an image of `rows` x `columns` strides, in the same nesting.
-
-    Args:
-        small: its shape for 1x1 strides.
-        large: its shape for 2x3 strides; a leaf that grew 2-fold goes with the rows, 3-fold with the columns.
-        rows: padded height in strides.
-        columns: padded width in strides.
-        where: names this part of the shape in errors.
-    """
-    if isinstance(small, dict) and isinstance(large, dict) and small.keys() == large.keys():
-        return {key: _shape(small[key], large[key], rows, columns, f"{where}[{key!r}]") for key in small}
-    if isinstance(small, (list, tuple)) and isinstance(large, (list, tuple)) and len(small) == len(large):
-        pairs = enumerate(zip(small, large, strict=True))
-        return type(small)([_shape(a, b, rows, columns, f"{where}[{index}]") for index, (a, b) in pairs])
-    if isinstance(small, int) and isinstance(large, int):
-        for factor, growth in ((1, 1), (2, rows), (3, columns)):
-            if large == factor * small:
-                return growth * small
-    raise PairError(
-        f"{where}: expected ints that are constant or proportional to the padded height or width, got {small!r} for an "
-        f"image of 1x1 strides and {large!r} for 2x3; give the codec a CodecAdapter whose shape is so."
-    )

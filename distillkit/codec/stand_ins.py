@@ -11,11 +11,9 @@ import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, final
+from typing import Any, Protocol, final
 
 from torch import nn
-
-from .calls import CoderCalls
 
 _METHODS = {  # the coder's classes, CompressAI's and its forks', and a method that makes each out
     "RansEncoder": "encode_with_indexes",
@@ -23,9 +21,17 @@ _METHODS = {  # the coder's classes, CompressAI's and its forks', and a method t
     "RansDecoder": "decode_with_indexes",
 }
 _WITHOUT = sys.stdlib_module_names | {"torch", "numpy", "scipy", "sympy", "pandas", "torchvision", "matplotlib", "PIL"}
-_answering: ContextVar[CoderCalls | None] = ContextVar("answering", default=None)
+_answering: ContextVar[Coders | None] = ContextVar("answering", default=None)
 _lock = threading.Lock()
 _installed: dict[tuple[int, str], int] = {}  # how many codecs that code now need a name replaced
+
+
+class Coders(Protocol):
+    """Makes what takes the place of the coder's objects."""
+
+    def made(self, kind: str) -> Any:
+        """Return a coder of a kind: `RansEncoder`, `BufferedRansEncoder` or `RansDecoder`."""
+        ...
 
 
 @final
@@ -48,7 +54,7 @@ class StandIns:
         calls: what codes instead.
     """
 
-    def __init__(self, calls: CoderCalls) -> None:
+    def __init__(self, calls: Coders) -> None:
         self._calls = calls
         self._names = list(_find_names())
 

@@ -178,11 +178,13 @@ def is_entropy_model(model: nn.Module) -> bool:
 
 
 def _replace(model: Any, tables: EntropyTables) -> None:
+    """Have an entropy model code by the `compress` and `decompress` of `tables`."""
     if not hasattr(model, "_get_medians"):
         model.compress, model.decompress = tables.compress, tables.decompress
         if hasattr(model, "scale_table") and hasattr(model, "lower_bound_scale"):
             model.build_indexes = ScaleIndexes(model.scale_table, model.lower_bound_scale)
         return
+    num_tables = len(model._quantized_cdf)
 
     def like(size: Sequence[int]) -> tuple[Tensor, Tensor]:
         ones = [1] * (len(size) - 2)
@@ -191,7 +193,7 @@ def _replace(model: Any, tables: EntropyTables) -> None:
         return channels.expand(*size), medians
 
     def decompress(strings: Sequence[bytes], size: Sequence[int]) -> Tensor:
-        indexes, medians = like((len(strings), tables.num_tables, *size))
+        indexes, medians = like((len(strings), num_tables, *size))
         return tables.decompress(strings, indexes, means=medians)
 
     model.compress = lambda x: tables.compress(x, *like(x.shape))

@@ -41,6 +41,13 @@ def kmac_per_pixel(adapter: CodecAdapter, size: int = 256) -> float:
     adapter.module.eval()
     side = -(-size // adapter.stride) * adapter.stride
     device = next(adapter.module.parameters()).device
-    with FlopCounterMode(display=False) as counter:
-        adapter.forward(torch.zeros(1, 3, side, side, device=device))
+    learnt = [parameter for parameter in adapter.module.parameters() if parameter.requires_grad]
+    try:
+        # The counter hooks on to inputs with gradients; a view of a parameter that is made without one has no place f
+        adapter.module.requires_grad_(False)
+        with FlopCounterMode(display=False) as counter:
+            adapter.forward(torch.zeros(1, 3, side, side, device=device))
+    finally:
+        for parameter in learnt:
+            parameter.requires_grad_()
     return counter.get_total_flops() / 2 / side**2 / 1000

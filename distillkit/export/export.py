@@ -11,9 +11,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ..errors import DistillkitError, PairError
-from ..model.adapters import CompressAIAdapter, entropy_path
+from ..errors import DistillkitError
+from ..model.adapters import entropy_path
 from ..model.file import TrainedModel, save_model
+from .check import check_folder, check_twin
 from .driver import FORMAT
 from .networks import export_onnx, export_openvino, export_programs
 from .parts import CodecParts, take_apart
@@ -52,9 +53,14 @@ def export_model(model: TrainedModel, to: Target, out: str | Path) -> list[Path]
     try:
         out.mkdir(parents=True, exist_ok=True)
         export = {"torch": export_programs, "onnx": export_onnx, "openvino": export_openvino}[to]
-        return [*export(parts, out), *_write_tables(model, parts, to, out), *_write_driver(out)]
+        paths = [*export(parts, out), *_write_tables(model, parts, to, out), *_write_driver(out)]
+        check_folder(model, out)
     except OSError as error:
         raise DistillkitError(f"export {out}: cannot be written: {error.strerror}; choose another place.") from None
+    except DistillkitError:
+        shutil.rmtree(out, ignore_errors=True)  # nothing is left that decodes to other pictures
+        raise
+    return paths
 
 
 def _write_file(model: TrainedModel, to: Target, out: Path) -> Path:
@@ -64,18 +70,7 @@ def _write_file(model: TrainedModel, to: Target, out: Path) -> Path:
         save_model(out, model.codec, model.pair, model.options, model.part, model.lmbda, objective=model.objective)
         return out
     module = model.codec.module
-    if not isinstance(model.codec, CompressAIAdapter) or not type(module).__module__.startswith("compressai."):
-        raise PairError(
-            f"model of pair {model.pair}: expected one of CompressAI's own architectures, got {type(module).__name__}; "
-            "CompressAI cannot build it. Export it with `--to model` or `--to onnx`."
-        )
-    try:
-        type(module).from_state_dict(module.state_dict())  # type: ignore[operator] - all of them have it
-    except RuntimeError:  # it takes some sizes for granted, of ELIC's groups for one
-        raise PairError(
-            f"model of pair {model.pair}: expected sizes that CompressAI's {type(module).__name__}.from_state_dict can "
-            "tell from the weights, got others, which it could not load. Export it with `--to model`."
-        ) from None
+    check_twin(model)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"state_dict": module.state_dict()}, out)

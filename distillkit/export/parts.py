@@ -68,7 +68,7 @@ def take_apart(codec: CodecAdapter) -> CodecParts:
     bottlenecks = [model for model in names if hasattr(model, "quantiles")]
     gaussians = [model for model in names if hasattr(model, "scale_table")]
     if any(len(modules) > 1 for modules in (*found.values(), bottlenecks, gaussians)) or len(bottlenecks) != 1:
-        raise _unknown(name, "several entropy models or networks of one name")
+        raise _unknown(name, "several entropy models or networks of one name, as channel groups have")
     networks = {part: modules[0] for part, modules in found.items() if modules}
     flow, parity = _flow(module, networks, gaussians)
     missing = [part for part in NETWORKS[flow] if part not in networks]
@@ -114,8 +114,8 @@ def _flow(module: nn.Module, networks: Mapping[str, nn.Module], gaussians: list[
         if len(parities) != 1:
             raise _unknown(type(module).__name__, "a serial context, which would take a network run for each position")
         return "checkerboard", parities[0]
-    if "h_a" not in networks or "h_s" not in networks:
-        raise _unknown(type(module).__name__, "no h_a or h_s")
+    if missing := [part for part in ("h_a", "h_s") if part not in networks]:
+        raise _unknown(type(module).__name__, f"a hyper-prior without {' and '.join(missing)}")
     latent, params = _out_channels(networks["g_a"]), _out_channels(networks["h_s"])
     return ("scale" if params == latent else "mean-scale"), ""
 

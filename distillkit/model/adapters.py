@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
+import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -130,7 +132,7 @@ class CompressAIAdapter(CodecAdapter):
             )
         # Codecs that code groups of channels one after the other may list the likelihoods of each.
         joined = {name: torch.cat(each, 1) if isinstance(each, list) else each for name, each in likelihoods.items()}
-        return CodecOutput(x_hat, cast(Mapping[str, Tensor], joined))
+        return CodecOutput(x_hat, _usual_names(cast(Mapping[str, Tensor], joined)))
 
     @override
     def compress(self, images: Tensor) -> CompressedLatents:
@@ -177,6 +179,17 @@ class CompressAIAdapter(CodecAdapter):
             f"codec {type(self.module).__name__}: expected a dict with {' and '.join(keys)} from {method}, as "
             f"CompressAI's models return it, got {got}. Wrap the codec in a distillkit.CodecAdapter."
         )
+
+
+def _usual_names(likelihoods: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return likelihoods by latent: `y_likelihoods` is `y`; without a `y`, it is the one of finest resolution."""
+    short = {re.sub(r"_?likelihoods?_?", "", name) or name: each for name, each in likelihoods.items()}
+    named = short if len(short) == len(likelihoods) else dict(likelihoods)
+    sizes = {name: math.prod(each.shape[2:]) for name, each in named.items() if each.ndim == 4}
+    finest = [name for name, size in sizes.items() if size == max(sizes.values())]
+    if "y" not in named and len(finest) == 1:
+        named = {"y" if name == finest[0] else name: each for name, each in named.items()}
+    return named
 
 
 def as_codec(codec: nn.Module | CodecAdapter) -> CodecAdapter:

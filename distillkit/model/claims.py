@@ -126,8 +126,9 @@ def check_fingerprint(path: Path, claimed: str, got: str) -> None:
 
 def _tables(module: nn.Module) -> Iterator[str]:
     for prefix, part in module.named_modules():
-        if hasattr(part, "_quantized_cdf"):
-            yield from (f"{prefix}.{name}" if prefix else name for name, _ in part.named_buffers(recurse=False))
+        for name, buffer in part.named_buffers(recurse=False):
+            if hasattr(part, "_quantized_cdf") or buffer.numel() == 0:  # filled by `update`
+                yield f"{prefix}.{name}" if prefix else name
 
 
 def _paths(value: Any) -> Iterator[Path]:

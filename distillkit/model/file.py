@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError
 from ..hooks.loader import Plugins, load_installed
 from ..training.checkpoint import read_tensors, write_tensors
-from .adapters import CodecAdapter, as_codec, fingerprint
+from .adapters import CodecAdapter, CompressAIAdapter, as_codec, fingerprint
 from .claims import check_fingerprint, check_finite, check_shapes, read_claims, refuse_sources
 from .zoo import located
 
@@ -121,7 +121,7 @@ def load_model(path: str | Path, plugins: Plugins | None = None) -> TrainedModel
     check_shapes(path, build, tensors)
     check_finite(path, tensors)
     codec = as_codec(build())
-    _fit_tables(codec.module, tensors)
+    fit_tables(codec.module, tensors)
     try:
         codec.module.load_state_dict(tensors)
     except RuntimeError as error:
@@ -129,16 +129,29 @@ def load_model(path: str | Path, plugins: Plugins | None = None) -> TrainedModel
             f"model {path}: its weights do not fit pair {claims.pair} with options {claims.options}: {error}. "
             "Was the plugin changed since it was trained?"
         ) from None
+    restore_tables(codec, tensors)
     codec.module.eval()
     check_fingerprint(path, claims.fingerprint, fingerprint(codec.module))
     return TrainedModel(codec=codec, **claims.model_dump(exclude_none=True))
 
 
-def _fit_tables(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give entropy models buffers of the sizes in `tensors`: a fresh model's tables are empty."""
+def restore_tables(codec: CodecAdapter, tensors: Mapping[str, Tensor]) -> None:
+    """Have a codec whose weights were read compute the tables that it keeps outside of its state.
+
+    Args:
+        codec: has the weights.
+        tensors: its state; what is in there stays to the bit.
+    """
+    classes = {parent for part in codec.module.modules() for parent in type(part).__mro__}
+    own = (parent for parent in classes if "update" in vars(parent) and not parent.__module__.startswith("compressai."))
+    if type(codec) is not CompressAIAdapter or next(own, None) is not None:
+        codec.update()
+        codec.module.load_state_dict(tensors)
+
+
+def fit_tables(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give buffers the sizes that they have in `tensors`: a fresh model's tables are empty."""
     for prefix, part in module.named_modules():
-        if not hasattr(part, "_quantized_cdf"):
-            continue
         for name, buffer in part.named_buffers(recurse=False):
             saved = tensors.get(f"{prefix}.{name}" if prefix else name)
             if saved is not None and saved.shape != buffer.shape:

@@ -9,7 +9,6 @@ Each check raises an `AssertionError` that names what is wrong, and runs in seco
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -21,14 +20,12 @@ from torch import Tensor, nn
 
 from ..errors import DistillkitError
 from ..hooks.components import validate
-from ..hooks.loader import Plugins, load_plugins
+from ..hooks.loader import load_plugins
 from ..model.adapters import CodecAdapter, CodecOutput, as_codec
-from ..model.conditioned import ConditionedAdapter, at_quality
 from ..taps.bank import TapBank, TapProvider, TapShape, TapShapes
-from ..taps.pair import CodecPair, TeachingPair, find_taps
+from ..taps.pair import find_taps
 from ..taps.sampled import tap_and_stride
 from ..training.losses import Calibration, LossTerm, Step, TapPair
-from ..training.objectives.objective import rate_distortion
 from ..training.phases import PhaseSchedule, Timeline
 
 _ROLES = {"analysis.1/2": 32, "analysis.1/4": 16, "analysis.1/8": 8, "latent": 4, "synthesis.1/8": 8, "hyper_latent": 1}
@@ -223,38 +220,6 @@ def _shapes(channels: int) -> dict[str, TapShape]:
 
 def _features(shape: TapShape, stride: int) -> Tensor:
     return torch.randn(4, shape.channels, shape.height // stride, shape.width // stride)
-
-
-def _check_codec(codec: CodecAdapter, fresh: CodecAdapter, size: int) -> None:
-    name = type(codec.module).__name__
-    codec.module.train()
-    before = [parameter.detach().clone() for parameter in codec.module.parameters()]
-    images = torch.rand(2, 3, size, size)
-    optimizer = torch.optim.Adam(codec.module.parameters(), 1e-3)
-    rate_distortion(codec.forward(images), images, 0.01).cost.backward()
-    optimizer.step()
-    changed = any(not torch.equal(a, b) for a, b in zip(before, codec.module.parameters(), strict=True))
-    assert changed, f"{name}: a training step changed no parameter"
-    if isinstance(codec, ConditionedAdapter):
-        codec.forward(images, torch.tensor([0.0, 1.0]))
-    aux_loss = codec.aux_loss()
-    assert (aux_loss is not None) == bool(codec.quantile_parameters()), f"{name}: aux_loss and quantiles do not agree"
-    codec.module.eval()
-    codec.update()
-    fresh.module.load_state_dict(copy.deepcopy(codec.module.state_dict()))
-    fresh.module.eval()
-    for quality in (0.0, 0.3, 1.0) if isinstance(codec, ConditionedAdapter) else (None,):
-        _check_coding(name, at_quality(codec, quality), at_quality(fresh, quality), images[:1])
-
-
-@torch.no_grad()
-def _check_coding(name: str, codec: CodecAdapter, fresh: CodecAdapter, images: Tensor) -> None:
-    latents = codec.compress(images)
-    decoded = codec.decompress(latents)
-    assert decoded.shape == images.shape, f"{name}: decoded {tuple(decoded.shape)} from {tuple(images.shape)}"
-    assert torch.equal(decoded, codec.decompress(latents)), f"{name}: the same bytes decode to two images"
-    again = fresh.decompress(latents)
-    assert torch.equal(decoded, again), f"{name}: decodes to another image once its state is loaded into a new one"
 
 
 def _calibration(num_channels: int) -> Calibration:

@@ -11,14 +11,17 @@ from torch import Tensor
 
 import distillkit
 
+_MOST_LEVELS = 4  # of blocks in blocks
+
 
 @final
 class ByResolution(distillkit.TapProvider):
     """Finds the stages of the transforms `g_a` and `g_s`, as CompressAI names them.
 
     Within a transform, the last direct child whose output stands at 1/R of the image's height is the tap `analysis.1/R`
-    or `synthesis.1/R`. The transforms' own outputs are `latent` and `reconstruction`; those of the hyper-analysis and
-    hyper-synthesis transforms `hyper_latent` and `hyper_parameters`. What the latent is coded with, scales and means,
+    or `synthesis.1/R`; where a transform wraps its blocks, or has them in a list, it is the child's child. The
+    transforms' own outputs are `latent` and `reconstruction`; those of the hyper-analysis and hyper-synthesis
+    transforms `hyper_latent` and `hyper_parameters`. What the latent is coded with, scales and means,
     is `entropy_parameters`, scales first: the module of that name that runs once, or, where there is no module of that
     name, what the hyper-synthesis gives. Codecs that code groups of channels one after the other (ELIC) have one such
     module a group; this tap is then the list of theirs.
@@ -48,10 +51,7 @@ class ByResolution(distillkit.TapProvider):
         config = self.config
         taps: dict[str, str | distillkit.Tap] = {}
         for role, transform in (("analysis", config.analysis), ("synthesis", config.synthesis)):
-            stages: dict[int, str] = {}
-            for module in trace:
-                if re.fullmatch(re.escape(transform) + r"\.[^.]+", module.path):
-                    stages[image_size[0] // module.shape.height] = module.path
+            stages = _stages(trace, transform, image_size[0])
             taps |= {f"{role}.1/{reduction}": path for reduction, path in sorted(stages.items()) if reduction > 1}
         for module in trace:
             if module.path == config.analysis:
@@ -75,6 +75,21 @@ class ByResolution(distillkit.TapProvider):
         elif not found and "hyper_parameters" in taps:
             taps["entropy_parameters"] = taps["hyper_parameters"]
         return taps
+
+
+def _stages(trace: Sequence[distillkit.TracedModule], transform: str, height: int) -> dict[int, str]:
+    """Return, by reduction, the last block there of a transform: of the level at which there are several."""
+    stages: dict[int, str] = {}
+    for depth in range(1, _MOST_LEVELS + 1):
+        found: dict[int, str] = {}
+        for module in trace:
+            if re.fullmatch(re.escape(transform) + rf"(\.[^.]+){{{depth}}}", module.path):
+                found[height // module.shape.height] = module.path
+        if len(found) > len(stages):
+            stages = found
+        if len(stages) > 1:
+            break
+    return stages
 
 
 def _means_first(module: distillkit.TracedModule) -> bool:

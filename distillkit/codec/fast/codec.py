@@ -22,13 +22,13 @@ from ...model.adapters import CodecAdapter, CompressedLatents
 from ...model.precision import bf16_is_fast
 from ..bitstream import CompressedImage
 from ..calls import CoderCalls
-from ..exact import MakesTensorsOf
+from ..exact import MakesTensorsOf, use_exact
 from ..stand_ins import StandIns, calls_coder
 from ..stopwatch import Stopwatch
 from ..tables import EntropyWatch, is_entropy_model
 from .checkerboard import code_checkerboards
 from .tiles import TILE_PIXELS
-from .transforms import Transform, to_dtype
+from .transforms import Transform
 from .wavefront import code_serial_contexts
 from .winograd import use_winograd
 
@@ -80,41 +80,23 @@ class FastCodec:
         dtypes = {
             "g_a": (torch.bfloat16 if bf16 else torch.float32, exact),
             "g_s": (torch.bfloat16 if bf16 else torch.float32, torch.float32),
-            "h_a": (torch.float32, exact),  # the encoder's alone: what it gives is rounded and coded
+            "h_a": (torch.float32, exact),
         }
-        transforms: dict[nn.Module, Transform] = {}
-        places = [
-            (parent, name, child)
-            for parent in module.modules()
-            for name, child in parent.named_children()
-            if name in dtypes
-        ]
-        for parent, name, _ in places:
-            setattr(parent, name, nn.Identity())
-        module.to(exact)
-        if exact == torch.float64 and device.type == "cpu":
-            use_winograd(module)
-        for part in module.modules():
-            if any(True for _ in part.parameters(recurse=False)):
-                part.register_forward_pre_hook(
-                    lambda _, args, kwargs: (
-                        tuple(to_dtype(exact, value) for value in args),
-                        {name: to_dtype(exact, value) for name, value in kwargs.items()},
-                    ),
-                    with_kwargs=True,
-                )
-        for parent, name, child in places:
-            if child not in transforms:
-                transforms[child] = Transform(child, *dtypes[name], stopwatch, 0.5 if name == "g_s" else None)
-                if name != "h_a":
-                    self._tiled.append(transforms[child])
-                if name == "g_s":  # nothing is synthesised from latents that are not what was encoded
-                    transforms[child].register_forward_pre_hook(lambda *_: self._check())
-            setattr(parent, name, transforms[child])
+
+        def transform(name: str, network: nn.Module) -> Transform:
+            made = Transform(network, *dtypes[name], stopwatch, 0.5 if name == "g_s" else None)
+            if name != "h_a":
+                self._tiled.append(made)
+            if name == "g_s":  # nothing is synthesised from latents that are not what was encoded
+                made.register_forward_pre_hook(lambda *_: self._check())
+            return made
+
+        winograd = exact == torch.float64 and device.type == "cpu"
+        transforms = use_exact(module, exact, transform, use_winograd if winograd else id)
         self.takes_channels_last = isinstance(getattr(module, "g_a", None), Transform)
         self._entropy = EntropyWatch(module, stopwatch)
         self._stand_ins.put_into(module)
-        self._makes_exact = MakesTensorsOf(exact, module)
+        self._makes_exact = MakesTensorsOf(exact, transforms)
         code_serial_contexts(module, self._entropy)
         if device.type == "cpu":
             _keep_freed_memory()
@@ -176,8 +158,7 @@ class FastCodec:
             stack.enter_context(torch.autocast(self._device.type, enabled=False))
             stack.enter_context(self._stopwatch.time("entropy network"))
             stack.enter_context(self._stand_ins.answering())
-            if self._calls.had_some:  # else all values come from the entropy models, in `exact`
-                stack.enter_context(self._makes_exact)
+            stack.enter_context(self._makes_exact)
             yield
 
     def _reset(self) -> None:

@@ -1,0 +1,83 @@
+"""Every export is tried on real bytes, both ways, before it counts as written."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..codec.runtime import ImageCodec
+from ..errors import PairError
+from ..model.adapters import CompressAIAdapter
+from ..model.file import TrainedModel
+from .driver import ExportedCodec
+
+_MOST_LEVELS = 2  #: that two decoders may differ by, of 255: synthesis in float32 rounds
+
+
+def check_folder(model: TrainedModel, folder: Path) -> None:
+    """Check that an exported folder and the model read each other's files, for pictures of two sizes.
+
+    Raises:
+        PairError: they do not.
+    """
+    name = type(model.codec.module).__name__
+    codec = ImageCodec(model.codec, model.fingerprint, precision="fp32", trusted=True)
+    try:
+        theirs = ExportedCodec(folder, threads=1)
+        for side in (1, 2):
+            picture = _picture(side * model.codec.stride - 7, 2 * model.codec.stride - 9)
+            for writer, data in (("distillkit", codec.encode(picture)), ("the export", theirs.encode(picture))):
+                pictures = [each.decode(data).astype(int) for each in (codec, theirs)]
+                levels = int(abs(pictures[0] - pictures[1]).max())
+                if levels > _MOST_LEVELS:
+                    raise ValueError(f"a file of {writer} decodes to pictures {levels} levels of 255 apart")
+    except Exception as error:  # of a runtime that lacks an operator, or of what was written
+        said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise PairError(
+            f"codec {name}: expected an export that reads and writes the model's files, got {said}. "
+            "Nothing was written; deploy the codec as one safetensors file with `--to model`."
+        ) from error
+
+
+def check_twin(model: TrainedModel) -> None:
+    """Check that the codec that CompressAI builds from the weights alone codes as the model does.
+
+    Raises:
+        PairError: it does not, or CompressAI cannot build it.
+    """
+    module: Any = model.codec.module
+    name = type(module).__name__
+    advice = "Export it with `--to model`."
+    if not isinstance(model.codec, CompressAIAdapter) or not type(module).__module__.startswith("compressai."):
+        raise PairError(
+            f"model of pair {model.pair}: expected one of CompressAI's own architectures, got {name}; CompressAI "
+            f"cannot build it. {advice}"
+        )
+    try:
+        twin = type(module).from_state_dict(copy.deepcopy(module.state_dict())).eval()
+    except (RuntimeError, KeyError, AttributeError, TypeError, ValueError):  # it takes some sizes for granted
+        raise PairError(
+            f"model of pair {model.pair}: expected sizes that CompressAI's {name}.from_state_dict can "
+            f"tell from the weights, got others, which it could not load. {advice}"
+        ) from None
+    pixels = torch.from_numpy(_picture(model.codec.stride, 2 * model.codec.stride)).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        ours, theirs = module.compress(pixels), twin.compress(pixels)
+        decoded = [net.decompress(ours["strings"], ours["shape"])["x_hat"] for net in (module, twin)]
+    if ours["strings"] != theirs["strings"] or not torch.allclose(decoded[0], decoded[1], atol=1e-3):
+        raise PairError(
+            f"model of pair {model.pair}: expected a {name} as CompressAI builds it, got one that was changed and "
+            f"codes otherwise. {advice}"
+        )
+
+
+def _picture(height: int, width: int) -> NDArray[np.uint8]:
+    """Return a picture of waves and noise."""
+    y, x = np.mgrid[:height, :width]
+    waves = np.stack([128 + 70 * np.sin(x / (9 + c)) + 50 * np.cos(y / (7 + c)) for c in range(3)], 2)
+    return (waves + np.random.default_rng(0).normal(0, 6, waves.shape)).clip(0, 255).astype(np.uint8)
