@@ -99,42 +99,6 @@ def check_loss_term(
         assert abs(loss.item()) < 1e-5, f"{name}: expected 0 where both sides are equal, got {loss.item()}"
 
 
-def check_pair(pair: type[CodecPair], *, size: int = 64, plugins: Plugins | None = None, **options: Any) -> None:
-    """Check a pair: it fits together; both codecs train a step, compress to bytes, decode to one image, and load again.
-
-    Args:
-        pair: the class.
-        size: side of the square test images in pixels.
-        plugins: has the provider of taps; by default the installed plugins.
-        options: of its `Config`.
-    """
-    name = pair.__name__
-    built = pair(checked_config(pair.Config, options, name))
-    codecs: list[CodecAdapter] = []
-    for part, build in (("teacher", built.build_teacher), ("student", built.build_student)):
-        twice = []
-        for _ in range(2):
-            torch.manual_seed(0)
-            twice.append(as_codec(build()))
-        first, second = (codec.module.state_dict() for codec in twice)
-        same = first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
-        assert same, f"{name}: the {part}'s initial weights do not follow from torch's seed"
-        codecs.append(twice[0])
-        _check_codec(twice[0], twice[1], size)
-    teacher, student = codecs
-    with as_checks(name):
-        provider_class, config = (plugins or load_plugins()).configure("taps", "models.by_resolution", {}, name)
-        taps = [
-            given or find_taps(codec, provider_class(config), (size, size))
-            for given, codec in ((built.teacher_taps(), teacher), (built.student_taps(), student))
-        ]
-        teaching = TeachingPair(teacher, student, (taps[0], taps[1]))
-        shapes = teaching.probe((size, size)).shapes
-        assert shapes.student, f"{name}: teacher and student share no tap"
-        features = teaching.run_teacher(torch.rand(1, 3, size, size), list(shapes.teacher))
-    assert not any(tensor.requires_grad for tensor in features.values()), f"{name}: the teacher is not frozen"
-
-
 def check_schedule(schedule: type[PhaseSchedule], terms: list[str], **options: Any) -> None:
     """Check a schedule: for runs of many lengths its phases add up, and weights and learning rates are above zero.
 
