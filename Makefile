@@ -8,7 +8,7 @@ ARGS = --size $(SIZE) $(if $(DATA),--data "$(DATA)")
 .PHONY: demo test test-all lint coverage docs docs-generate clean
 
 demo: $(VENV)/.installed
-	$(VENV)/bin/python examples/feds_cheng2020.py $(ARGS)
+	$(VENV)/bin/distillkit demo $(ARGS)
 
 # Two workers with a thread each, and whole files for each: tests of a file share what they prepare.
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
