@@ -25,6 +25,16 @@ class SmallPair(distillkit.CodecPair):
         return MeanScaleHyperprior(8, self.config.student_latent)
 
 
+class GainedPair(distillkit.CodecPair):
+    """The same with many rates."""
+
+    def build_teacher(self):
+        return distillkit.GainedCodec(SmallPair(SmallPair.Config()).build_teacher(), num_levels=3)
+
+    def build_student(self):
+        return distillkit.GainedCodec(SmallPair(SmallPair.Config()).build_student(), num_levels=3)
+
+
 class QuietPair(distillkit.CodecPair):
     """The same without quantisation noise, which depends on how a batch is divided."""
 
@@ -79,6 +89,7 @@ class Broken(distillkit.LossTerm):
 def register_pairs(register):
     register("pair", SmallPair)
     register("quiet", QuietPair)
+    register("gained", GainedPair)
 
 
 @distillkit.hookimpl

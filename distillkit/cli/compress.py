@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import printable
+from ..errors import DataError, printable
 from .app import AsJson, app, show
 
 if TYPE_CHECKING:
     from ..codec.files import Settings
+    from ..codec.rate_control import Wanted
 
 
 class Precision(StrEnum):
@@ -43,6 +44,17 @@ def compress(
         bool,
         typer.Option("--convert", help="Take pictures that are not 8-bit RGB: 16 bits, transparency, grey, CMYK."),
     ] = False,
+    quality: Annotated[
+        float | None, typer.Option(help="Of a model of many rates, from 0 to 1.", show_default=False)
+    ] = None,
+    bpp: Annotated[
+        float | None,
+        typer.Option(help="Search for the quality at which each file has so many bits per pixel.", show_default=False),
+    ] = None,
+    psnr: Annotated[
+        float | None,
+        typer.Option(help="Search for the quality at which each picture has this PSNR in dB.", show_default=False),
+    ] = None,
     precision: Precise = Precision.auto,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -50,7 +62,19 @@ def compress(
     """Compress pictures with a trained model, several at once."""
     from ..codec.files import Settings
 
-    _run(Settings("compress", model, precision.value, convert), source, target, overwrite, as_json)
+    wanted = _wanted(quality=quality, bpp=bpp, psnr=psnr)
+    _run(Settings("compress", model, precision.value, convert, wanted=wanted), source, target, overwrite, as_json)
+
+
+def _wanted(**options: float | None) -> Wanted | None:
+    from ..codec.rate_control import Wanted
+
+    given = {name: value for name, value in options.items() if value is not None}
+    if len(given) > 1:
+        raise DataError(f"compress: expected one of {', '.join(f'--{name}' for name in given)}, got all; choose one.")
+    for name, value in given.items():
+        return Wanted(name, value)  # type: ignore[arg-type]
+    return None
 
 
 @app.command()
@@ -94,20 +118,24 @@ def _run(settings: Settings, source: Path, target: Path | None, overwrite: bool,
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=len(pairs) == 1) as progress:
         task = progress.add_task(settings.direction, total=len(pairs))
         coded = code_files(settings, pairs, lambda _: progress.advance(task), note)
-    table = Table("file", "pixels", "bytes", "bpp", title=f"{settings.direction}ed")
+    wanted = settings.wanted
+    has_psnr = wanted is not None and wanted.measure == "psnr"
+    extra = [*(["quality"] if wanted else []), *(["PSNR dB"] if has_psnr else [])]
+    table = Table("file", "pixels", "bytes", "bpp", *extra, title=f"{settings.direction}ed")
     rows = []
     for file in coded:
+        row = {"source": str(file.source), "target": str(file.target), "error": file.error}
         if file.error is None:
             bpp = 8 * file.compressed_bytes / (file.width * file.height)
-            table.add_row(
-                printable(str(file.target)).replace("\n", r"\n"),
-                f"{file.width}x{file.height}",
-                str(file.compressed_bytes),
-                f"{bpp:.4f}",
-            )
-        names = {"source": str(file.source), "target": str(file.target), "error": file.error}
-        sizes = {"width": file.width, "height": file.height, "compressed_bytes": file.compressed_bytes}
-        rows.append(names | (sizes if file.error is None else {}))
+            cells = [f"{file.width}x{file.height}", str(file.compressed_bytes), f"{bpp:.4f}"]
+            cells += [] if file.quality is None else [f"{file.quality:.4f}"]
+            name = printable(str(file.target)).replace("\n", r"\n")
+            table.add_row(name, *cells, *([f"{file.reached:.3f}"] if has_psnr else []))
+            row |= {"width": file.width, "height": file.height, "compressed_bytes": file.compressed_bytes}
+            row |= {} if file.quality is None else {"quality": file.quality, "reached": file.reached}
+            if wanted is not None and file.reached is not None and not wanted.is_met_by(file.reached):
+                note(f"{name}: {wanted}: reached {file.reached:.4g} at quality {file.quality:g}, no nearer.")
+        rows.append(row)
     failed = [file.error for file in coded if file.error is not None]
     if len(failed) < len(coded) or as_json:
         show(table, json.dumps(rows, indent=2), as_json)

@@ -23,18 +23,23 @@ def evaluate(
     dists: Annotated[
         Path | None, typer.Option(help="torchvision's weights of VGG-16: also measure DISTS (extra `perceptual`).")
     ] = None,
+    quality: Annotated[
+        list[float] | None,
+        typer.Option(help="Of models of many rates, from 0 to 1; may be repeated.  [default: 0 0.25 0.5 0.75 1]"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compress pictures to real files with each model, decode them, and measure."""
     from ..data.listing import list_images
     from ..evaluation.compare import compare
     from ..evaluation.perceptual import Dists, Lpips
+    from ..model.conditioned import FIXED_POINTS
 
     names = _distinct_names(models)
     perceptual = [*([Lpips(lpips)] if lpips else []), *([Dists(dists)] if dists else [])]
-    comparison = compare(
-        dict(zip(names, models, strict=True)), list_images(data, leave_out=[out]), out, perceptual=perceptual
-    )
+    named = dict(zip(names, models, strict=True))
+    images = list_images(data, leave_out=[out])
+    comparison = compare(named, images, out, perceptual=perceptual, qualities=quality or FIXED_POINTS)
     show(comparison.table(), comparison.to_json(), as_json)
 
 

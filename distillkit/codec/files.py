@@ -19,6 +19,7 @@ from ..errors import BitstreamError, DataError, DistillkitError, is_out_of_memor
 from ..model.file import load_model
 from .bitstream import MAGIC, read
 from .fast.codec import Precision
+from .rate_control import Encoded, Wanted, encode_as_wanted
 from .runtime import MAX_PIXELS, ImageCodec
 
 _HEAD_BYTES = 512  # of a compressed file, beside its substreams, at most
@@ -37,6 +38,7 @@ class Settings:
         convert: take pictures that are not 8-bit RGB, see `read_image`.
         max_pixels: larger images are not decoded.
         trusted: decode also by a decoder that forged files can crash, see `ImageCodec`.
+        wanted: what compressed pictures are to come to; None with a model of one rate.
     """
 
     direction: Direction
@@ -45,6 +47,7 @@ class Settings:
     convert: bool = False
     max_pixels: int = MAX_PIXELS
     trusted: bool = False
+    wanted: Wanted | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Coded:
         height: of the picture, in pixels; 0 if it failed.
         compressed_bytes: size of the compressed file; 0 if it failed.
         error: why nothing was written, or None.
+        quality: at which a model of many rates compressed it, in [0, 1]; else None.
+        reached: what it came to, in the measure that was wanted; else None.
     """
 
     source: Path
@@ -66,6 +71,8 @@ class Coded:
     height: int = 0
     compressed_bytes: int = 0
     error: str | None = None
+    quality: float | None = None
+    reached: float | None = None
 
 
 def plan_files(direction: Direction, source: Path, target: Path | None, overwrite: bool) -> list[tuple[Path, Path]]:
@@ -170,27 +177,28 @@ def load_codec(settings: Settings) -> ImageCodec:
 def code_file(codec: ImageCodec, settings: Settings, source: Path, target: Path) -> Coded:
     """Compress or decompress one file; whatever is wrong with it is in the result."""
     try:
-        data, pixels = _read(codec, settings, source)
+        encoded, pixels = _read(codec, settings, source)
     except Exception as error:  # of the file, of its coding, of too little memory: the others are coded all the same
         return Coded(source, target, error=_message(source, error, settings))
     try:
         with whole_file(target) as part:
             if settings.direction == "compress":
-                part.write_bytes(data)
+                part.write_bytes(encoded.data)
             else:
                 Image.fromarray(pixels).save(part, "png")
     except OSError as error:
         return Coded(source, target, error=f"file {target}: cannot be written: {error.strerror or error}.")
-    return Coded(source, target, pixels.shape[1], pixels.shape[0], len(data))
+    height, width, _ = pixels.shape
+    return Coded(source, target, width, height, len(encoded.data), None, encoded.quality, encoded.value)
 
 
-def _read(codec: ImageCodec, settings: Settings, source: Path) -> tuple[bytes, NDArray[np.uint8]]:
+def _read(codec: ImageCodec, settings: Settings, source: Path) -> tuple[Encoded, NDArray[np.uint8]]:
     """Return the compressed file and the picture, one of which is read and the other made."""
     if settings.direction == "compress":
         pixels = read_image(source, convert=settings.convert)
-        return codec.encode(pixels), pixels
+        return encode_as_wanted(codec, pixels, settings.wanted), pixels
     data = read_compressed(source, settings.max_pixels)
-    return data, codec.decode(data)
+    return Encoded(data), codec.decode(data)
 
 
 def _message(source: Path, error: Exception, settings: Settings) -> str:

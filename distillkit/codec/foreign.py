@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import BitstreamError
 from ..model.adapters import CodecAdapter, CompressedLatents
+from ..model.conditioned import at_quality
 from .bitstream import CompressedImage
 from .stopwatch import Stopwatch
 
@@ -39,11 +40,11 @@ class ForeignCodec:
 
     # no_grad, not inference_mode: a module that caches a tensor in its forward pass must still train afterwards.
     @torch.no_grad()
-    def compress(self, images: Tensor) -> tuple[CompressedLatents, dict[str, int]]:
+    def compress(self, images: Tensor, quality: float | None = None) -> tuple[CompressedLatents, dict[str, int]]:
         """Return the latents of `images`, shape (B, 3, H, W), range [0, 1], and no checksums."""
         self.adapter.module.eval()
         with torch.autocast(images.device.type, enabled=False), self._stopwatch.time("coder"):
-            return self.adapter.compress(images), {}
+            return at_quality(self.adapter, quality).compress(images), {}
 
     @torch.no_grad()
     def decompress(self, latents: CompressedLatents, image: CompressedImage) -> Tensor:
@@ -68,7 +69,7 @@ class ForeignCodec:
         device = next((tensor.device for tensor in self.adapter.module.parameters()), torch.device("cpu"))
         try:
             with torch.autocast(device.type, enabled=False), self._stopwatch.time("coder"):
-                return self.adapter.decompress(latents)
+                return at_quality(self.adapter, image.quality).decompress(latents)
         except Exception as error:  # whatever the codec's decoder raises on bytes that it did not write
             raise BitstreamError(
                 f"compressed file: codec {name} cannot decode it, got {type(error).__name__}: {error}; "

@@ -16,8 +16,18 @@ from torch import Tensor, nn
 from ..errors import BitstreamError, PairError
 from ..model.adapters import CodecAdapter, CompressedLatents, entropy_path
 from ..model.adapters import fingerprint as fingerprint_of
+from ..model.conditioned import MIDDLE, ConditionedAdapter, at_quality
 from ..model.file import TrainedModel
-from .bitstream import NO_PATH, NUM_FINGERPRINT_BYTES, NUM_PATH_BYTES, CompressedImage, check_bounds, read, write
+from .bitstream import (
+    NO_PATH,
+    NUM_FINGERPRINT_BYTES,
+    NUM_PATH_BYTES,
+    CompressedImage,
+    check_bounds,
+    file_quality,
+    read,
+    write,
+)
 from .checksums import entropy_hash
 from .fast.codec import FastCodec, Precision, can_be_fast
 from .foreign import ForeignCodec
@@ -47,6 +57,7 @@ class ImageCodec:
         adapter: the codec.
         fingerprint: of its module.
         stopwatch: where the time of the last `encode` or `decode`, by any thread, went.
+        has_many_rates: whether `encode` takes a quality.
         is_fast: whether the coding was replaced.
         needs_trust: whether its files are decoded with `trusted` alone, for it calls an unsafe coder out of reach.
         note: what a user should know of how it codes, as one line, or None.
@@ -79,6 +90,7 @@ class ImageCodec:
         self.fingerprint = fingerprint
         self.max_pixels = max_pixels
         self.stopwatch = Stopwatch()
+        self.has_many_rates = isinstance(adapter, ConditionedAdapter)
         self._name = type(adapter.module).__name__
         try:
             self._file_fingerprint = bytes.fromhex(fingerprint[: 2 * NUM_FINGERPRINT_BYTES])
@@ -103,25 +115,35 @@ class ImageCodec:
         self._check_latents(small, 1, 1)
         self._check_latents(large, 2, 3)
 
-    def encode(self, image: NDArray[Any]) -> bytes:
-        """Return the compressed file of `image`, uint8, shape (H, W, 3), RGB.
+    def encode(self, image: NDArray[Any], quality: float | None = None) -> bytes:
+        """Return the compressed file of a picture.
+
+        Args:
+            image: uint8, shape (H, W, 3), RGB.
+            quality: in [0, 1], for a codec of many rates; None for one of a single rate.
 
         Raises:
             BitstreamError: a side is longer than the file format can say.
-            PairError: the codec's output does not follow the rule that it followed on blank images.
+            PairError: the quality is missing, out of range or one too many, or the codec's output does not follow the
+                rule that it followed on blank images.
             ValueError: `image` is not of that type and shape.
         """
+        at_quality(self.adapter, quality)  # it says what is wrong
+        if quality is None and self.has_many_rates:
+            raise PairError(f"codec {self._name}: it has many rates; expected a quality from 0 to 1, got none.")
+        quality = None if quality is None else file_quality(quality)  # as the decoder will read it
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ValueError(f"image: expected uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}.")
         with self._call():
             height, width, _ = image.shape
             check_bounds(width, height)
             rows, columns = self._padded_strides(height, width)
-            latents, checksums = self._coder.compress(self._padded(image, rows, columns))
+            latents, checksums = self._coder.compress(self._padded(image, rows, columns), quality)
             self._check_latents(latents, rows, columns)
             substreams = tuple(strings[0] for strings in latents.strings)
             digest = entropy_hash(width, height, checksums)
-            return write(CompressedImage(self._file_fingerprint, width, height, substreams, digest, self._entropy_path))
+            about = (self._file_fingerprint, width, height, substreams, digest, self._entropy_path, quality)
+            return write(CompressedImage(*about))
 
     def decode(self, data: bytes) -> NDArray[np.uint8]:
         """Return the image in the compressed file `data`: uint8, shape (H, W, 3), RGB.
@@ -134,7 +156,7 @@ class ImageCodec:
             image = read(data)
             image.check_model(self._file_fingerprint, self._entropy_path, self._reads)
             image.check_samples(3, 8)
-            image.check_rate(is_variable=False)
+            image.check_rate(is_variable=self.has_many_rates)
             if image.width * image.height > self.max_pixels:
                 raise BitstreamError(
                     f"compressed file: expected an image of at most {self.max_pixels} pixels, got "
@@ -201,7 +223,7 @@ class ImageCodec:
         try:
             with self._lock:
                 blank = torch.zeros(1, 3, rows * stride, columns * stride, device=self._device())
-                return coder.compress(blank)[0]
+                return coder.compress(blank, MIDDLE if self.has_many_rates else None)[0]
         except ValueError as error:  # CompressAI's, where update() was forgotten
             raise PairError(
                 f"codec {self._name}: expected to compress a blank image, got {error}; call adapter.update() first."

@@ -17,7 +17,7 @@ from ..errors import DataError
 from .content import ImageFile
 from .images import check_images, read_image
 
-_CROP_STREAM, _ORDER_STREAM, _SHARD_STREAM = 0, 1, 2
+_CROP_STREAM, _ORDER_STREAM, _SHARD_STREAM, _QUALITY_STREAM = 0, 1, 2, 3
 _NUM_MIXED = 8  #: shards of which the images of an epoch are mixed at a time
 _LOG = logging.getLogger("distillkit")
 _MIB = 1 << 20
@@ -110,6 +110,14 @@ class CropDataset(Dataset[Tensor]):
         # A fresh contiguous tensor either way: channels-last batches corrupt the heap in oneDNN (issue 6035).
         return cut.flip(2).contiguous() if mirror & 1 else cut.clone(memory_format=torch.contiguous_format)
 
+    def qualities(self, samples: Sequence[int]) -> Tensor:
+        """Return the quality of each of these crops, for a codec of many rates: evenly drawn from [0, 1), shape (B,).
+
+        Like the crop, it follows from the seed and the sample's number alone.
+        """
+        words = [int(self._random_words(_QUALITY_STREAM, sample, 1)[0]) for sample in samples]
+        return torch.tensor([(word >> 11) * 2.0**-53 for word in words], dtype=torch.float32)
+
     def with_seed(self, seed: int) -> CropDataset:
         """Return other crops of the same images, which are not decoded again."""
         other = copy.copy(self)
@@ -171,7 +179,7 @@ def batches(
     Raises:
         DataError: an image cannot be decoded.
     """
-    samples = range(start_step * batch_size + rank, (start_step + num_steps) * batch_size, num_ranks)
+    samples = share_of(start_step, num_steps, batch_size, rank, num_ranks)
     loader = DataLoader(
         dataset,
         batch_size=batch_size // num_ranks,
@@ -200,6 +208,11 @@ def batches(
     except DataError as error:
         # A worker's error arrives as the text of its traceback, which ends with the name of the error and its message.
         raise DataError(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from error
+
+
+def share_of(start_step: int, num_steps: int, batch_size: int, rank: int = 0, num_ranks: int = 1) -> range:
+    """Return the numbers of the samples of some steps that one rank takes, see `batches`."""
+    return range(start_step * batch_size + rank, (start_step + num_steps) * batch_size, num_ranks)
 
 
 class _Collate:

@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 from ..data.images import check_images
 from ..data.listing import mark_output
 from ..errors import DataError
 from ..hooks.loader import Plugins, load_plugins
 from ..model.adapters import CodecAdapter
+from ..model.conditioned import FIXED_POINTS, ConditionedAdapter
 from ..model.file import load_model
 from .complexity import kmac_per_pixel, num_parameters
 from .contact_sheet import save_contact_sheet
@@ -125,6 +126,15 @@ class Comparison:
         return json.dumps(rows, indent=2) + "\n"
 
 
+def rows_of(
+    name: str, codec: CodecAdapter, qualities: Sequence[float] = FIXED_POINTS
+) -> list[tuple[str, float | None]]:
+    """Return name and quality of each measurement of a model: one, or several of a model of many rates."""
+    if not isinstance(codec, ConditionedAdapter):
+        return [(name, None)]
+    return [(f"{name}-q{quality:g}", quality) for quality in qualities]
+
+
 def compare(
     models: Mapping[str, Path],
     images: Sequence[Path],
@@ -133,8 +143,11 @@ def compare(
     plugins: Plugins | None = None,
     on_model: Callable[[str], None] | None = None,
     perceptual: Sequence[PerceptualDistance] = (),
+    qualities: Sequence[float] = FIXED_POINTS,
 ) -> Comparison:
     """Compress `images` with each model to real files in `folder`, decode those in a fresh process, and measure.
+
+    A model of many rates is measured at several qualities, a row each: `<name>-q0.25` is that at quality 0.25.
 
     Args:
         models: name -> model file or run folder.
@@ -143,6 +156,7 @@ def compare(
         plugins: where the models' pairs are registered; by default the installed plugins.
         on_model: called with each model's name before it is measured.
         perceptual: distances to measure as well.
+        qualities: of models of many rates, in [0, 1].
 
     Raises:
         DistillkitError: a model or picture cannot be used.
@@ -162,12 +176,11 @@ def compare(
                 on_model(name)
             model = load_model(path, plugins)
             codec: CodecAdapter = model.codec
-            evaluation = evaluate_model(
-                path, images, folder / name, plugins=plugins, process=process, perceptual=perceptual
-            )
-            rows.append(
-                ComparedModel(name, Path(path), num_parameters(codec.module), kmac_per_pixel(codec), evaluation)
-            )
+            about = Path(path), num_parameters(codec.module), kmac_per_pixel(codec)
+            options: dict[str, Any] = {"plugins": plugins, "process": process, "perceptual": perceptual}
+            for row, quality in rows_of(name, codec, qualities):
+                evaluation = evaluate_model(path, images, folder / row, quality=quality, **options)
+                rows.append(ComparedModel(row, *about, evaluation))
     comparison = Comparison(tuple(rows), folder)
     (folder / "comparison.json").write_text(comparison.to_json(), encoding="utf-8", errors="backslashreplace")
     save_contact_sheet(images, {row.name: row.evaluation.images for row in rows}, folder, folder / "comparison.png")

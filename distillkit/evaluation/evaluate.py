@@ -19,7 +19,9 @@ from ..data.images import check_images, read_image
 from ..data.listing import mark_output
 from ..errors import DataError
 from ..hooks.loader import Plugins, load_plugins
+from ..model.conditioned import at_quality
 from ..model.file import load_model
+from ..model.lmbda import at_lmbda
 from ..training.objectives.objective import MeanSquaredError, Objective, build_objective
 from .decode import Decoder, DecodingProcess, decoder_of
 from .estimate import estimated_bpp
@@ -37,6 +39,7 @@ def evaluate_model(
     on_image: Callable[[ImageResult], None] | None = None,
     process: DecodingProcess | None = None,
     perceptual: Sequence[PerceptualDistance] = (),
+    quality: float | None = None,
 ) -> Evaluation:
     """Measure a trained model: as `evaluate`, but what it compresses is decoded in a fresh process.
 
@@ -48,6 +51,7 @@ def evaluate_model(
         on_image: called with each result as soon as it is there.
         process: where it is decoded; by default one for this call, but starting one takes seconds.
         perceptual: distances to measure as well.
+        quality: in [0, 1], of a model of many rates; None for one of a single rate.
 
     Raises:
         DistillkitError: the model or a picture cannot be used, or a file does not decode.
@@ -58,9 +62,8 @@ def evaluate_model(
     codec = ImageCodec(loaded.codec, loaded.fingerprint, trusted=True)
     with nullcontext(process) if process else DecodingProcess() as decoding:
         decoder = decoding.decoder(Path(model), loaded, plugins)
-        return evaluate(
-            codec, paths, out, loaded.lmbda, on_image, objective=objective, decoder=decoder, perceptual=perceptual
-        )
+        options: dict[str, Any] = {"objective": objective, "decoder": decoder, "perceptual": perceptual}
+        return evaluate(codec, paths, out, at_lmbda(loaded.lmbda, quality), on_image, quality=quality, **options)
 
 
 def evaluate(
@@ -73,6 +76,7 @@ def evaluate(
     objective: Objective | None = None,
     decoder: Decoder | None = None,
     perceptual: Sequence[PerceptualDistance] = (),
+    quality: float | None = None,
 ) -> Evaluation:
     """Compress and decode the pictures in `paths`, and measure.
 
@@ -89,6 +93,7 @@ def evaluate(
         objective: what the codec was trained for; by default the mean squared error.
         decoder: decodes the files; by default `codec`, in this process. `evaluate_model` has a better one.
         perceptual: distances to measure as well.
+        quality: in [0, 1], of a codec of many rates; None for one of a single rate.
 
     Raises:
         DataError: there are no pictures, one cannot be used, an original would be overwritten, or `out` cannot be made.
@@ -110,8 +115,8 @@ def evaluate(
     except OSError as error:
         raise DataError(f"evaluation {out}: cannot be made: {error.strerror}; choose another folder.") from None
     files = [(out / f"{name}.dk", out / f"{name}.png") for name in names]
-    codec.encode(read_image(paths[0]))
-    encoded = [_encode(codec, path, file) for path, (file, _) in zip(paths, files, strict=True)]
+    codec.encode(read_image(paths[0]), quality)
+    encoded = [_encode(codec, path, file, quality) for path, (file, _) in zip(paths, files, strict=True)]
     results = []
     decoding = (decoder or decoder_of(codec))(files)
     for path, name, (estimate, encode_seconds) in zip(paths, names, encoded, strict=True):
@@ -129,6 +134,7 @@ def evaluate(
         name=out.resolve().name,
         decoded_in="same" if decoder is None else "fresh",
         environment=environment(),
+        quality=quality,
     )
     (out / "results.json").write_text(evaluation.to_json(), encoding="utf-8", errors="backslashreplace")
     (out / "images.csv").write_text(evaluation.to_csv(), encoding="utf-8", errors="backslashreplace")
@@ -146,14 +152,14 @@ def environment() -> dict[str, str | int]:
     }
 
 
-def _encode(codec: ImageCodec, path: Path, file: Path) -> tuple[float | None, float]:
+def _encode(codec: ImageCodec, path: Path, file: Path, quality: float | None) -> tuple[float | None, float]:
     """Write the compressed file; return the estimated rate in bpp and the seconds that encoding took."""
     original = read_image(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     start = perf_counter()
-    file.write_bytes(codec.encode(original))
+    file.write_bytes(codec.encode(original, quality))
     seconds = perf_counter() - start
-    return estimated_bpp(codec.adapter, original), seconds
+    return estimated_bpp(at_quality(codec.adapter, quality), original), seconds
 
 
 def _measure(

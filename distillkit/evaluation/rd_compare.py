@@ -11,11 +11,12 @@ from typing import Any, final
 
 from ..errors import DataError, did_you_mean
 from ..hooks.loader import Plugins, load_plugins
-from ..model.file import MODEL_NAME
+from ..model.file import MODEL_NAME, load_model
 from ..model.zoo import PREFIX, located
 from .bd import BDRefusedError, BDResult, bd_rate
 from .classical import classical_codec
 from .classical_curve import classical_curve
+from .compare import rows_of
 from .curve import Metric, RDCurve, RDPoint, curve_from_results, read_curve
 from .decode import DecodingProcess
 from .evaluate import evaluate_model
@@ -131,7 +132,8 @@ def gather_curves(
     """Return the curves of models, results and files of curves; measure the models on `images`.
 
     Models whose names are equal but for their lambda (`feds-0.013-seed0`, `feds-0.025-seed0`) are one curve
-    (`feds-seed0`). A source is a run folder, a model file, the folder or `results.json` of an evaluation, a folder of
+    (`feds-seed0`); a model of many rates is a curve by itself. A
+    source is a run folder, a model file, the folder or `results.json` of an evaluation, a folder of
     any of these, or a JSON file with a curve in CompressAI's format.
 
     Args:
@@ -155,10 +157,14 @@ def gather_curves(
         for name, path in models.items():
             if on_codec is not None:
                 on_codec(name)
-            evaluation = evaluate_model(path, images, out / name, plugins=plugins, process=process)
-            measured.append((name, json.loads(evaluation.to_json())))
+            for row, quality in rows_of(name, load_model(path, plugins).codec):
+                options = {"plugins": plugins, "process": process, "quality": quality}
+                evaluation = evaluate_model(path, images, out / row, **options)  # type: ignore[arg-type]
+                measured.append((row, json.loads(evaluation.to_json())))
     groups: dict[str, list[dict[str, Any]]] = {}
     for name, result in measured:
+        quality = result.get("quality")
+        name = name if quality is None else name.removesuffix(f"-q{quality:g}")
         groups.setdefault(_without_lmbda(name, result["lmbda"]), []).append(result)
     for name, results in groups.items():
         lmbdas = [result["lmbda"] for result in results]

@@ -83,6 +83,7 @@ class Evaluation:
         decoded_in: the process in which the files were decoded: `fresh` (nothing of the encoder's state can help it)
             or `same` (a codec that lives in memory only).
         environment: versions and machine on which it was measured.
+        quality: at which a codec of many rates was measured, in [0, 1]; else None.
     """
 
     fingerprint: str
@@ -92,6 +93,7 @@ class Evaluation:
     name: str = "model"
     decoded_in: Literal["fresh", "same"] = "same"
     environment: Mapping[str, str | int] = field(default_factory=dict)
+    quality: float | None = None
 
     @property
     def averages(self) -> dict[str, float | None]:
@@ -126,6 +128,7 @@ class Evaluation:
             "fingerprint": self.fingerprint,
             "lmbda": self.lmbda,
             "metric": self.metric,
+            **({} if self.quality is None else {"quality": self.quality}),
             "decoded_in": self.decoded_in,
             "environment": dict(self.environment),
             "averages": averages,

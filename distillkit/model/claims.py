@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (  # torch's public way to tensors without memory, but for the name
     DataDependentOutputException,
@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import (  # torch's public way to tensors wit
 
 from ..errors import CheckpointError
 from .adapters import as_codec
+from .lmbda import Lmbda, as_lmbda
 
 
 class Claims(BaseModel):
@@ -27,9 +28,14 @@ class Claims(BaseModel):
     pair: str
     options: dict[str, Any]
     part: Literal["student", "teacher"]
-    lmbda: PositiveFloat
+    lmbda: Lmbda
     fingerprint: str = Field(pattern="^[0-9a-f]{32}$")
     objective: dict[str, Any] | None = None
+
+    @field_validator("lmbda", mode="before")
+    @classmethod
+    def _number_or_range(cls, value: Any) -> Lmbda:
+        return as_lmbda(value)
 
 
 def read_claims(path: Path, text: str | None) -> Claims:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import final
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
 from ..errors import PairError
 from .adapters import CodecAdapter, CodecOutput, CompressedLatents
 
+FIXED_POINTS = (0.0, 0.25, 0.5, 0.75, 1.0)  #: qualities at which a codec of many rates is measured
 MIDDLE = 0.5  #: the quality of a conditioned codec that is run without one, to probe it or to count what it computes
 
 
@@ -73,6 +76,14 @@ class FixedQuality(CodecAdapter):
     @override
     def decompress(self, latents: CompressedLatents) -> Tensor:
         return self._codec.decompress(latents, float(self._quality))
+
+
+def join_outputs(outputs: Sequence[CodecOutput]) -> CodecOutput | None:
+    """Return what a codec gave for the parts of a batch as one output; None of none."""
+    if len(outputs) < 2:
+        return outputs[0] if outputs else None
+    likelihoods = {name: torch.cat([each.likelihoods[name] for each in outputs]) for name in outputs[0].likelihoods}
+    return CodecOutput(torch.cat([each.x_hat for each in outputs]), likelihoods)
 
 
 def at_quality(codec: CodecAdapter, quality: Tensor | float | None) -> CodecAdapter:

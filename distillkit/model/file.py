@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from ..hooks.loader import Plugins, load_installed
 from ..training.checkpoint import read_tensors, write_tensors
 from .adapters import CodecAdapter, CompressAIAdapter, as_codec, fingerprint
 from .claims import check_fingerprint, check_finite, check_shapes, read_claims, refuse_sources
+from .lmbda import Lmbda, LmbdaRange
 from .zoo import located
 
 FORMAT = "distillkit-model-1"
@@ -32,7 +33,7 @@ class TrainedModel:
         pair: name of the pair that it comes from.
         options: the pair's options.
         part: which of the pair's two codecs it is.
-        lmbda: rate-distortion trade-off that it was trained for.
+        lmbda: rate-distortion trade-off that it was trained for, or the range of a codec of many rates.
         objective: what it was trained for: its name, and its options.
         fingerprint: hash of weights and tables, see `fingerprint`.
     """
@@ -41,7 +42,7 @@ class TrainedModel:
     pair: str
     options: dict[str, Any]
     part: Literal["student", "teacher"]
-    lmbda: float
+    lmbda: Lmbda
     fingerprint: str
     objective: dict[str, Any] = field(default_factory=lambda: dict(MSE))
 
@@ -52,7 +53,7 @@ def save_model(
     pair: str,
     options: dict[str, Any],
     part: Literal["student", "teacher"],
-    lmbda: float,
+    lmbda: Lmbda,
     provenance: Mapping[str, Any] | None = None,
     *,
     objective: Mapping[str, Any] = MSE,
@@ -67,7 +68,7 @@ def save_model(
         pair: name of the pair that it comes from.
         options: the pair's options.
         part: which of the pair's two codecs it is.
-        lmbda: rate-distortion trade-off that it was trained for.
+        lmbda: rate-distortion trade-off that it was trained for, or the range of a codec of many rates.
         objective: what it was trained for: its name, and its options.
         half: write weights in half precision, and buffers as short as holds them exactly. Weights are rounded in
             `codec`, too, and the tables and the fingerprint follow from the rounded ones: both are one model.
@@ -84,7 +85,8 @@ def save_model(
     state = codec.module.state_dict()
     if half:
         state = {name: _smallest(tensor) for name, tensor in state.items()}
-    about: dict[str, Any] = {"pair": pair, "options": options, "part": part, "lmbda": lmbda}
+    about: dict[str, Any] = {"pair": pair, "options": options, "part": part}
+    about["lmbda"] = asdict(lmbda) if isinstance(lmbda, LmbdaRange) else lmbda
     about |= {"objective": dict(objective), "fingerprint": fingerprint(codec.module)}
     more = {"provenance": json.dumps(provenance, sort_keys=True)} if provenance else {}
     more |= {"validation": json.dumps(dict(validation), sort_keys=True)} if validation else {}
@@ -132,7 +134,8 @@ def load_model(path: str | Path, plugins: Plugins | None = None) -> TrainedModel
     restore_tables(codec, tensors)
     codec.module.eval()
     check_fingerprint(path, claims.fingerprint, fingerprint(codec.module))
-    return TrainedModel(codec=codec, **claims.model_dump(exclude_none=True))
+    about = claims.model_dump(exclude_none=True) | {"lmbda": claims.lmbda}  # a range stays one
+    return TrainedModel(codec=codec, **about)
 
 
 def restore_tables(codec: CodecAdapter, tensors: Mapping[str, Tensor]) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from ..errors import RecipeError, did_you_mean
 from ..hooks.components import Component, validate
+from ..model.lmbda import Lmbda, as_lmbda
 from .settings import ComponentChoice, DataSettings, OptimizerSettings, Settings, ValidationSettings, full_name
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ class Recipe(Settings):
         initial_weights: `random`, `teacher` (what fits of its weights, see `distillkit.model.initialise`), or the
             file of another trained model, of which the same is done.
         objective: what the codec is trained for, by name, with options.
-        lmbda: trade-off of the rate-distortion cost: `lmbda` times the objective's distortion is in bits per pixel.
+        lmbda: trade-off of the rate-distortion cost: `lmbda` times the objective's distortion is in bits per pixel; or
+            the range of a codec of many rates, `{low = 0.0018, high = 0.0483}`, from which each crop draws its own,
+            evenly by its logarithm.
         num_steps: optimiser steps of the whole run.
         losses: loss terms by name, each with its options; none trains without distillation. One may stand there several
             times, under labels of your own that name it: `[losses.fine]`, `name = "kd.hint"`.
@@ -60,7 +63,7 @@ class Recipe(Settings):
     teacher: Path | None = None
     initial_weights: Literal["random", "teacher"] | Path = "random"
     objective: ComponentChoice = ComponentChoice(name="core.mse")
-    lmbda: PositiveFloat = 0.013
+    lmbda: Lmbda = 0.013
     num_steps: PositiveInt
     losses: dict[str, dict[str, Any]] = Field(default_factory=dict)
     schedule: ComponentChoice = ComponentChoice(name="core.constant")
@@ -77,6 +80,11 @@ class Recipe(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     log_every: PositiveInt = 50
     checkpoint_every: PositiveInt = 500
+
+    @field_validator("lmbda", mode="before")
+    @classmethod
+    def _number_or_range(cls, value: Any) -> Lmbda:
+        return as_lmbda(value)
 
     @model_validator(mode="before")
     @classmethod

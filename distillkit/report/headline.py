@@ -46,6 +46,8 @@ def measured(runs: Sequence[Run]) -> list[MeasuredJob]:
     rows = []
     for run in runs:
         if run.results and None not in (run.results["averages"]["rd_cost"], run.results["averages"]["psnr_db"]):
+            if not isinstance(run.recipe.lmbda, float):
+                continue  # a model of many rates is a curve, not a point at one lambda
             job = Job(run.name, run.variant, run.recipe.lmbda, run.recipe.seed, run.recipe, ())
             rows.append(measured_job(JobStatus(job, "done", 0, run.results), run.results))
     return rows
@@ -64,7 +66,10 @@ def cost_difference(
         variant: by default the main run's.
         lmbda: by default the main run's.
     """
-    variant, lmbda = variant or runs.main.variant, lmbda or runs.main.recipe.lmbda
+    main = runs.main.recipe.lmbda
+    variant, lmbda = variant or runs.main.variant, lmbda or (main if isinstance(main, float) else None)
+    if lmbda is None:
+        return None
     ours, theirs = _costs(runs.runs, variant, lmbda), _costs(runs.runs, other, lmbda)
     if other == CONTROL:
         shared = ours.keys() & theirs.keys()

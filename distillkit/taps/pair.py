@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ..errors import PairError
 from ..hooks.components import Component
-from ..model.adapters import CodecAdapter, as_codec
+from ..model.adapters import CodecAdapter, CodecOutput, as_codec
+from ..model.conditioned import ConditionedAdapter, FixedQuality, join_outputs
 from ..training.losses import TapPair
 from .bank import TapBank, TapProvider, TapShapes, trace_modules
 from .points import Tap
@@ -205,17 +206,46 @@ class TeachingPair:
         """Paths of the teacher's modules and methods that are tapped."""
         return frozenset(path for tap in self._teacher_bank.taps.values() for path in tap.paths)
 
-    def run_teacher(self, images: Tensor, roles: Collection[str]) -> dict[str, Tensor]:
-        """Return the teacher's features; its forward pass ends at the last tap asked for."""
+    def run_teacher(self, images: Tensor, roles: Collection[str], quality: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the teacher's features; its forward pass ends at the last tap asked for.
+
+        Args:
+            images: shape (B, 3, H, W), range [0, 1].
+            roles: taps to capture.
+            quality: of each image, in [0, 1], shape (B,), for a teacher of many rates; else None.
+        """
         self.teacher.module.eval()  # a parent's .train() reaches it
         with torch.no_grad():
-            return self._teacher_bank.run(images, roles, stop_early=True)[1]
+            return _run(self._teacher_bank, images, roles, quality, stop_early=True)[1]
 
-    def run_student(self, images: Tensor, teacher_taps: Mapping[str, Tensor]) -> tuple[Any, dict[str, TapPair]]:
+    def run_student(
+        self, images: Tensor, teacher_taps: Mapping[str, Tensor], quality: Tensor | None = None
+    ) -> tuple[Any, dict[str, TapPair]]:
         """Return the student's output, and its features beside the teacher's for the same roles."""
-        output, features = self._student_bank.run(images, teacher_taps.keys())
+        output, features = _run(self._student_bank, images, teacher_taps.keys(), quality)
         assert output is not None
         return output, {role: TapPair(features[role], teacher_taps[role]) for role in teacher_taps}
+
+
+def _run(
+    bank: TapBank, images: Tensor, roles: Collection[str], quality: Tensor | None, stop_early: bool = False
+) -> tuple[CodecOutput | None, dict[str, Tensor]]:
+    """Run a codec with its taps; image by image where one batch cannot have the qualities of all."""
+    codec = bank.codec
+    if quality is None or not isinstance(codec, ConditionedAdapter):
+        return bank.run(images, roles, stop_early)
+    parts = [(images, quality)]
+    if not codec.mixes_qualities:
+        parts = list(zip(images.split(1), quality.split(1), strict=True))
+    done: list[tuple[CodecOutput | None, dict[str, Tensor]]] = []
+    try:
+        for part, each in parts:
+            bank.codec = FixedQuality(codec, each)
+            done.append(bank.run(part, roles, stop_early))
+    finally:
+        bank.codec = codec
+    features = {role: torch.cat([taps[role] for _, taps in done]) for role in done[0][1]}
+    return join_outputs([output for output, _ in done if output is not None]), features
 
 
 def _probe_image(size: tuple[int, int], device: torch.device) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..data.crops import CALIBRATION_SEED, batches
 from ..errors import TrainingError
+from ..model.conditioned import FIXED_POINTS, ConditionedAdapter, at_quality
 from ..recipe.recipe import Recipe
 from .distributed import Ranks
 from .losses import Calibration
@@ -49,14 +50,17 @@ def _measure(name: str, setup: Setup, recipe: Recipe, run: RunFolder, ranks: Ran
     size = recipe.data.batch_size // (ranks.num * recipe.accumulate)  # what fits in the memory of one process
     dataset = setup.dataset.with_seed(recipe.seed + CALIBRATION_SEED)
 
-    def run_teacher(images: Tensor) -> Any:
+    def run_teacher(images: Tensor, quality: float | None = None) -> Any:
+        images = images.to(ranks.device).contiguous()
+        own = None if quality is None else images.new_full((len(images),), quality)
         with torch.no_grad():
-            return teacher.forward(images.to(ranks.device).contiguous())
+            return at_quality(teacher, setup.rates.for_teacher(own, images, teacher)).forward(images)
 
     def crops(num_crops: int) -> Iterator[Tensor]:
         return batches(dataset, size, 0, math.ceil(num_crops / size))
 
-    record = setup.task.term(name).calibrate(Calibration(run_teacher, crops))
+    qualities = FIXED_POINTS if isinstance(setup.codec, ConditionedAdapter) else ()
+    record = setup.task.term(name).calibrate(Calibration(run_teacher, crops, qualities))
     path = run.calibration(name)
     text = json.dumps({**_about(name, setup), "record": record}, indent=1)
     partial = path.with_suffix(".partial")

@@ -36,12 +36,14 @@ class Step:
         output: the student's output for it.
         taps: the features of the taps that the active terms asked for, by role.
         number: of the step within the run, counted from 0.
+        quality: of each image, in [0, 1], shape (B,); None for a student of one rate.
     """
 
     images: Tensor
     output: CodecOutput
     taps: Mapping[str, TapPair]
     number: int = 0
+    quality: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,16 @@ class Calibration:
     """What a term may measure before the first phase that gives it a weight.
 
     Attributes:
-        teacher: runs the whole teacher on a batch (eval mode, float32, no gradient).
+        teacher: runs the whole teacher on a batch (eval mode, float32, no gradient): `teacher(images)`, or
+            `teacher(images, quality)` for a student of many rates, with the student's quality in [0, 1].
         batches: the calibration set: called with a number of crops, yields batches of shape (B, 3, H, W). The same
             crops each time; they come from the training images.
+        qualities: of a student of many rates, at which to measure; empty for one of a single rate.
     """
 
-    teacher: Callable[[Tensor], CodecOutput]
+    teacher: Callable[..., CodecOutput]
     batches: Callable[[int], Iterator[Tensor]]
+    qualities: tuple[float, ...] = ()
 
 
 class LossTerm(nn.Module, Component, ABC):

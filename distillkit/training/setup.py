@@ -12,7 +12,7 @@ import torch
 from ..data.crops import CALIBRATION_SEED, CropDataset, batches
 from ..data.images import survey
 from ..data.shards import list_training_images
-from ..errors import DistillkitError, PairError, RecipeError, TapError, did_you_mean
+from ..errors import DistillkitError, RecipeError, TapError, did_you_mean
 from ..hooks.loader import Plugins
 from ..model.adapters import CodecAdapter, as_codec, fingerprint
 from ..model.file import load_model
@@ -26,6 +26,7 @@ from .extensions.base import Extensions, build_extensions, needs_teacher
 from .losses import LossTerm
 from .objectives.objective import Objective, build_objective
 from .phases import Timeline
+from .qualities import Rates, check_rates, check_teacher
 from .random_state import seed_everything
 from .task import DistillationTask
 
@@ -46,6 +47,7 @@ class Setup:
         dataset: the training crops.
         report: what the probe of the pair found, or None without distillation.
         notes: what the user should know before the first step.
+        rates: the trade-offs of student and teacher.
     """
 
     codec: CodecAdapter
@@ -58,6 +60,7 @@ class Setup:
     dataset: CropDataset
     report: TapReport | None
     notes: list[str]
+    rates: Rates
 
 
 #: What a term finds in a run without a teacher.
@@ -82,6 +85,7 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     codec = as_codec(pair.build_student() if recipe.trains == "student" else pair.build_teacher())
     options = pair.options_of(recipe.trains, codec.module)
     _check_crop(codec, recipe)
+    check_rates(codec, recipe)
     source: CodecAdapter | None = None
     if isinstance(recipe.initial_weights, Path):
         source = load_model(recipe.initial_weights, plugins).codec
@@ -91,15 +95,15 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
         notes += _inherit(codec, source, dataset, recipe)
         extensions = build_extensions(recipe, plugins, codec, None)
         task = DistillationTask(codec, recipe.lmbda, objective, alone, None)
-        return Setup(codec, extensions, options, task, None, "", timeline, dataset, None, notes)
-    teacher, teacher_fingerprint, teacher_taps = _teacher(recipe, pair, plugins)
+        return Setup(codec, extensions, options, task, None, "", timeline, dataset, None, notes, Rates(recipe.lmbda))
+    teacher, teacher_fingerprint, teacher_taps, rates = _teacher(recipe, pair, plugins)
     notes += _inherit(codec, teacher if recipe.initial_weights == "teacher" else source, dataset, recipe)
     extensions = build_extensions(recipe, plugins, codec, teacher)
     own_taps = pair.student_taps() if extensions.codec is codec else teacher_taps
     codec = extensions.codec
     if not taught:
         task = DistillationTask(codec, recipe.lmbda, objective, alone, None)
-        return Setup(codec, extensions, options, task, None, teacher_fingerprint, timeline, dataset, None, notes)
+        return Setup(codec, extensions, options, task, None, teacher_fingerprint, timeline, dataset, None, notes, rates)
     size = (recipe.data.crop, recipe.data.crop)
     provider_class, provider_config = plugins.configure("taps", recipe.taps.name, recipe.taps.options, "recipe taps")
     provider = provider_class(provider_config)
@@ -115,7 +119,9 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
         )
     terms = _terms(recipe, report, plugins)
     task = DistillationTask(codec, recipe.lmbda, objective, terms, teaching)
-    return Setup(codec, extensions, options, task, teaching, teacher_fingerprint, timeline, dataset, report, notes)
+    return Setup(
+        codec, extensions, options, task, teaching, teacher_fingerprint, timeline, dataset, report, notes, rates
+    )
 
 
 def _dataset(recipe: Recipe) -> tuple[CropDataset, list[str]]:
@@ -164,26 +170,18 @@ def _objective(recipe: Recipe, plugins: Plugins) -> Objective:
 
 def _teacher(
     recipe: Recipe, pair: CodecPair, plugins: Plugins
-) -> tuple[CodecAdapter, str, Mapping[str, str | Tap] | None]:
-    """Return the teacher, its fingerprint, and the taps that its own pair, which may be another one, names for it."""
+) -> tuple[CodecAdapter, str, Mapping[str, str | Tap] | None, Rates]:
+    """Return the teacher, its fingerprint, the taps that its own pair, perhaps another one, names for it, and rates."""
     if recipe.teacher is None:
-        if pair.teacher_lmbda not in (None, recipe.lmbda):
-            raise _other_lmbda(f"pair {recipe.pair.name}", pair.teacher_lmbda, recipe)
+        check_teacher(f"pair {recipe.pair.name}", pair.teacher_lmbda, recipe)
         teacher = as_codec(pair.build_teacher())
-        return teacher, fingerprint(teacher.module), pair.teacher_taps()
+        return teacher, fingerprint(teacher.module), pair.teacher_taps(), Rates(recipe.lmbda, pair.teacher_lmbda)
     model = load_model(recipe.teacher, plugins)
-    if model.lmbda != recipe.lmbda:
-        raise _other_lmbda("recipe teacher", model.lmbda, recipe)
+    check_teacher("recipe teacher", model.lmbda, recipe)
     own_class, config = plugins.configure("pair", model.pair, model.options, "recipe teacher")
     own: CodecPair = own_class(config)
-    return model.codec, model.fingerprint, own.teacher_taps() if model.part == "teacher" else own.student_taps()
-
-
-def _other_lmbda(where: str, lmbda: float | None, recipe: Recipe) -> PairError:
-    return PairError(
-        f"{where}: the teacher was trained for lmbda {lmbda}, this run is for {recipe.lmbda}. "
-        "The ranking of its channels holds at its own lmbda only; take a teacher for this one."
-    )
+    taps = own.teacher_taps() if model.part == "teacher" else own.student_taps()
+    return model.codec, model.fingerprint, taps, Rates(recipe.lmbda, model.lmbda)
 
 
 def _check_crop(codec: CodecAdapter, recipe: Recipe) -> None:

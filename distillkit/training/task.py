@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..model.adapters import CodecAdapter
+from ..model.conditioned import at_quality
+from ..model.lmbda import Lmbda, LmbdaRange
 from ..taps.pair import TeachingPair
 from .losses import LossTerm, Step
 from .objectives.objective import Objective, RateDistortion, rate_distortion
@@ -33,6 +35,14 @@ class StepLosses(NamedTuple):
         return cls(rd, {name: mean(part.terms[name] for part in parts) for name in parts[0].terms})
 
 
+class Part(NamedTuple):
+    """One part of a batch: images, the teacher's features for them by role, and their qualities or None."""
+
+    images: Tensor
+    taps: dict[str, Tensor]
+    quality: Tensor | None
+
+
 @final
 class DistillationTask(nn.Module):
     """Student and loss terms in one module, so that optimiser, clipping and data parallelism see both.
@@ -43,7 +53,7 @@ class DistillationTask(nn.Module):
     def __init__(
         self,
         codec: CodecAdapter,
-        lmbda: float,
+        lmbda: Lmbda,
         objective: Objective,
         terms: Mapping[str, LossTerm],
         pair: TeachingPair | None,
@@ -58,6 +68,7 @@ class DistillationTask(nn.Module):
         images: Tensor,
         teacher_taps: Mapping[str, Tensor],
         active: Iterable[str],
+        quality: Tensor | None = None,
         *,
         trains_rd: bool = True,
         number: int = 0,
@@ -68,17 +79,20 @@ class DistillationTask(nn.Module):
             images: shape (B, 3, H, W), range [0, 1].
             teacher_taps: the teacher's features by role; the student is tapped at the same roles.
             active: full names of the terms to compute.
+            quality: of each image, in [0, 1], shape (B,), for a student of many rates; else None.
             trains_rd: whether the rate-distortion cost carries gradient, or is only measured.
             number: of the step within the run.
         """
         if self.pair is None:
-            output, taps = self.codec.forward(images), {}
+            output, taps = at_quality(self.codec, quality).forward(images), {}
         else:
-            output, taps = self.pair.run_student(images, teacher_taps)
-        step = Step(images, output, taps, number)
+            output, taps = self.pair.run_student(images, teacher_taps, quality)
+        step = Step(images, output, taps, number, quality)
+        lmbda = self.lmbda.at(quality) if isinstance(self.lmbda, LmbdaRange) and quality is not None else self.lmbda
+        assert not isinstance(lmbda, LmbdaRange)
         losses = {name: self.terms[_key(name)](step).float() for name in active}
         with torch.set_grad_enabled(trains_rd and torch.is_grad_enabled()):
-            rd = rate_distortion(output, images, self.lmbda, self.objective)
+            rd = rate_distortion(output, images, lmbda, self.objective)
         return StepLosses(rd, losses)
 
     def to(self, *args: Any, **kwargs: Any) -> Self:

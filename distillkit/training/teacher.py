@@ -30,13 +30,22 @@ class Teacher:
             self._compiled = CompiledParts(setup.pair.teacher.module, setup.pair.teacher_modules)
             setup.notes.append(f"teacher: {self._compiled.num_parts} parts are compiled when they first run")
 
-    def features(self, images: Tensor, weights: Mapping[str, float]) -> dict[str, Tensor]:
-        """Return the teacher's features, by role, that the loss terms with these weights need."""
+    def features(
+        self, images: Tensor, weights: Mapping[str, float], quality: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Return the teacher's features, by role, that the loss terms with these weights need.
+
+        Args:
+            images: shape (B, 3, H, W), range [0, 1].
+            weights: of the terms that are on.
+            quality: the student's, of each image, in [0, 1], shape (B,); None for a student of one rate.
+        """
         roles = self._roles(weights)
         if not roles or self._setup.pair is None:
             return {}
+        own_quality = self._setup.rates.for_teacher(quality, images, self._setup.pair.teacher)
         with self._precision.autocast(), self._compiled.active() if self._compiled else nullcontext():
-            return self._setup.pair.run_teacher(images, roles)
+            return self._setup.pair.run_teacher(images, roles, own_quality)
 
     def _roles(self, terms: Collection[str]) -> list[str]:
         return sorted(set().union(*(self._setup.task.term(name).required_taps() for name in terms)))

@@ -33,7 +33,7 @@ from .random_state import random_state, restore_random_state, seed_rank
 from .result import Result
 from .run_folder import RunFolder
 from .setup import Setup, prepare
-from .task import StepLosses
+from .task import Part, StepLosses
 from .teacher import Teacher
 
 _LOWEST_RATE = 2.0**-5  #: how far going back lowers the learning rate
@@ -225,9 +225,9 @@ class Trainer:
         # Channels-last batches corrupt the heap on a CPU (oneDNN issue 6035), whoever made them.
         images = images.to(self.ranks.device, non_blocking=True).contiguous(memory_format=torch.contiguous_format)
         weights, rd_weight = phase.weights_at(step_in_phase), phase.rd_weight_at(step_in_phase)
-        parts: Iterator[tuple[Tensor, dict[str, Tensor]]] = (
-            (part, self.teacher.features(part, weights)) for part in images.chunk(recipe.accumulate)
-        )
+        qualities = self.setup.rates.of_step(step, recipe, self.setup.dataset, self.ranks)
+        split = zip(images.chunk(recipe.accumulate), qualities, strict=True)
+        parts: Iterator[Part] = (Part(part, self.teacher.features(part, weights, q), q) for part, q in split)
         if step_in_phase == 0:
             self.balanced = []
         if phase.balance is not None and (new := [name for name in weights if name not in self.balanced]):
@@ -238,11 +238,11 @@ class Trainer:
         optimizer = self.pace.optimizer
         optimizer.zero_grad()
         done: list[StepLosses] = []
-        for part, taps in parts:
+        for part, taps, quality in parts:
             last = len(done) == recipe.accumulate - 1
             with nullcontext() if last else self.ranks.without_averaging(self.task):
                 with self.precision.autocast():
-                    losses: StepLosses = self.task(part, taps, weights, trains_rd=rd_weight > 0, number=step)
+                    losses: StepLosses = self.task(part, taps, weights, quality, trains_rd=rd_weight > 0, number=step)
                 total = rd_weight * losses.rd.cost
                 for name, loss in losses.terms.items():
                     total = total + weights[name] * self.scales.get(name, 1.0) * loss
@@ -266,16 +266,14 @@ class Trainer:
             self.aux_optimizer.step()
         self.extensions.after_step(step)
 
-    def _balance(
-        self, parts: Sequence[tuple[Tensor, dict[str, Tensor]]], active: Iterable[str], ratio: float, new: list[str]
-    ) -> None:
+    def _balance(self, parts: Sequence[Part], active: Iterable[str], ratio: float, new: list[str]) -> None:
         """Scale terms that come on, by the gradients of the whole batch; the step that follows sees the same noise."""
         cuda = [self.ranks.device] if self.ranks.device.type == "cuda" else []
         kept = buffers_kept(self.setup.task)
         with torch.random.fork_rng(devices=cuda), self.precision.autocast(unscaled=True), kept:
             if self.precision.name == "fp16":
-                parts = [(part, {role: tap.float() for role, tap in taps.items()}) for part, taps in parts]
-            losses = (self.setup.task(part, taps, active) for part, taps in parts)
+                parts = [part._replace(taps={role: tap.float() for role, tap in part.taps.items()}) for part in parts]
+            losses = (self.setup.task(part, taps, active, quality) for part, taps, quality in parts)
             parameters = self.setup.task.student.parameters()
             self.scales.update(balanced_scales(parameters, losses, ratio, new, self.ranks.mean))
         self.balanced += new

@@ -25,6 +25,9 @@ class ChannelEntropy(distillkit.LossTerm):
     Channel c' of the student stands for the teacher's channel c: c' = c where M_S = M_T; where M_S < M_T, c' is the
     place of c in the order of h, and S is chosen among the M_S most informative channels.
 
+    Of a student of many rates, h, S and w are measured at several qualities, and w_c of a crop lies on the line between
+    those of the two nearest; c' stands for c at all of them, by the mean of h.
+
     Source: FEDS (arXiv 2503.06399) emphasises the most informative latent channels, ranked by entropy.
     Departure: the paper's estimator, selection and weights are not public. We count the discrete bits that the
     teacher's entropy model charges (differential entropy goes negative for narrow channels), and compare y before
@@ -55,7 +58,8 @@ class ChannelEntropy(distillkit.LossTerm):
 
     student_channels: Tensor
     teacher_channels: Tensor
-    weights: Tensor
+    weights: Tensor  # (qualities, S)
+    qualities: Tensor
 
     def __init__(self, config: Config, shapes: distillkit.TapShapes) -> None:
         """Check that the latents can be matched.
@@ -81,7 +85,12 @@ class ChannelEntropy(distillkit.LossTerm):
             raise ValueError(f"num_channels: expected at most {self._num_student}, got {config.num_channels}.")
         self._calibrated = False
         # Not part of checkpoints: they follow from the calibration record in the run folder.
-        for name, dtype in (("student_channels", torch.long), ("teacher_channels", torch.long), ("weights", None)):
+        for name, dtype in (
+            ("student_channels", torch.long),
+            ("teacher_channels", torch.long),
+            ("weights", None),
+            ("qualities", None),
+        ):
             self.register_buffer(name, torch.zeros(0, dtype=dtype), persistent=False)
 
     def required_taps(self) -> set[str]:
@@ -99,11 +108,17 @@ class ChannelEntropy(distillkit.LossTerm):
         return self.teacher_channels.tolist() if self._calibrated else None
 
     def calibrate(self, calibration: distillkit.Calibration) -> dict[str, Any]:
-        """Measure the bits per pixel of each of the teacher's latent channels."""
+        """Measure the bits per pixel of each of the teacher's latent channels, at each quality if there are several."""
+        if not calibration.qualities:
+            return {"bits_per_pixel": self._bits(calibration)}
+        bits = [self._bits(calibration, quality) for quality in calibration.qualities]
+        return {"qualities": list(calibration.qualities), "bits_per_pixel": bits}
+
+    def _bits(self, calibration: distillkit.Calibration, *quality: float) -> list[float]:
         bits = torch.zeros(self._num_teacher, dtype=torch.float64)
         num_pixels = 0
         for images in calibration.batches(self.config.calibration_crops):
-            likelihoods = calibration.teacher(images).likelihoods
+            likelihoods = calibration.teacher(images, *quality).likelihoods
             if "y" not in likelihoods or likelihoods["y"].shape[1] != self._num_teacher:
                 raise distillkit.PairError(
                     f"feds.channel_entropy: expected the teacher's likelihoods of {self._num_teacher} latent channels "
@@ -113,7 +128,7 @@ class ChannelEntropy(distillkit.LossTerm):
             likelihoods = likelihoods["y"]
             bits -= likelihoods.double().log2().sum(dim=(0, 2, 3)).cpu()
             num_pixels += images.shape[0] * images.shape[2] * images.shape[3]
-        return {"bits_per_pixel": (bits / num_pixels).tolist()}
+        return (bits / num_pixels).tolist()
 
     def load_calibration(self, record: Mapping[str, Any]) -> None:
         """Rank the channels and choose S.
@@ -121,23 +136,30 @@ class ChannelEntropy(distillkit.LossTerm):
         Raises:
             ValueError: the record is of another number of channels, or not finite.
         """
-        bits = torch.tensor(record["bits_per_pixel"], dtype=torch.float64)
-        if bits.numel() != self._num_teacher or not bits.isfinite().all():
-            raise ValueError(f"expected finite bits of {self._num_teacher} channels, got {bits.numel()}")
-        order = torch.argsort(bits, descending=True, stable=True)
+        bits = torch.atleast_2d(torch.tensor(record["bits_per_pixel"], dtype=torch.float64))
+        if bits.shape[1] != self._num_teacher or not bits.isfinite().all():
+            raise ValueError(f"expected finite bits of {self._num_teacher} channels, got {bits.shape[1]}")
+        order = torch.argsort(bits.mean(dim=0), descending=True, stable=True)
         ranked = order[: self._num_student]
-        chosen = ranked[self._select(bits[ranked])]
+        weights = torch.stack([self._weights(each, ranked) for each in bits])
+        chosen = ranked[(weights[:, ranked] >= 0).any(dim=0)]
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order))
         same_width = self._num_student == self._num_teacher
         device = self.weights.device
         self.teacher_channels = chosen.to(device)
         self.student_channels = (chosen if same_width else place[chosen]).to(device)
-        weights = bits[chosen]
-        total = weights.sum()
-        uniform = torch.full_like(weights, 1 / len(weights))
-        self.weights = (weights / total if total > 0 else uniform).float().to(device)
+        self.weights = weights[:, chosen].clamp(min=0).float().to(device)
+        self.qualities = torch.tensor(record.get("qualities", [0.0]), device=device)
         self._calibrated = True
+
+    def _weights(self, bits: Tensor, ranked: Tensor) -> Tensor:
+        """Return w_c of every channel of the teacher, -1 outside of S, from its bits and those S is chosen among."""
+        ranked = ranked[torch.argsort(bits[ranked], descending=True, stable=True)]
+        chosen = ranked[self._select(bits[ranked])]
+        shares, total = bits[chosen], bits[chosen].sum()
+        uniform = torch.full_like(shares, 1 / len(shares))
+        return torch.full_like(bits, -1).index_copy(0, chosen, shares / total if total > 0 else uniform)
 
     def _select(self, ranked_bits: Tensor) -> Tensor:
         """Return places in the ranking, given the bits in falling order."""
@@ -156,7 +178,16 @@ class ChannelEntropy(distillkit.LossTerm):
         student, teacher = step.taps["latent"]
         student = student.float().index_select(1, self.student_channels)
         teacher = teacher.float().index_select(1, self.teacher_channels)
-        errors = (student - teacher).square().mean(dim=(0, 2, 3))
+        positions = (2, 3) if step.quality is not None else (0, 2, 3)
+        errors = (student - teacher).square().mean(dim=positions).reshape(-1, len(self.student_channels))
         if self.config.divide_by_variance:
             errors = errors / distillkit.batch_variance(teacher).clamp_min(1e-6)
-        return (self.weights * errors).sum()
+        return (self._weights_at(step.quality) * errors).sum(dim=1).mean()
+
+    def _weights_at(self, quality: Tensor | None) -> Tensor:
+        """Return the weights of S for each image, shape (B, S); (1, S) for a student of one rate."""
+        if quality is None:
+            return self.weights[:1]
+        above = torch.searchsorted(self.qualities, quality).clamp(1, len(self.qualities) - 1)
+        low, high = self.qualities[above - 1], self.qualities[above]
+        return torch.lerp(self.weights[above - 1], self.weights[above], ((quality - low) / (high - low))[:, None])

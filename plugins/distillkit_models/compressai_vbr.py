@@ -41,9 +41,7 @@ class CompressAIVbr(distillkit.ConditionedAdapter):
         if len(set(qualities)) == 1:
             return self._forward(images, qualities[0])
         outputs = [self._forward(images[i : i + 1], each) for i, each in enumerate(qualities)]
-        likelihoods = {
-            latent: torch.cat([output.likelihoods[latent] for output in outputs]) for latent in outputs[0].likelihoods
-        }
+        likelihoods = {key: torch.cat([each.likelihoods[key] for each in outputs]) for key in outputs[0].likelihoods}
         return distillkit.CodecOutput(torch.cat([output.x_hat for output in outputs]), likelihoods)
 
     @override

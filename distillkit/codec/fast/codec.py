@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ...errors import BitstreamError, DistillkitError, PairError
 from ...model.adapters import CodecAdapter, CompressedLatents
+from ...model.conditioned import at_quality
 from ...model.precision import bf16_is_fast
 from ..bitstream import CompressedImage
 from ..calls import CoderCalls
@@ -103,12 +104,12 @@ class FastCodec:
         code_checkerboards(module, self._entropy)
 
     @torch.no_grad()
-    def compress(self, images: Tensor) -> tuple[CompressedLatents, dict[str, int]]:
+    def compress(self, images: Tensor, quality: float | None = None) -> tuple[CompressedLatents, dict[str, int]]:
         """Return the latents of `images`, shape (B, 3, H, W), range [0, 1], and the entropy models' checksums."""
         self._reset()
         self._cut(*images.shape[2:])
         with self._coding():
-            latents = self.adapter.compress(images)
+            latents = at_quality(self.adapter, quality).compress(images)
         return latents, self._entropy.checksums() | self._calls.checksums("encode")
 
     @torch.no_grad()
@@ -127,7 +128,7 @@ class FastCodec:
         self._cut(image.height, image.width)
         try:
             with self._coding():
-                x_hat = self.adapter.decompress(latents)
+                x_hat = at_quality(self.adapter, image.quality).decompress(latents)
             self._check()  # again, for codecs without a module of that name
         except (DistillkitError, MemoryError):
             raise
