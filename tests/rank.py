@@ -14,7 +14,7 @@ warnings.filterwarnings("ignore", category=FutureWarning)
 import torch  # noqa: E402
 
 import distillkit  # noqa: E402
-from distillkit import trainer  # noqa: E402
+from distillkit.training import trainer  # noqa: E402
 from distillkit.training.checkpoint import list_checkpoints  # noqa: E402
 from distillkit.training.distributed import leave  # noqa: E402
 from distillkit.training.preemption import TrainingStopped  # noqa: E402
