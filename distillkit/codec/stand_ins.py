@@ -113,6 +113,7 @@ def _find_names() -> Iterator[tuple[Any, str, type]]:
         if full_name.partition(".")[0] in _WITHOUT:
             continue
         for name, value in list(getattr(module, "__dict__", {}).items()):
-            original = value.original if isinstance(value, _StandIn) else value
-            if isinstance(original, type) and _is_coder(original):
+            original = value.original if type(value) is _StandIn else value
+            # isinstance would ask the object, and a stand-in for something else may answer for that.
+            if issubclass(type(original), type) and _is_coder(original):
                 yield module, name, original

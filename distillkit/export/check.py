@@ -16,6 +16,7 @@ from ..model.adapters import CompressAIAdapter
 from ..model.file import TrainedModel
 from .driver import ExportedCodec
 
+_ADVICE = "Export it with `--to model`."
 _MOST_LEVELS = 2  #: that two decoders may differ by, of 255: synthesis in float32 rounds
 
 
@@ -52,18 +53,17 @@ def check_twin(model: TrainedModel) -> None:
     """
     module: Any = model.codec.module
     name = type(module).__name__
-    advice = "Export it with `--to model`."
     if not isinstance(model.codec, CompressAIAdapter) or not type(module).__module__.startswith("compressai."):
         raise PairError(
             f"model of pair {model.pair}: expected one of CompressAI's own architectures, got {name}; CompressAI "
-            f"cannot build it. {advice}"
+            f"cannot build it. {_ADVICE}"
         )
     try:
         twin = type(module).from_state_dict(copy.deepcopy(module.state_dict())).eval()
     except (RuntimeError, KeyError, AttributeError, TypeError, ValueError):  # it takes some sizes for granted
         raise PairError(
             f"model of pair {model.pair}: expected sizes that CompressAI's {name}.from_state_dict can "
-            f"tell from the weights, got others, which it could not load. {advice}"
+            f"tell from the weights, got others, which it could not load. {_ADVICE}"
         ) from None
     pixels = torch.from_numpy(_picture(model.codec.stride, 2 * model.codec.stride)).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
@@ -72,7 +72,7 @@ def check_twin(model: TrainedModel) -> None:
     if ours["strings"] != theirs["strings"] or not torch.allclose(decoded[0], decoded[1], atol=1e-3):
         raise PairError(
             f"model of pair {model.pair}: expected a {name} as CompressAI builds it, got one that was changed and "
-            f"codes otherwise. {advice}"
+            f"codes otherwise. {_ADVICE}"
         )
 
 

@@ -70,8 +70,8 @@ def check_rates(codec: CodecAdapter, recipe: Recipe) -> None:
         )
     if isinstance(codec, ConditionedAdapter) and not is_range:
         raise RecipeError(
-            f"recipe lmbda: expected a range, {{low = 0.0018, high = 0.0483}} for one, for {name} is a codec of many "
-            f"rates, got {recipe.lmbda}."
+            f"recipe lmbda: expected a range, for {name} is a codec of many rates, got {recipe.lmbda}; write "
+            "{low = 0.0018, high = 0.0483}, for one."
         )
 
 

@@ -101,14 +101,13 @@ class LightPair(distillkit.CodecPair):
 
     @classmethod
     def examples(cls) -> list[dict[str, Any]]:
-        """Return light decoders of the teacher that ships: a half and a tenth of what its students decode in."""
-        sizes = ({"width": 96, "blocks": 2}, {"width": 32, "blocks": 1})
-        return [{"teacher": "zoo:lite-teacher", "synthesis": size} for size in sizes]
+        """Return none: what a light codec costs follows from the codec that is given."""
+        return []
 
     @property
     def pretrained_teacher(self) -> bool:
-        """Whether the teacher is trained already: always."""
-        return True
+        """Whether the teacher is trained already: always, but where a trained model's file is to fill it."""
+        return self.config.teacher is not None
 
     @property
     def teacher_lmbda(self) -> float | None:

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import distillkit
-from distillkit.codec import fast
+from distillkit.codec.fast import codec as fast
 from distillkit.codec.fast.tiles import find_margin, run_in_tiles
 from tests.lively import coder, picture
 

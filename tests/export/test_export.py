@@ -290,7 +290,8 @@ def test_what_can_be_taken_apart(architecture):
     groups = {"groups": (4, 4, 8)} if architecture.startswith("elic2022") else {}
     pair = distillkit.load_plugins().get("pair", "models.compressai", "test")
     student = {"architecture": architecture} | sizes | groups
-    codec = as_codec(pair(pair.Config.model_validate({"student": student})).build_student().eval())
+    codec = as_codec(pair(pair.Config.model_validate({"student": student})).build_student())
+    codec.module.eval()
     codec.update()
     if architecture in FLOWS:
         assert take_apart(codec).flow == FLOWS[architecture]

@@ -15,7 +15,8 @@ NAMES = list(shipped_recipes())
 
 
 def test_every_pair_has_every_size():
-    pairs = {name.removeprefix("models.") for name in PLUGINS.components["pair"] if name.startswith("models.")}
+    listed = {name for name, pair in PLUGINS.components["pair"].items() if pair.examples()}  # others need a codec
+    pairs = {name.removeprefix("models.") for name in listed if name.startswith("models.")}
     assert set(NAMES) == {f"{pair}-{size}" for pair in pairs for size in ("tiny", "lite", "paper")}
 
 
