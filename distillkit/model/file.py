@@ -134,7 +134,8 @@ def load_model(path: str | Path, plugins: Plugins | None = None) -> TrainedModel
     restore_tables(codec, tensors)
     codec.module.eval()
     check_fingerprint(path, claims.fingerprint, fingerprint(codec.module))
-    about = claims.model_dump(exclude_none=True) | {"lmbda": claims.lmbda}  # a range stays one
+    about: dict[str, Any] = claims.model_dump(exclude_none=True)
+    about["lmbda"] = claims.lmbda  # as a number or a range, not as a table
     return TrainedModel(codec=codec, **about)
 
 

@@ -13,6 +13,8 @@ from ..data.crops import CropDataset
 from ..data.shards import list_training_images
 from ..errors import RecipeError
 from ..model.adapters import CodecAdapter
+from ..model.conditioned import FIXED_POINTS, at_quality
+from ..model.lmbda import LmbdaRange
 from ..recipe.recipe import Recipe
 from ..recipe.settings import ValidationSettings
 from ..taps.points import eval_mode
@@ -25,7 +27,10 @@ _SEED = 2**33  #: of the crops: the same ones in every run on the same pictures
 
 @final
 class Validation:
-    """Measures a codec on the same crops of held-out pictures each time."""
+    """Measures a codec on the same crops of held-out pictures each time.
+
+    One of many rates is measured at `FIXED_POINTS`, in turn from crop to crop, each at the lambda of its quality.
+    """
 
     def __init__(self, settings: ValidationSettings, recipe: Recipe, objective: Objective, ranks: Ranks) -> None:
         """Read the pictures.
@@ -57,8 +62,14 @@ class Validation:
         with torch.random.fork_rng(cuda), eval_mode(codec.module):
             mine = range(ranks.rank, num_crops, ranks.num)
             for start in range(0, len(mine), self._part):
-                images = self._batch(mine[start : start + self._part]).to(ranks.device)
-                measured = rate_distortion(codec.forward(images), images, self._lmbda, self._objective)
+                samples = mine[start : start + self._part]
+                images = self._batch(samples).to(ranks.device)
+                quality, lmbda = None, self._lmbda
+                if isinstance(lmbda, LmbdaRange):
+                    quality = images.new_tensor([FIXED_POINTS[sample % len(FIXED_POINTS)] for sample in samples])
+                    lmbda = lmbda.at(quality)
+                output = at_quality(codec, quality).forward(images)
+                measured = rate_distortion(output, images, lmbda, self._objective)
                 values = (measured.rate_bpp, measured.mse, measured.distortion, measured.cost)
                 sums += len(images) * torch.stack([value.double().cpu() for value in values])
         rate, mse, distortion, cost = (

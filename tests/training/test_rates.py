@@ -202,7 +202,8 @@ def test_channels_are_ranked_at_each_quality():
 
     def loss(qualities):
         taps = {"latent": distillkit.TapPair(student, teacher)}
-        return float(term(distillkit.Step(images, distillkit.CodecOutput(images, {}), taps, torch.tensor(qualities))))
+        output = distillkit.CodecOutput(images, {})
+        return float(term(distillkit.Step(images, output, taps, quality=torch.tensor(qualities))))
 
     assert loss([0.0, 0.0]) == pytest.approx(1.0)  # the first channel alone carries 80 % of the bits
     assert loss([1.0, 1.0]) == pytest.approx(10_000.0)  # here the last one
@@ -210,3 +211,25 @@ def test_channels_are_ranked_at_each_quality():
     middle = 4 / 9 * 1 + 5 / 9 * 10_000
     assert loss([0.5, 0.5]) == pytest.approx(middle)
     assert loss([0.375, 0.375]) == pytest.approx((1 + middle) / 2)  # weights between two qualities are linear
+
+
+def test_validation_is_at_fixed_points(recipe, plugins, tmp_path, photographs, monkeypatch):
+    heard = []
+    real = distillkit.GainedCodec.forward
+
+    def forward(self, images, quality=0.5):
+        if not self.module.training and torch.is_tensor(quality):
+            heard.append(quality.tolist())
+        return real(self, images, quality)
+
+    monkeypatch.setattr(distillkit.GainedCodec, "forward", forward)
+    held_out = tmp_path / "held-out"
+    held_out.mkdir()
+    for path in sorted(photographs.iterdir())[:1]:
+        (held_out / path.name).write_bytes(path.read_bytes())
+    validation = {"data": held_out, "every": 2, "crops": 5}
+    distillkit.train(
+        recipe(pair=GAINED, lmbda=RANGE, num_steps=4, validation=validation), tmp_path / "run", plugins=plugins
+    )
+    assert [each for batch in heard[:3] for each in batch] == pytest.approx(list(FIXED_POINTS))
+    assert heard[:3] == heard[3:]
