@@ -165,8 +165,8 @@ def _indexed(file: Path, shards: list[Path]) -> list[PackedImage]:
         ]
         for image in images:
             numbers = (image.offset, image.num_bytes, *(image.verified_size or ()))
-            if image.shard not in shards or not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
-                raise ValueError(f"an image that lies in none of the folder's shards: {image.name!s:.60}")
+            if image.shard not in expected or not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
+                raise ValueError(f"an image that lies in none of its shards: {image.name!s:.60}")
             if image.offset + image.num_bytes > expected[image.shard]:
                 raise ValueError(f"an image beyond its shard's end: {image.name!s:.60}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -175,10 +175,14 @@ def _indexed(file: Path, shards: list[Path]) -> list[PackedImage]:
     for shard in sorted(got.keys() | expected.keys()):
         if got.get(shard) != expected.get(shard):
             raise DataError(
-                f"shards {file.parent}: {shard.name}: expected {expected.get(shard, 'no such file')} bytes by "
-                f"{INDEX}, got {got.get(shard, 'no such file')}. Copy it again, or pack the images again."
+                f"shards {file.parent}: {shard.name}: expected {_length(expected.get(shard))} by {INDEX}, got "
+                f"{_length(got.get(shard))}. Copy it again, or pack the images again."
             )
     return images
+
+
+def _length(num_bytes: int | None) -> str:
+    return "no such file" if num_bytes is None else f"{num_bytes} bytes"
 
 
 def _scanned(shard: Path) -> Iterator[PackedImage]:

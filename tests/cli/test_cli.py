@@ -197,7 +197,10 @@ class TestBadInput:
 
 def test_interrupted_and_resumed_run(teacher):
     assert {path.name for path in teacher.iterdir()} == {
+        ".lock",
         "recipe.toml",
+        "data.json",
+        "provenance.jsonl",
         "metrics.jsonl",
         "checkpoints",
         "model.safetensors",
@@ -214,7 +217,10 @@ def test_interrupted_and_resumed_run(teacher):
 
 def test_student_run(student):
     assert {path.name for path in student.iterdir()} == {
+        ".lock",
         "recipe.toml",
+        "data.json",
+        "provenance.jsonl",
         "metrics.jsonl",
         "checkpoints",
         "calibration",
@@ -259,7 +265,7 @@ def test_resume_of_a_finished_run_changes_nothing(work, student):
     assert {path: path.read_bytes() for path in student.rglob("*") if path.is_file()} == before
 
 
-def test_sigterm_ends_a_command_with_0_and_a_checkpoint(work):
+def test_sigterm_ends_a_command_with_143_and_a_checkpoint(work):
     (work / "preempted.toml").write_text(TEACHER.replace("num_steps = 12", "num_steps = 2000"))
     process = subprocess.Popen(
         [*PROGRAM, "train", "preempted.toml"], cwd=work, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
@@ -270,6 +276,6 @@ def test_sigterm_ends_a_command_with_0_and_a_checkpoint(work):
         time.sleep(0.1)
     process.terminate()
     _, told = process.communicate(timeout=60)
-    assert process.returncode == 0, told
+    assert process.returncode == 143, told
     (step,) = re.findall(r"stopped after step (\d+) of 2000, and saved. The same command goes on.", told)
     assert (work / "runs" / "preempted" / "checkpoints" / f"step-{int(step):08d}.safetensors").is_file()

@@ -6,6 +6,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import distillkit
 
 TEXT = (Path(__file__).parents[2] / "docs" / "losses.md").read_text(encoding="utf-8")
@@ -16,6 +18,6 @@ def test_the_table():
     assert sorted(named) == sorted(distillkit.load_plugins().components["loss"])
 
 
-def test_the_recipe(recipe, teacher_file, tmp_path, plugins):
-    (block,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+@pytest.mark.parametrize("block", re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL), ids=["prim", "labels"])
+def test_the_recipes(recipe, teacher_file, tmp_path, plugins, block):
     distillkit.train(recipe(**tomllib.loads(block), teacher=teacher_file, num_steps=2), tmp_path, plugins=plugins)

@@ -439,7 +439,7 @@ class TestBadInput:
         shutil.copytree(photographs, folder)
         Image.new("L", (80, 80)).save(folder / "grey.png")
         data = {"train": folder, "crop": 64, "batch_size": 2}
-        with pytest.raises(distillkit.DistillkitError, match=r"grey.png: expected 8-bit RGB, got a greyscale"):
+        with pytest.raises(distillkit.DistillkitError, match=r"grey.png: expected 8-bit RGB, got greyscale"):
             distillkit.train(recipe(data=data), tmp_path / "a", plugins=plugins)
         record = Record()
         skip = recipe(data={**data, "bad_images": "skip"}, num_steps=1)
