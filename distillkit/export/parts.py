@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import PairError
 from ..model.adapters import CodecAdapter
+from ..model.conditioned import ConditionedAdapter
 from .exact import in_float64
 
 Flow = Literal["factorized", "scale", "mean-scale", "checkerboard"]
@@ -60,9 +61,11 @@ def take_apart(codec: CodecAdapter) -> CodecParts:
     """Return the parts of a codec whose modules are called as CompressAI's are.
 
     Raises:
-        PairError: the codec has another structure: a serial context, channel groups, or names of its own.
+        PairError: the codec has another structure: a serial context, channel groups, many rates, or names of its own.
     """
     module, name = codec.module, type(codec.module).__name__
+    if isinstance(codec, ConditionedAdapter):
+        raise _unknown(name, "many rates, with gains that follow from each file's quality")
     found = {part: _named(module, part) for part in NETWORKS["checkerboard"]}
     names = {model: path for path, model in module.named_modules() if hasattr(model, "_quantized_cdf")}
     bottlenecks = [model for model in names if hasattr(model, "quantiles")]
