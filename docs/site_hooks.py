@@ -26,6 +26,8 @@ NAVIGATION = {
         "losses.md",
         "own-loop.md",
         "ms-ssim.md",
+        "rates.md",
+        "step-extension.md",
         "pairs.md",
         "families.md",
         "scale.md",

@@ -45,9 +45,12 @@ ELSEWHERE = {
     "docs/coding.md": "test_docs_coding.py",  # in one process, since its results are compared
     "docs/file-format.md": "test_docs_coding.py",
     "docs/light-decoders.md": "test_docs_light.py",  # its teacher is a small one of the tests
+    "docs/ms-ssim.md": "test_docs_training.py",  # plugins that exist on the page alone
     "docs/own-loop.md": "test_docs_own_loop.py",  # its loop runs in one process
     "docs/pairs.md": "test_docs_pairs.py",  # its adapters are for foreign codecs, which the tests bring
+    "docs/rates.md": "test_docs_training.py",  # its codecs are built in one process
     "docs/scale.md": "test_docs_scale.py",  # several processes, and scripts that take minutes
+    "docs/step-extension.md": "test_docs_training.py",
 }
 BLOCK = re.compile(r"(<!-- not run: .+? -->\n)?^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
