@@ -17,6 +17,7 @@ def report(
         Path | None,
         typer.Option("-o", "--out", help="The file.  [default: report.html in that folder]", show_default=False),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that no report wrote.")] = False,
 ) -> None:
     """Write the page of a run or a family: figures, curves, pictures and recipe in one HTML file."""
     from rich.console import Console
@@ -24,7 +25,9 @@ def report(
     from ..report.page import write_page
 
     console = Console(stderr=True, markup=False, emoji=False)
-    file = write_page(path, out, on_part=lambda part: console.print(f"report: {part}", highlight=False))
+    file = write_page(
+        path, out, overwrite=overwrite, on_part=lambda part: console.print(f"report: {part}", highlight=False)
+    )
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 
 

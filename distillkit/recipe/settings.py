@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 class Settings(BaseModel):
@@ -32,8 +32,8 @@ class DataSettings(Settings):
     Attributes:
         train: folder of images, searched recursively; in a file, relative to the recipe's folder.
         crop: side of the square training crops in pixels.
-        batch_size: crops a step, over all processes.
-        num_workers: processes that decode images; 0 decodes in the training process.
+        batch_size: crops a step, over all processes; 1 to 65536.
+        num_workers: processes that decode images; 0 decodes in the training process, 1024 are the most.
         cache_mib: decoded images are kept in memory up to this many MiB.
         hashes: whether the record by which a run that continues knows its images again (`data.json`) holds a hash of
             every file, which is read for it; without, name, size and date tell.
@@ -45,8 +45,8 @@ class DataSettings(Settings):
 
     train: Path
     crop: PositiveInt = 256
-    batch_size: PositiveInt = 8
-    num_workers: NonNegativeInt = 0
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 8
+    num_workers: Annotated[int, Field(ge=0, le=1024)] = 0
     cache_mib: NonNegativeInt = 2048
     hashes: bool = False
     bad_images: Literal["refuse", "skip"] = "refuse"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import platform
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,6 +25,11 @@ from .runs import Runs, read_runs
 from .sections import codec_sections, picture_section, training_section
 
 PAGE_NAME = "report.html"
+_MARKER = '<meta name="generator" content="distillkit report">'  #: a file with it may be written again
+#: Characters that change the order of those around them; a name in the page could pass for another with them.
+_BIDIRECTIONAL = {
+    code: f"\\u{code:04x}" for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
 _LIBRARIES = ("distillkit-lic", "torch", "compressai", "timm", "constriction", "pillow", "numpy")
 
 
@@ -30,6 +37,7 @@ def write_page(
     path: str | Path,
     out: Path | None = None,
     *,
+    overwrite: bool = False,
     plugins: Plugins | None = None,
     on_part: Callable[[str], None] = lambda part: None,
 ) -> Path:
@@ -40,16 +48,23 @@ def write_page(
     Args:
         path: a run folder, or a folder of run folders.
         out: the file to write; by default `report.html` in `path`.
+        overwrite: whether a file that is no page of a report may be replaced.
         plugins: where the runs' components are registered; by default the installed plugins.
         on_part: called with the name of each part before it is made, for the page takes a while.
 
     Raises:
-        DistillkitError: there is no run in `path`, or something in its folder cannot be used.
+        DistillkitError: there is no run in `path`, or something in its folder cannot be used, or `out`
+            is a file that no report wrote.
     """
     plugins = plugins or load_plugins()
     runs = read_runs(Path(path))
     out = out or Path(path) / PAGE_NAME
     try:
+        if not overwrite and out.exists() and not _is_page(out):
+            raise TrainingError(
+                f"report {out}: expected a new file or a page of a report, got another file, which would be lost; "
+                "choose another with -o, or pass `--overwrite`."
+            )
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=out.parent):  # before the work, not after it
             pass
@@ -72,10 +87,13 @@ def render(runs: Runs, plugins: Plugins, on_part: Callable[[str], None] = lambda
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["signed"] = signed
     template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
-    return template.render(
+    script = (folder / "page.js").read_text(encoding="utf-8")
+    page = template.render(
+        marker=Markup(_MARKER),
+        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         runs=runs,
         style=Markup((folder / "page.css").read_text(encoding="utf-8")),
-        script=Markup((folder / "page.js").read_text(encoding="utf-8")),
+        script=Markup(script),
         comparison=compare_variants(runs, codecs),
         pictures=pictures,
         training=training_section(runs),
@@ -87,6 +105,14 @@ def render(runs: Runs, plugins: Plugins, on_part: Callable[[str], None] = lambda
         starts=read_starts(runs.main.folder),
         made=datetime.now(UTC).date().isoformat(),
     )
+    return page.translate(_BIDIRECTIONAL)
+
+
+def _is_page(file: Path) -> bool:
+    if not file.is_file():
+        return True  # a folder, which fails by itself
+    with file.open("rb") as opened:
+        return _MARKER.encode() in opened.read(1024)
 
 
 def signed(value: float, digits: int = 1) -> str:

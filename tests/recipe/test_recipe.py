@@ -10,6 +10,7 @@ import pytest
 import distillkit
 from distillkit.errors import RecipeError
 from distillkit.recipe.recipe import ComponentChoice, Recipe
+from distillkit.recipe.settings import DataSettings
 
 SMALLEST = """
 num_steps = 10
@@ -289,3 +290,11 @@ def test_a_recipe_of_before_that_keeps_features_on_disk_says_what_to_do(load):
     assert message.startswith(
         "recipe recipe.toml: teacher_cache: the teacher's features are no longer kept on disk; remove"
     )
+
+
+@pytest.mark.parametrize(("key", "most"), [("num_workers", 1024), ("batch_size", 65536)])
+def test_numbers_that_no_machine_has_room_for_are_refused(key, most):
+    data = DataSettings.model_validate({"train": "x", key: most})
+    assert getattr(data, key) == most
+    with pytest.raises(ValueError, match=f"less than or equal to {most}"):
+        DataSettings.model_validate({"train": "x", key: most + 1})

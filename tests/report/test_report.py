@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import shutil
@@ -317,3 +319,34 @@ def test_the_command(trained_family, tmp_path, monkeypatch, trained_plugins):
     assert done.stdout.splitlines()[-1].startswith(f"{out}: ")
     assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert Path(out).stat().st_size < 5e6
+
+
+def test_nothing_runs_in_the_page_but_its_own_script(family_page):
+    text = family_page.read_text(encoding="utf-8")
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', text)
+    script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert policy
+    assert script
+    digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy[1]
+    assert policy[1].startswith("default-src 'none'")
+
+
+def test_another_file_is_not_overwritten(trained_family, trained_plugins, tmp_path):
+    other = tmp_path / "thesis.html"
+    other.write_text("years of work")
+    with pytest.raises(TrainingError, match=r"expected a new file or a page of a report.*--overwrite"):
+        write_page(trained_family, other, plugins=trained_plugins)
+    assert other.read_text() == "years of work"
+    write_page(trained_family, other, plugins=trained_plugins, overwrite=True)
+    write_page(trained_family, other, plugins=trained_plugins)  # a page of before may be written anew
+
+
+def test_characters_that_turn_the_reading_direction_are_shown_by_their_numbers(
+    trained_family, trained_plugins, tmp_path
+):
+    folder = tmp_path / "run\u202egnp.exe"
+    shutil.copytree(trained_family, folder)
+    text = write_page(folder, tmp_path / "page.html", plugins=trained_plugins).read_text(encoding="utf-8")
+    assert "\u202e" not in text
+    assert "run\\u202egnp.exe" in text
