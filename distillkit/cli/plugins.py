@@ -33,7 +33,7 @@ def plugins(context: typer.Context, as_json: AsJson = False) -> None:
     for plugin in content["plugins"]:
         Console().print(_tree(plugin, content["components"]), highlight=False)
     for reason in content["left_out"].values():
-        Console().print(f"left out: {reason}", markup=False, highlight=False)
+        Console(markup=False, highlight=False).print(f"left out: {reason}", soft_wrap=True)
 
 
 @group.command()

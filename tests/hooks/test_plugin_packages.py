@@ -87,10 +87,12 @@ def test_what_can_go_wrong_is_said_by_name(environment, source, old, new, messag
         path.write_text(path.read_text().replace(old, new))
     environment.install(source)
     try:
-        told = environment.run("-m", "distillkit", "plugins", code=2)
-        assert told.startswith("distillkit: error: plugin '")
-        assert message in told
-        assert "distillkit-gram" in told
+        reasons = json.loads(environment.run("-m", "distillkit", "plugins", "--json"))["left_out"]
+        (reason,) = reasons.values()
+        assert reason.startswith("plugin '")
+        assert message in reason
+        assert "distillkit-gram" in reason
+        assert f"left out: {reason}" in environment.run("-m", "distillkit", "plugins")
         findings = environment.run("-c", "from distillkit.doctor import diagnose; print(diagnose())")
         assert "topic='plugins', state='problem'" in findings
     finally:
