@@ -185,6 +185,7 @@ def _recipe(folder: Path, steps: int, batch_size: int) -> distillkit.Recipe:
 
 
 def _train(recipe: distillkit.Recipe, folder: Path, rank: int, num: int, port: int) -> None:
+    torch.set_num_threads(1)  # a fork leaves the pool of threads broken; made anew here, before autograd starts threads
     if num > 1:  # as torchrun sets them
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num), "LOCAL_WORLD_SIZE": str(num)}
         os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}

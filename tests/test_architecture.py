@@ -92,6 +92,12 @@ def test_no_long_files(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300, "one idea a file: make it two"
 
 
+def test_no_crowded_folders():
+    folders = {path.parent for path in (*CORE, *PLUGINS)}
+    crowded = {folder.name: n for folder in folders if (n := len(list(folder.glob("*.py")))) > 24}
+    assert not crowded, "nobody finds a room there: group its files"
+
+
 def test_public_names():
     assert distillkit.__all__ == sorted(distillkit.__all__)
     for name in distillkit.__all__:

@@ -65,7 +65,7 @@ def fail(text: str) -> NoReturn:
 
 @contextmanager
 def goes_on_later() -> Generator[None]:
-    """Turn Ctrl-C and SIGTERM into a word on how to go on, and exit codes 130 and 143."""
+    """Turn Ctrl-C and SIGTERM into advice on how to continue, and exit codes 130 and 143."""
     try:
         yield
     except TrainingStopped as stopped:

@@ -101,7 +101,7 @@ def _train(recipe: Any, folder: Path, tensorboard: bool) -> None:
 
     observers: list[object] = [ProgressDisplay()]
     if tensorboard:
-        from ..training.tensorboard import TensorBoardWriter
+        from ..training.trackers.tensorboard import TensorBoardWriter
 
         observers.append(TensorBoardWriter())
     try:

@@ -9,7 +9,7 @@ import pytest
 
 import distillkit
 from distillkit.errors import DistillkitError
-from distillkit.training.tensorboard import TensorBoardWriter
+from distillkit.training.trackers.tensorboard import TensorBoardWriter
 
 
 class Stop(BaseException):

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
-from ..errors import DistillkitError
-from ..hooks.hookspecs import hookimpl
-from .observers import RunInfo
-from .phases import Phase
+from ...errors import DistillkitError
+from ...hooks.hookspecs import hookimpl
+from ..observers import RunInfo
+from ..phases import Phase
 
 
 @final
