@@ -107,7 +107,7 @@ def _jpeg_xl(threads: int) -> ClassicalCodec:
     from importlib.metadata import version
 
     try:
-        from pillow_jxl import JpegXLImagePlugin
+        from pillow_jxl import JpegXLImagePlugin  # pyright: ignore[reportMissingImports] - an extra
     except ImportError:
         raise MissingCodecError("JPEG XL: not installed; `pip install 'distillkit-lic[anchors]'`.") from None
 
@@ -187,7 +187,7 @@ def _ffmpeg_with_vvc() -> str:
     """Return an ffmpeg that writes VVC: the one on the path, or the one inside the package imageio-ffmpeg."""
     programs = [program for program in [shutil.which("ffmpeg")] if program]
     try:
-        import imageio_ffmpeg
+        import imageio_ffmpeg  # pyright: ignore[reportMissingImports] - an extra
 
         programs.append(imageio_ffmpeg.get_ffmpeg_exe())
     except (ImportError, RuntimeError):  # RuntimeError: the package carries no program for this machine
