@@ -152,7 +152,7 @@ def _opened(path: ImageFile) -> Generator[Image.Image]:
     try:
         with open_image(path) as image:
             yield image
-    except DataError:
+    except (DataError, MemoryError):  # a lack of memory is no fault of the picture
         raise
     except Exception as error:  # Pillow's decoders raise all sorts: OSError, SyntaxError, ValueError, struct.error
         match error:
