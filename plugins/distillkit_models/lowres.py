@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, Annotated, Literal, final
+
+from pydantic import Field
 
 import distillkit
 
 from .lowres_presets import PRESETS
 
 if TYPE_CHECKING:
-    from .lowres_net import LowRes
+    from torch import nn
 
 
 @final
@@ -25,19 +27,22 @@ class LowResPair(distillkit.CodecPair):
 
         Attributes:
             size: `tiny` (tests, the demo), `lite` (an hour on a CPU core) or `paper`.
+            gain_units: qualities at which gains are learnt, for a codec of many rates; none for one rate.
         """
 
         size: Literal["tiny", "lite", "paper"] = "tiny"
+        gain_units: Annotated[int, Field(ge=2)] | None = None
 
-    def build_teacher(self) -> LowRes:
+    def build_teacher(self) -> nn.Module | distillkit.CodecAdapter:
         """Return the large codec."""
         return self._build(0)
 
-    def build_student(self) -> LowRes:
+    def build_student(self) -> nn.Module | distillkit.CodecAdapter:
         """Return the small codec."""
         return self._build(1)
 
-    def _build(self, part: int) -> LowRes:
+    def _build(self, part: int) -> nn.Module | distillkit.CodecAdapter:
         from .lowres_net import LowRes  # compressai and timm take seconds to import
 
-        return LowRes(PRESETS[self.config.size][part])
+        net = LowRes(PRESETS[self.config.size][part])
+        return distillkit.GainedCodec(net, self.config.gain_units) if self.config.gain_units else net

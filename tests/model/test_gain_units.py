@@ -147,6 +147,7 @@ def both(**codec):
 PAIRS = [
     ("models.cheng2020", {"gain_units": 6}),
     ("models.swin", {"gain_units": 3}),
+    ("models.lowres", {"gain_units": 6}),
     ("models.compressai", both(architecture="bmshj2018-factorized", N=8, M=12, gain_units=2)),
     ("models.compressai", both(architecture="bmshj2018-hyperprior", N=8, M=12, gain_units=2)),
     ("models.compressai", both(architecture="mbt2018", N=8, M=12, gain_units=2)),
