@@ -27,8 +27,8 @@ import torch
 from PIL import Image
 
 import distillkit
-from distillkit.training.checkpoint import list_checkpoints
-from distillkit.training.run_folder import RunFolder
+from distillkit.training.folder.checkpoint import list_checkpoints
+from distillkit.training.folder.run_folder import RunFolder
 
 STEP = 0.3  #: seconds, more than a step takes: the moment of a kill within its step
 PATIENCE = 30  #: seconds that the others have to end when one is gone, as under torchrun

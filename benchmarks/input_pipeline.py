@@ -21,9 +21,10 @@ import distillkit
 from distillkit.data.crops import CropDataset, batches
 from distillkit.data.shards import list_training_images, pack
 from distillkit.training.distributed import Ranks
+from distillkit.training.folder.run_folder import RunFolder
 from distillkit.training.metrics import MetricsWindow
-from distillkit.training.run_folder import RunFolder
-from distillkit.training.setup import prepare
+from distillkit.training.setup.prepare import prepare
+from distillkit.training.setup.resolve import resolve
 from distillkit.training.trainer import Trainer
 
 BATCH = 8
@@ -75,7 +76,7 @@ def crops_given(dataset: CropDataset, workers: int, seconds: float) -> float:
 def crops_taken(size: str, images: Path, folder: Path, seconds: float) -> float:
     plugins = distillkit.load_plugins()
     keys = common(size, images, "auto", batch_size=BATCH)
-    recipe = student(100, keys, teacher(folder, keys)).resolve(plugins)
+    recipe = resolve(student(100, keys, teacher(folder, keys)), plugins)
     run = RunFolder(folder / "run")
     run.open(recipe)
     setup = prepare(recipe, plugins)

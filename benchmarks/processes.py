@@ -21,6 +21,7 @@ from typing import Any
 from setting import common, photographs, student, teacher
 
 import distillkit
+from distillkit.training.setup.resolve import resolve
 
 
 def main() -> None:
@@ -61,7 +62,7 @@ def measure(folder: Path, size: str, steps: int, repeats: int) -> dict[str, dict
 def run(recipe: distillkit.Recipe, folder: Path, processes: int) -> float:
     """Return crops a second, the mean of the phases' largest rates."""
     file = folder.with_suffix(".toml")
-    recipe.resolve(distillkit.load_plugins()).save(file)
+    resolve(recipe, distillkit.load_plugins()).save(file)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
     done = subprocess.run(
         [sys.executable, *launcher, "-m", "distillkit", "train", str(file), "--out", str(folder)],

@@ -16,7 +16,8 @@ from pathlib import Path
 import distillkit
 from distillkit.family.plan import Family, plan
 from distillkit.model.file import save_model
-from distillkit.training.run_folder import RunFolder
+from distillkit.training.folder.run_folder import RunFolder
+from distillkit.training.setup.resolve import resolve
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
     for item in arguments.models:
         name, _, source = item.partition("=")
         model, run = distillkit.load_model(source, plugins), RunFolder(folder / name)
-        run.open(jobs[name].recipe.resolve(plugins))
+        run.open(resolve(jobs[name].recipe, plugins))
         if not run.model.exists():
             save_model(
                 run.model, model.codec, model.pair, model.options, model.part, model.lmbda, objective=model.objective

@@ -24,8 +24,9 @@ from setting import common, photographs, student, teacher
 import distillkit
 from distillkit.data.crops import batches
 from distillkit.training.distributed import Ranks
-from distillkit.training.run_folder import RunFolder
-from distillkit.training.setup import prepare
+from distillkit.training.folder.run_folder import RunFolder
+from distillkit.training.setup.prepare import prepare
+from distillkit.training.setup.resolve import resolve
 from distillkit.training.trainer import Trainer
 
 
@@ -94,7 +95,7 @@ def run(recipe: distillkit.Recipe, folder: Path) -> float:
 def naive(recipe: distillkit.Recipe, folder: Path) -> float:
     """Run the whole teacher and every loss in each step."""
     plugins = distillkit.load_plugins()
-    recipe = recipe.resolve(plugins)
+    recipe = resolve(recipe, plugins)
     place = RunFolder(folder / "run")
     place.open(recipe)
     setup = prepare(recipe, plugins)

@@ -27,11 +27,12 @@ from torch import nn
 import distillkit
 from distillkit.model.adapters import as_codec
 from distillkit.training.distributed import Ranks
+from distillkit.training.folder.run_folder import RunFolder
 from distillkit.training.metrics import MetricsWindow
 from distillkit.training.pace.pace import Pace
 from distillkit.training.phases import Timeline
-from distillkit.training.run_folder import RunFolder
-from distillkit.training.setup import prepare
+from distillkit.training.setup.prepare import prepare
+from distillkit.training.setup.resolve import resolve
 from distillkit.training.trainer import Trainer
 
 
@@ -145,28 +146,31 @@ def measure(arguments, folder: Path) -> list[dict]:
     }
     teacher_recipe = distillkit.Recipe.create(trains="teacher", num_steps=1, **common)
     teacher_file = distillkit.train(teacher_recipe, folder / "teacher", plugins=plugins)
-    recipe = distillkit.Recipe.create(
-        num_steps=3 * (arguments.steps + 3),
-        teacher=teacher_file,
-        # At every position, as the hand-written loop has it.
-        losses={"feds.alignment": {"positions": 0}, "feds.channel_entropy": {}},
-        # Equal thirds and plain weights keep the hand-written loop short.
-        schedule={
-            "name": "feds.staged",
-            "alignment_share": 1 / 3,
-            "channel_share": 1 / 3,
-            "anneal_share": 0.0,
-            "balance": 0.0,
-            "finetune_learning_rate": 1.0,
-        },
-        **common,
-    ).resolve(plugins)
+    recipe = resolve(
+        distillkit.Recipe.create(
+            num_steps=3 * (arguments.steps + 3),
+            teacher=teacher_file,
+            # At every position, as the hand-written loop has it.
+            losses={"feds.alignment": {"positions": 0}, "feds.channel_entropy": {}},
+            # Equal thirds and plain weights keep the hand-written loop short.
+            schedule={
+                "name": "feds.staged",
+                "alignment_share": 1 / 3,
+                "channel_share": 1 / 3,
+                "anneal_share": 0.0,
+                "balance": 0.0,
+                "finetune_learning_rate": 1.0,
+            },
+            **common,
+        ),
+        plugins,
+    )
     run = RunFolder(folder / "student")
     run.open(recipe)
     ours = prepare(recipe, plugins)
     trainer = Trainer(recipe, run, plugins, ours, Ranks("cpu"))
     copy = prepare(recipe, plugins)
-    roles = set(ours.report.shapes.student)
+    roles = set(ours.pair.report.shapes.student)
     taps = [
         {tap.path: role for role, tap in bank.taps.items() if role in roles and role.count("/")}
         for bank in (ours.pair._teacher_bank, ours.pair._student_bank)

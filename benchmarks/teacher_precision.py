@@ -18,10 +18,11 @@ from setting import FEDS
 
 import distillkit
 from distillkit.data.crops import batches
-from distillkit.training.calibration import calibrate
 from distillkit.training.distributed import Ranks
-from distillkit.training.run_folder import RunFolder
-from distillkit.training.setup import prepare
+from distillkit.training.folder.run_folder import RunFolder
+from distillkit.training.setup.prepare import prepare
+from distillkit.training.setup.resolve import resolve
+from distillkit.training.teaching.calibration import calibrate
 
 
 def main() -> None:
@@ -46,15 +47,18 @@ def main() -> None:
 def measure(arguments, folder: Path) -> dict:
     plugins = distillkit.load_plugins()
     model = distillkit.load_model(arguments.run, plugins)
-    recipe = distillkit.Recipe.create(
-        pair={"name": model.pair, **model.options},
-        teacher=arguments.run / "model.safetensors",
-        lmbda=model.lmbda,
-        num_steps=10,
-        losses=FEDS,
-        schedule={"name": "feds.staged"},
-        data={"train": arguments.data, "crop": arguments.crop, "batch_size": 1, "bad_images": "skip"},
-    ).resolve(plugins)
+    recipe = resolve(
+        distillkit.Recipe.create(
+            pair={"name": model.pair, **model.options},
+            teacher=arguments.run / "model.safetensors",
+            lmbda=model.lmbda,
+            num_steps=10,
+            losses=FEDS,
+            schedule={"name": "feds.staged"},
+            data={"train": arguments.data, "crop": arguments.crop, "batch_size": 1, "bad_images": "skip"},
+        ),
+        plugins,
+    )
     run = RunFolder(folder / "run")
     run.open(recipe)
     setup = prepare(recipe, plugins)
@@ -62,7 +66,7 @@ def measure(arguments, folder: Path) -> dict:
     setup.pair.teacher.module.to(ranks.device)
     setup.task.to(ranks.device).eval()
     calibrate("feds.channel_entropy", setup, recipe, run, ranks)
-    roles = sorted(setup.report.shapes.student)
+    roles = sorted(setup.pair.report.shapes.student)
     differences, norms = dict.fromkeys(roles, 0.0), dict.fromkeys(roles, 0.0)
     sums = {name: [0.0, 0.0] for name in FEDS}
     with torch.no_grad():

@@ -28,10 +28,11 @@ from setting import common, photographs, teacher
 import distillkit
 from distillkit.data.crops import batches
 from distillkit.training.distributed import Ranks
+from distillkit.training.folder.run_folder import RunFolder
 from distillkit.training.metrics import MetricsWindow
 from distillkit.training.objectives.objective import rate_distortion
-from distillkit.training.run_folder import RunFolder
-from distillkit.training.setup import prepare
+from distillkit.training.setup.prepare import prepare
+from distillkit.training.setup.resolve import resolve
 from distillkit.training.trainer import Trainer
 
 
@@ -63,9 +64,10 @@ def measure(arguments, folder: Path) -> dict[str, list[float]]:
     plugins = distillkit.load_plugins()
     num_steps = arguments.steps + 3
     name, options = {"alignment": ("feds.alignment", {"positions": 0}), "latent": ("kd.latent", {})}[arguments.loss]
-    recipe = distillkit.Recipe.create(
-        num_steps=num_steps, losses={name: options}, teacher=teacher(folder, keys), **keys
-    ).resolve(plugins)
+    recipe = resolve(
+        distillkit.Recipe.create(num_steps=num_steps, losses={name: options}, teacher=teacher(folder, keys), **keys),
+        plugins,
+    )
     run = RunFolder(folder / "run")
     run.open(recipe)
     ours, theirs = prepare(recipe, plugins), prepare(recipe, plugins)

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .taps.bank import TapShapes as TapShapes
     from .taps.bank import TracedModule as TracedModule
     from .taps.pair import CodecPair as CodecPair
+    from .taps.pair import TapPair as TapPair
     from .taps.pair import TeachingPair as TeachingPair
     from .taps.pair import find_taps as find_taps
     from .taps.points import Tap as Tap
@@ -63,11 +64,9 @@ if TYPE_CHECKING:
     from .training.losses import LossConfig as LossConfig
     from .training.losses import LossTerm as LossTerm
     from .training.losses import Step as Step
-    from .training.losses import TapPair as TapPair
     from .training.objectives.objective import Objective as Objective
     from .training.objectives.objective import rate_distortion as rate_distortion
     from .training.observers import ProgressDisplay as ProgressDisplay
-    from .training.observers import RunInfo as RunInfo
     from .training.own_loop import bind as bind
     from .training.own_loop import build_loss as build_loss
     from .training.pace.optimizers import OptimizerBuilder as OptimizerBuilder
@@ -76,8 +75,9 @@ if TYPE_CHECKING:
     from .training.phases import PhaseSchedule as PhaseSchedule
     from .training.phases import Ramp as Ramp
     from .training.preemption import TrainingStopped as TrainingStopped
+    from .training.run_info import RunInfo as RunInfo
     from .training.trackers.mlflow import MLflowObserver as MLflowObserver
-    from .training.trainer import train as train
+    from .training.train import train as train
 
 # Loaded at first use: torch takes seconds to import, and `distillkit --help` does not need it.
 _HOME = {
@@ -113,11 +113,11 @@ _HOME = {
     "Ramp": "training.phases",
     "RateSchedule": "training.pace.rates",
     "Recipe": "recipe.recipe",
-    "RunInfo": "training.observers",
+    "RunInfo": "training.run_info",
     "Step": "training.losses",
     "StepExtension": "training.extensions.base",
     "Tap": "taps.points",
-    "TapPair": "training.losses",
+    "TapPair": "taps.pair",
     "TapProvider": "taps.bank",
     "TapShape": "taps.bank",
     "TapShapes": "taps.bank",
@@ -150,7 +150,7 @@ _HOME = {
     "read_image": "data.images",
     "run_family": "family.run",
     "sampled": "taps.sampled",
-    "train": "training.trainer",
+    "train": "training.train",
     "write_page": "report.page",
 }
 

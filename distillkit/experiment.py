@@ -13,7 +13,8 @@ from .model.file import load_model
 from .recipe.recipe import Recipe
 from .training.distributed import refuse_several
 from .training.observers import ProgressDisplay
-from .training.trainer import train
+from .training.setup.resolve import resolve
+from .training.train import train
 
 
 def distil(
@@ -50,7 +51,7 @@ def distil(
     plugins = plugins or load_plugins()
     # What would end the job after hours of training is said before.
     check_images(images)
-    student.model_copy(update={"teacher": folder}).resolve(plugins)
+    resolve(student.model_copy(update={"teacher": folder}), plugins)
     if not isinstance(teacher, Recipe):
         load_model(teacher, plugins)
     models: dict[str, Path] = {}

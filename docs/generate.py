@@ -31,9 +31,10 @@ NOTE = "<!-- Written by docs/generate.py; change the source instead. -->\n"
 API = {
     "Train and distil": (
         "experiment",
-        "training.trainer",
+        "training.train",
         "recipe.recipe",
         "training.observers",
+        "training.run_info",
         "family.plan",
         "family.run",
     ),
@@ -46,7 +47,7 @@ API = {
     "Write losses": ("training.losses",),
     "Write schedules": ("training.phases",),
     "Write optimisers, rates and step extensions": (
-        *("training.pace.optimizers", "training.pace.rates", "training.extensions.extension"),
+        *("training.pace.optimizers", "training.pace.rates", "training.extensions.base"),
         *("training.extensions.view", "training.preemption", "training.trackers.mlflow"),
     ),
     "Write pairs and codecs": ("taps.pair", "model.adapters"),

@@ -19,6 +19,7 @@ from PIL import Image
 import distillkit
 from distillkit import errors
 from distillkit.testing.pytest_plugin import draw_photographs
+from distillkit.training.setup.resolve import resolve
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "tests" / "errors.txt"
@@ -79,12 +80,12 @@ def cases(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "a misspelt key of a table", lambda: load(base.replace('"photos"', '"photos", crops = 64'))
     yield "a value out of range", lambda: load(base + "lmbda = -1")
     yield "a value that is none of the choices", lambda: load(base + 'trains = "both"')
-    yield "a loss without quotes", lambda: load(base + "[losses.feds.alignment]\nresize = true").resolve(plugins)
-    yield "an unknown loss", lambda: recipe(losses={"feds.alignement": {}}).resolve(plugins)
-    yield "an unknown option", lambda: recipe(losses={"feds.alignment": {"tapz": []}}).resolve(plugins)
-    yield "an unknown pair", lambda: recipe(pair={"name": "models.cheng"}).resolve(plugins)
-    yield "losses without a teacher", lambda: recipe(losses={"feds.alignment": {}}).resolve(plugins)
-    yield "a teacher with losses", lambda: recipe(trains="teacher", losses={"feds.alignment": {}}).resolve(plugins)
+    yield "a loss without quotes", lambda: resolve(load(base + "[losses.feds.alignment]\nresize = true"), plugins)
+    yield "an unknown loss", lambda: resolve(recipe(losses={"feds.alignement": {}}), plugins)
+    yield "an unknown option", lambda: resolve(recipe(losses={"feds.alignment": {"tapz": []}}), plugins)
+    yield "an unknown pair", lambda: resolve(recipe(pair={"name": "models.cheng"}), plugins)
+    yield "losses without a teacher", lambda: resolve(recipe(losses={"feds.alignment": {}}), plugins)
+    yield "a teacher with losses", lambda: resolve(recipe(trains="teacher", losses={"feds.alignment": {}}), plugins)
     yield "a crop that does not fit", lambda: train("a", data={"train": folder / "photos", "crop": 65})
     yield "no folder of pictures", lambda: train("b", data={"train": folder / "pictures"})
     (folder / "empty").mkdir()

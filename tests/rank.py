@@ -15,8 +15,8 @@ import torch  # noqa: E402
 
 import distillkit  # noqa: E402
 from distillkit.training import trainer  # noqa: E402
-from distillkit.training.checkpoint import list_checkpoints  # noqa: E402
 from distillkit.training.distributed import leave  # noqa: E402
+from distillkit.training.folder.checkpoint import list_checkpoints  # noqa: E402
 from distillkit.training.preemption import TrainingStopped  # noqa: E402
 
 

@@ -6,52 +6,15 @@ import ast
 import subprocess
 import sys
 from graphlib import TopologicalSorter
-from pathlib import Path
 
 import pytest
 
 import distillkit
 
-ROOT = Path(__file__).parents[1]
-CORE = sorted((ROOT / "distillkit").rglob("*.py"))
+from .house import CORE, FLOORS, ROOT, House, imported, is_type_checking, name_of
+
 PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
 FOREIGN = {"compressai", "timm", "distillkit_feds", "distillkit_models", "skimage", "sklearn"}
-
-
-def name_of(path: Path, root: Path = ROOT) -> str:
-    parts = path.relative_to(root).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
-
-
-def statements(tree: ast.AST, *, functions: bool):
-    """Every statement that runs: at import, or (with `functions`) at any time."""
-    for node in ast.iter_child_nodes(tree):
-        if is_type_checking(node) or (
-            not functions and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        ):
-            continue
-        yield node
-        yield from statements(node, functions=functions)
-
-
-def imported(path: Path, root: Path = ROOT, *, functions: bool = True) -> set[str]:
-    """Absolute names that a file imports; `from a import b` counts as `a` and as `a.b`."""
-    package = name_of(path, root).split(".")
-    if path.name != "__init__.py":
-        package = package[:-1]
-    found = set()
-    for node in statements(ast.parse(path.read_text(encoding="utf-8")), functions=functions):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            module = ".".join([*base, *([node.module] if node.module else [])])
-            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
-    return found
 
 
 @pytest.mark.parametrize("path", CORE, ids=name_of)
@@ -81,6 +44,37 @@ def test_no_import_circles():
     }
     assert "distillkit.errors" in graph["distillkit.recipe.recipe"]
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_rooms_without_circles_and_climbs():
+    house = House.of(CORE)
+    assert house.rooms == set().union(*FLOORS), "say on which floor a new room lies"
+    assert sum(map(len, FLOORS)) == len(house.rooms)
+    assert house.circle() == []
+    assert house.climbs() == []
+
+
+def test_circles_and_climbs_are_seen(tmp_path):
+    files = {
+        "errors": "",
+        "hooks/loader": "def load():\n    from ..model.file import read\n",
+        "model/file": "from ..errors import no\nfrom ..taps import pair\n",
+        "taps/pair": "if TYPE_CHECKING:\n    from ..training import trainer\n",
+        "training/trainer": "import distillkit.model.file\nfrom ..taps.pair import taps\n",
+    }
+    for name, text in {"": "", **files}.items():
+        path = tmp_path / "distillkit" / f"{name or '__init__'}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    house = House.of(sorted(tmp_path.rglob("*.py")), tmp_path)
+    assert house.rooms == {"errors", "hooks", "model", "taps", "training"}
+    assert house.circle() == []
+    assert house.climbs() == [
+        "distillkit.hooks.loader -> distillkit.model.file",
+        "distillkit.model.file -> distillkit.taps.pair",
+    ]
+    (tmp_path / "distillkit/errors.py").write_text("def help():\n    from .hooks import loader\n")
+    assert set(House.of(sorted(tmp_path.rglob("*.py")), tmp_path).circle()) == {"errors", "hooks", "model"}
 
 
 def test_no_utils():

@@ -18,6 +18,7 @@ from distillkit.data.listing import list_images
 from distillkit.errors import DataError
 from distillkit.evaluation.first_look import first_look
 from distillkit.recipe.shipped import load_shipped
+from distillkit.training.setup.resolve import resolve
 
 SIZES = get_args(demo.Size)
 EXAMPLE = Path(__file__).parents[1] / "examples" / "feds_cheng2020.py"
@@ -149,7 +150,7 @@ def test_the_example_is_the_recipes_that_ship(example, size, tmp_path):
     teacher, student = (load_shipped(f"cheng2020-{size}", part, tmp_path) for part in ("teacher", "student"))
     shipped = (teacher, student.model_copy(update=trained))
     for one, other in zip(written_out, shipped, strict=True):
-        assert one.resolve(plugins).to_toml() == other.resolve(plugins).to_toml()
+        assert resolve(one, plugins).to_toml() == resolve(other, plugins).to_toml()
     assert student.losses.keys() == {"feds.alignment", "feds.channel_entropy"}
 
 

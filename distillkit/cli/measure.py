@@ -32,8 +32,8 @@ def evaluate(
     """Compress pictures to real files with each model, decode them, and measure."""
     from ..data.listing import list_images
     from ..evaluation.compare import compare
-    from ..evaluation.perceptual import Dists, Lpips
     from ..model.conditioned import FIXED_POINTS
+    from ..training.objectives.distances import Dists, Lpips
 
     names = _distinct_names(models)
     perceptual = [*([Lpips(lpips)] if lpips else []), *([Dists(dists)] if dists else [])]

@@ -86,7 +86,7 @@ def resume(run: Annotated[Path, typer.Argument(help="A run folder.")], tensorboa
     """Go on with a run that was stopped, from its newest whole checkpoint."""
     from ..errors import TrainingError
     from ..recipe.recipe import Recipe
-    from ..training.run_folder import RunFolder
+    from ..training.folder.run_folder import RunFolder
 
     file = RunFolder(run).recipe_file
     if not file.is_file():
@@ -97,7 +97,7 @@ def resume(run: Annotated[Path, typer.Argument(help="A run folder.")], tensorboa
 def _train(recipe: Any, folder: Path, tensorboard: bool) -> None:
     from ..training.distributed import OtherRankError, is_first_rank, leave
     from ..training.observers import ProgressDisplay
-    from ..training.trainer import train as run
+    from ..training.train import train as run
 
     observers: list[object] = [ProgressDisplay()]
     if tensorboard:

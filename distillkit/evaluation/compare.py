@@ -15,11 +15,11 @@ from ..hooks.loader import Plugins, load_plugins
 from ..model.adapters import CodecAdapter
 from ..model.conditioned import FIXED_POINTS, ConditionedAdapter
 from ..model.file import load_model
+from ..training.objectives.distances import PerceptualDistance
 from .complexity import kmac_per_pixel, num_parameters
 from .contact_sheet import save_contact_sheet
 from .decode import DecodingProcess
 from .evaluate import evaluate_model
-from .perceptual import PerceptualDistance
 from .results import PERCEPTUAL, Evaluation
 
 if TYPE_CHECKING:

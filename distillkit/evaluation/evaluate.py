@@ -22,10 +22,10 @@ from ..hooks.loader import Plugins, load_plugins
 from ..model.conditioned import at_quality
 from ..model.file import load_model
 from ..model.lmbda import at_lmbda
+from ..training.objectives.distances import PerceptualDistance
 from ..training.objectives.objective import MeanSquaredError, Objective, build_objective
 from .decode import Decoder, DecodingProcess, decoder_of
 from .estimate import estimated_bpp
-from .perceptual import PerceptualDistance
 from .quality import decibel, ms_ssim, mse01, psnr_db
 from .results import Evaluation, ImageResult
 

@@ -16,12 +16,13 @@ from ..evaluation.decode import DecodingProcess
 from ..evaluation.evaluate import evaluate_model
 from ..hooks.hookspecs import hookimpl
 from ..hooks.loader import Plugins, load_plugins
-from ..training.checkpoint import list_checkpoints
 from ..training.distributed import refuse_several
+from ..training.folder.checkpoint import list_checkpoints
+from ..training.folder.run_folder import RunFolder
 from ..training.observers import ProgressDisplay
 from ..training.preemption import TrainingStopped
-from ..training.run_folder import RunFolder
-from ..training.trainer import train
+from ..training.setup.resolve import resolve
+from ..training.train import train
 from .plan import Family, Job, plan, select
 
 State = Literal["done", "begun", "ready", "waiting"]
@@ -98,13 +99,13 @@ def run_family(
     images = list_images(family.test)
     check_images(images)  # what would end the family after hours is said before
     for job in jobs:
-        job.recipe.resolve(plugins)
+        resolve(job.recipe, plugins)
     deadline = _Deadline(monotonic() + 3600 * budget_hours if budget_hours is not None else float("inf"))
     with DecodingProcess() as process:
         for job in chosen:
             run = RunFolder(folder / job.name)
             if run.model.exists():
-                run.check_same(job.recipe.resolve(plugins), plugins, paths_too=False)
+                run.check_same(resolve(job.recipe, plugins), plugins, paths_too=False)
             else:
                 _check_needs(job, folder)
                 try:

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from ..training.extensions.base import StepExtension
     from ..training.losses import LossTerm
     from ..training.objectives.objective import Objective
-    from ..training.observers import RunInfo
     from ..training.pace.optimizers import OptimizerBuilder
     from ..training.pace.rates import RateSchedule
     from ..training.phases import Phase, PhaseSchedule
+    from ..training.run_info import RunInfo
 
 hookspec = pluggy.HookspecMarker("distillkit")
 hookimpl = pluggy.HookimplMarker("distillkit")

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from ..hooks.loader import Plugins, load_installed
-from ..training.checkpoint import read_tensors, write_tensors
 from .adapters import CodecAdapter, CompressAIAdapter, as_codec, fingerprint
 from .claims import check_fingerprint, check_finite, check_shapes, read_claims, refuse_sources
 from .lmbda import Lmbda, LmbdaRange
+from .tensors import read_tensors, write_tensors
 from .zoo import located
 
 FORMAT = "distillkit-model-1"
@@ -72,7 +72,7 @@ def save_model(
         objective: what it was trained for: its name, and its options.
         half: write weights in half precision, and buffers as short as holds them exactly. Weights are rounded in
             `codec`, too, and the tables and the fingerprint follow from the rounded ones: both are one model.
-        provenance: what its weights depend on, see `training.provenance`.
+        provenance: what its weights depend on, see `training.folder.provenance`.
         validation: what the run measured of it on held-out pictures; kept in the file.
 
     Raises:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from ..errors import RecipeError, did_you_mean
-from ..hooks.components import Component, validate
+from ..errors import RecipeError
+from ..hooks.components import validate
 from ..model.lmbda import Lmbda, as_lmbda
-from .settings import ComponentChoice, DataSettings, OptimizerSettings, Settings, ValidationSettings, full_name
-
-if TYPE_CHECKING:
-    from ..hooks.loader import Plugins
-    from ..taps.pair import CodecPair
+from .settings import ComponentChoice, DataSettings, OptimizerSettings, Settings, ValidationSettings
 
 
 class Recipe(Settings):
@@ -115,107 +110,6 @@ class Recipe(Settings):
             RecipeError: a value is not valid.
         """
         return validate(cls, values, "recipe")
-
-    def resolve(self, plugins: Plugins) -> Recipe:
-        """Return the recipe with every effective value filled in and every path absolute.
-
-        Raises:
-            RecipeError: a component is not registered, or its options are not valid.
-        """
-
-        def fill(kind: str, choice: ComponentChoice, where: str) -> ComponentChoice:
-            _, config = plugins.configure(kind, choice.name, choice.options, where)
-            return ComponentChoice(name=choice.name, **config.model_dump(mode="json"))
-
-        for name, options in self.extensions.items():
-            if "." not in name and options:
-                raise RecipeError(
-                    f"recipe extensions.{name}: expected an extension's full name. In TOML it needs quotes: "
-                    f'[extensions."{name}.{next(iter(options))}"].'
-                )
-        losses, taught = dict[str, dict[str, Any]](), False
-        for label, options in self.losses.items():
-            if "." not in label and "name" not in options and options:
-                raise RecipeError(
-                    f"recipe losses.{label}: expected a loss's full name, or a label with `name`. In TOML a full name "
-                    f'needs quotes: [losses."{label}.{next(iter(options))}"].'
-                )
-            if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)?", label):
-                raise RecipeError(f"recipe losses: label {label!r}: expected letters, digits, _ and -; rename it.")
-            loss, config = plugins.configure_loss(label, options)
-            named = {"name": options["name"]} if "name" in options else {}
-            losses[label] = named | config.model_dump(mode="json")
-            taught = taught or loss.needs_teacher
-        initial = self.initial_weights
-        inherits = initial == "teacher"
-        if self.trains == "teacher" and (taught or self.teacher or inherits):
-            raise RecipeError(
-                "recipe trains: 'teacher' is trained without a teacher of its own or losses that need one; remove them."
-            )
-        pair_class, config = plugins.configure("pair", self.pair.name, self.pair.options, "recipe pair")
-        pair: CodecPair = pair_class(config)
-        needing = [name for name in self.extensions if plugins.get("extension", name, "recipe").needs_teacher]
-        if (taught or inherits or needing) and self.teacher is None and not pair.pretrained_teacher:
-            why = "there are losses" if taught else 'initial_weights = "teacher"'
-            why = why if taught or inherits else f"{needing[0]} needs one"
-            raise RecipeError(
-                f'recipe teacher: missing, but {why}. Train one first (trains = "teacher") and name its '
-                "model.safetensors here."
-            )
-        self._check_lmbda(plugins)
-        return self.model_copy(
-            update={
-                "pair": fill("pair", self.pair, "recipe pair"),
-                "objective": fill("objective", self.objective, "recipe objective"),
-                "schedule": fill("schedule", self.schedule, "recipe schedule"),
-                "taps": fill("taps", self.taps, "recipe taps"),
-                "losses": losses,
-                "optimizer": self._resolve_optimizer(plugins),
-                "extensions": {
-                    name: plugins.configure("extension", name, options, f"recipe extensions.{name}")[1].model_dump(
-                        mode="json"
-                    )
-                    for name, options in self.extensions.items()
-                },
-                "validation": self.validation.model_copy(update={"data": self.validation.data.resolve()})
-                if self.validation
-                else None,
-                "teacher": self.teacher.resolve() if self.teacher else None,
-                "initial_weights": initial.resolve() if isinstance(initial, Path) else initial,
-                "data": self.data.model_copy(update={"train": self.data.train.resolve()}),
-            }
-        )
-
-    def _check_lmbda(self, plugins: Plugins) -> None:
-        if "lmbda" in self.model_fields_set or self.objective.name == "core.mse":
-            return
-        usual = ", ".join(
-            f"{lmbda:g}" for lmbda in plugins.get("objective", self.objective.name, "recipe objective").usual_lmbdas
-        )
-        raise RecipeError(
-            f"recipe lmbda: missing; {self.objective.name} has another unit than the default is for. "
-            + (f"In use with it are {usual}." if usual else "See its documentation.")
-        )
-
-    def _resolve_optimizer(self, plugins: Plugins) -> OptimizerSettings:
-        settings, where = self.optimizer, "recipe optimizer"
-        builder: type[Component] = plugins.get("optimizer", full_name(settings.name), where)
-        known = [*OptimizerSettings.model_fields, *builder.Config.model_fields]
-        for name in settings.options:
-            if name not in known:
-                hint = did_you_mean(name, known) or f" Known keys: {', '.join(sorted(known))}."
-                raise RecipeError(f"{where}: {name}: unknown key.{hint}")
-        _, config = plugins.configure("optimizer", full_name(settings.name), settings.options, where)
-        where = "recipe optimizer.rate_schedule"
-        rate_class, rate_config = plugins.configure("rate", settings.rate.name, settings.rate.options, where)
-        if self.validation is None and rate_class(rate_config).needs_validation:
-            raise RecipeError(
-                f"{where}: {settings.rate.name} follows the validation, and there is none; add a table [validation]."
-            )
-        values = {name: getattr(settings, name) for name in OptimizerSettings.model_fields}
-        rate = ComponentChoice(name=settings.rate.name, **rate_config.model_dump(mode="json"))
-        values |= {"name": full_name(settings.name), "rate_schedule": rate, **config.model_dump(mode="json")}
-        return validate(OptimizerSettings, values, where)
 
     def to_toml(self) -> str:
         """Return the recipe as TOML."""

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from ..errors import DistillkitError, TrainingError
 from ..hooks.loader import Plugins, load_plugins
-from ..training.provenance import read_starts
+from ..training.folder.provenance import read_starts
 from .citations import references
 from .codecs import Codecs
 from .comparison import compare_variants

@@ -12,7 +12,7 @@ from ..errors import DistillkitError, TrainingError
 from ..family.gains import TEACHER
 from ..family.plan import CONTROL
 from ..recipe.recipe import Recipe
-from ..training.run_folder import RunFolder
+from ..training.folder.run_folder import RunFolder
 
 _MEASURED = ("rate_bpp", "psnr_db", "rd_cost", "encode_seconds", "decode_seconds")
 _NAMED = ("name", "source")

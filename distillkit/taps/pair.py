@@ -6,7 +6,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, final, get_args, get_origin
+from typing import Any, Literal, NamedTuple, final, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,6 @@ from ..errors import PairError
 from ..hooks.components import Component
 from ..model.adapters import CodecAdapter, CodecOutput, as_codec
 from ..model.conditioned import ConditionedAdapter, FixedQuality, join_outputs
-from ..training.losses import TapPair
 from .bank import TapBank, TapProvider, TapShapes, trace_modules
 from .points import Tap
 
@@ -90,6 +89,13 @@ def find_taps(
     adapter = as_codec(codec)
     device = next(adapter.module.parameters()).device
     return provider.find(trace_modules(adapter, _probe_image(image_size, device)), image_size)
+
+
+class TapPair(NamedTuple):
+    """One tap's features on both sides, each of shape (B, C, H, W); the teacher's carry no gradient."""
+
+    student: Tensor
+    teacher: Tensor
 
 
 @final

@@ -23,9 +23,9 @@ from ..hooks.components import validate
 from ..hooks.loader import load_plugins
 from ..model.adapters import CodecAdapter, CodecOutput, as_codec
 from ..taps.bank import TapBank, TapProvider, TapShape, TapShapes
-from ..taps.pair import find_taps
+from ..taps.pair import TapPair, find_taps
 from ..taps.sampled import tap_and_stride
-from ..training.losses import Calibration, LossTerm, Step, TapPair
+from ..training.losses import Calibration, LossTerm, Step
 from ..training.phases import PhaseSchedule, Timeline
 
 _ROLES = {"analysis.1/2": 32, "analysis.1/4": 16, "analysis.1/8": 8, "latent": 4, "synthesis.1/8": 8, "hyper_latent": 1}

@@ -53,7 +53,7 @@ def distillkit_recipe(distillkit_photographs: Path) -> Callable[..., Recipe]:
 @pytest.fixture(scope="session")
 def distillkit_teacher(tmp_path_factory: pytest.TempPathFactory, distillkit_recipe: Callable[..., Recipe]) -> Path:
     """Return the file of that pair's teacher after two steps of training: name it as a recipe's `teacher`."""
-    from ..training.trainer import train
+    from ..training.train import train
 
     return train(distillkit_recipe(trains="teacher", num_steps=2), tmp_path_factory.mktemp("teacher") / "run")
 

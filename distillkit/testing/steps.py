@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ..hooks.loader import load_plugins
 from ..model.adapters import CodecAdapter, as_codec
-from ..training.checkpoint import pack, unpack
 from ..training.extensions.base import StepExtension, Trained
+from ..training.folder.checkpoint import pack, unpack
 from ..training.objectives.objective import rate_distortion
 from ..training.pace.optimizers import OptimizerBuilder
 from ..training.pace.rates import RateSchedule

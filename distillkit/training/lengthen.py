@@ -6,7 +6,7 @@ from ..hooks.loader import Plugins
 from ..recipe.recipe import Recipe
 from .pace.pace import rate_schedule
 from .phases import Timeline
-from .setup import timeline_of
+from .setup.resolve import timeline_of
 
 
 def lengthening(recipe: Recipe, plugins: Plugins, before: int, step: int) -> list[str]:

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +14,11 @@ from torch import Tensor, nn
 from ..hooks.components import Component, ComponentConfig
 from ..model.adapters import CodecOutput
 from ..taps.bank import TapShapes
+from ..taps.pair import TapPair
 
 
 class LossConfig(ComponentConfig):
     """Options of a loss term. Weights are not among them: the phase owns them."""
-
-
-class TapPair(NamedTuple):
-    """One tap's features on both sides, each of shape (B, C, H, W); the teacher's carry no gradient."""
-
-    student: Tensor
-    teacher: Tensor
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -19,34 +18,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from ..errors import TrainingError, printable
 from ..hooks.hookspecs import hookimpl
 from ..hooks.loader import plugin_manager, report_observer
-from ..recipe.recipe import Recipe
-from .extensions.view import ModelView
 from .phases import Phase
 from .preemption import TrainingStopped
-
-
-@final
-@dataclass(frozen=True)
-class RunInfo:
-    """What observers are told of a run.
-
-    Attributes:
-        name: the run folder's name.
-        folder: the run folder.
-        recipe: the recipe with every effective value.
-        start_step: steps done before, by an earlier process.
-        num_steps: steps of the whole run.
-        model: the model of the run so far; None outside of a run.
-        notes: what the user should know: images left out, taps that are copied, a damaged checkpoint.
-    """
-
-    name: str
-    folder: Path
-    recipe: Recipe
-    start_step: int
-    num_steps: int
-    notes: tuple[str, ...] = ()
-    model: ModelView | None = None
+from .run_info import RunInfo
 
 
 @final

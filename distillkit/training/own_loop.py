@@ -10,7 +10,7 @@ from ..hooks.loader import Plugins, load_plugins
 from ..model.adapters import CodecAdapter, as_codec
 from ..taps.pair import TeachingPair, find_taps
 from .losses import LossTerm
-from .setup import build_term
+from .setup.teaching import build_term
 
 
 def bind(

@@ -11,12 +11,12 @@ from typing import Any, final
 from ..errors import CheckpointError
 from ..model.adapters import CodecAdapter
 from ..model.file import save_model
+from ..model.tensors import read_tensors, write_tensors
 from ..recipe.recipe import Recipe
-from .checkpoint import read_tensors, write_tensors
 from .distributed import Ranks
 from .extensions.view import ModelView
-from .run_folder import RunFolder
-from .setup import Setup
+from .folder.run_folder import RunFolder
+from .setup.prepare import Setup
 from .validation import Validation
 
 _LOG = logging.getLogger("distillkit")

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from distillkit.cli.app import app
-from distillkit.training.checkpoint import read_tensors
+from distillkit.model.tensors import read_tensors
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
 PROGRAM = [sys.executable, "-W", "error", "-m", "distillkit"]

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import distillkit
 from distillkit.errors import DataError
-from distillkit.evaluation.perceptual import Dists, Lpips
+from distillkit.training.objectives.distances import Dists, Lpips
 
 pytest.importorskip("lpips")
 pytest.importorskip("torchmetrics")

@@ -19,7 +19,7 @@ from distillkit.export.exact import in_float64
 from distillkit.export.export import export_model
 from distillkit.export.parts import take_apart
 from distillkit.model.adapters import as_codec, fingerprint
-from distillkit.training.checkpoint import read_tensors
+from distillkit.model.tensors import read_tensors
 
 REFUSE = """
 import sys

@@ -12,7 +12,8 @@ import distillkit
 from distillkit.errors import RecipeError
 from distillkit.model.file import save_model
 from distillkit.model.initialise import inherit_weights
-from distillkit.training.setup import prepare
+from distillkit.training.setup.prepare import prepare
+from distillkit.training.setup.resolve import resolve
 from tests.small_pair import SmallPair
 
 NO_LATENT = torch.zeros(0)
@@ -128,7 +129,7 @@ def test_a_run_measures_the_bits_of_the_latents_channels(recipe, tmp_path, plugi
     file = tmp_path / "teacher.safetensors"
     save_model(file, distillkit.CompressAIAdapter(teacher), "small.pair", {}, "teacher", 0.013)
     narrow = {"name": "small.pair", "student_latent": 8}
-    heir = recipe(pair=narrow, initial_weights="teacher", teacher=file, losses={}).resolve(plugins)
+    heir = resolve(recipe(pair=narrow, initial_weights="teacher", teacher=file, losses={}), plugins)
     student = prepare(heir, plugins).codec.module
     assert student.g_a[-1].bias.tolist() == [15, 14, 13, 12, 11, 10, 9, 8]
 
@@ -141,11 +142,11 @@ def test_crops_that_the_teacher_cannot_take(recipe, tmp_path):
     save_model(file, distillkit.CompressAIAdapter(foreign.Wide(16, 16)), "foreign.wide", {}, "teacher", 0.013)
     heir = recipe(pair={"name": "models.compressai"}, initial_weights="teacher", teacher=file, losses={})
     with pytest.raises(RecipeError, match="data.crop: expected a multiple of 256, got 64"):
-        prepare(heir.resolve(plugins), plugins)
+        prepare(resolve(heir, plugins), plugins)
 
 
 def test_it_needs_a_teacher(recipe, plugins):
     with pytest.raises(RecipeError, match='recipe teacher: missing, but initial_weights = "teacher"'):
-        recipe(initial_weights="teacher", losses={}, teacher=None).resolve(plugins)
+        resolve(recipe(initial_weights="teacher", losses={}, teacher=None), plugins)
     with pytest.raises(RecipeError, match="recipe trains"):
-        recipe(initial_weights="teacher", trains="teacher", losses={}, teacher=None).resolve(plugins)
+        resolve(recipe(initial_weights="teacher", trains="teacher", losses={}, teacher=None), plugins)

@@ -10,7 +10,7 @@ import torch
 import distillkit
 from distillkit.errors import RecipeError, TrainingError
 from distillkit.model.precision import Precision, bf16_is_fast
-from distillkit.training.checkpoint import list_checkpoints, load_checkpoint
+from distillkit.training.folder.checkpoint import list_checkpoints, load_checkpoint
 from tests.training.test_training import FEDS, same, weights
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ import torch
 import distillkit
 from distillkit.errors import CheckpointError
 from distillkit.model.file import save_model
-from distillkit.training.checkpoint import read_tensors, write_tensors
+from distillkit.model.tensors import read_tensors, write_tensors
 
 
 @pytest.fixture(scope="module")

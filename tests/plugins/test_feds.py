@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 import distillkit
 from distillkit.model.adapters import CodecOutput
-from distillkit.training.losses import Step, TapPair
+from distillkit.taps.pair import TapPair
+from distillkit.training.losses import Step
 from distillkit.training.objectives.objective import rate_distortion
 
 PLUGINS = distillkit.load_plugins()

@@ -9,7 +9,8 @@ import torch
 
 import distillkit
 from distillkit.taps.bank import TapShape, TapShapes
-from distillkit.training.losses import Step, TapPair
+from distillkit.taps.pair import TapPair
+from distillkit.training.losses import Step
 
 COMPONENTS = distillkit.load_plugins().components["loss"]
 NAMES = sorted(name for name in COMPONENTS if name.startswith("kd."))

@@ -8,7 +8,7 @@ import torch
 import distillkit
 from distillkit.errors import RecipeError
 from distillkit.model.adapters import as_codec
-from distillkit.training.checkpoint import list_checkpoints, load_checkpoint
+from distillkit.training.folder.checkpoint import list_checkpoints, load_checkpoint
 
 from ..training.test_training import Interrupt, StopAfter, same, weights
 

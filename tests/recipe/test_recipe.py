@@ -11,6 +11,7 @@ import distillkit
 from distillkit.errors import RecipeError
 from distillkit.recipe.recipe import ComponentChoice, Recipe
 from distillkit.recipe.settings import DataSettings
+from distillkit.training.setup.resolve import resolve
 
 SMALLEST = """
 num_steps = 10
@@ -90,8 +91,8 @@ def refused(load, text: str) -> str:
 def test_round_trip(load, loaded, text):
     recipe = load(text)
     assert load(recipe.to_toml()) == recipe
-    resolved = recipe.resolve(loaded)
-    assert load(resolved.to_toml()).resolve(loaded) == resolved == resolved.resolve(loaded)
+    resolved = resolve(recipe, loaded)
+    assert resolve(load(resolved.to_toml()), loaded) == resolved == resolve(resolved, loaded)
 
 
 def test_every_key_of_a_full_recipe_arrives(load):
@@ -106,7 +107,7 @@ def test_every_key_of_a_full_recipe_arrives(load):
 
 
 def test_resolve_fills_in_every_effective_value(load, loaded):
-    written = tomllib.loads(load(SMALLEST).resolve(loaded).to_toml())
+    written = tomllib.loads(resolve(load(SMALLEST), loaded).to_toml())
     assert written.keys() == Recipe.model_fields.keys() - {"teacher", "validation"}
     assert written["pair"] == {"name": "models.cheng2020", "size": "tiny"}
     assert written["schedule"]["name"] == "core.constant"
@@ -131,7 +132,7 @@ def test_resolve_fills_in_every_effective_value(load, loaded):
 
 
 def test_resolve_fills_in_options_of_losses_and_schedule(load, loaded):
-    resolved = load(FULL).resolve(loaded)
+    resolved = resolve(load(FULL), loaded)
     assert resolved.losses["feds.alignment"] == {"taps": ["analysis.*"], "positions": 1024, "resize": False}
     assert resolved.losses["feds.channel_entropy"]["keep"] == 0.95
     assert resolved.losses["feds.channel_entropy"]["num_channels"] == 16
@@ -143,23 +144,23 @@ def test_relative_paths_start_from_the_recipes_folder(load, loaded, tmp_path, mo
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    resolved = load(FULL).resolve(loaded)
+    resolved = resolve(load(FULL), loaded)
     assert resolved.data.train == tmp_path / "photographs"
     assert resolved.teacher == tmp_path / "runs/teacher/model.safetensors"
     monkeypatch.chdir(tmp_path)
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "r.toml").write_text(SMALLEST.replace("photographs", "../photographs"))
-    assert Recipe.load("deep/r.toml").resolve(loaded).data.train == tmp_path / "photographs"
+    assert resolve(Recipe.load("deep/r.toml"), loaded).data.train == tmp_path / "photographs"
 
 
 def test_absolute_paths_stay(load, loaded):
-    assert load(SMALLEST.replace("photographs", "/a/b")).resolve(loaded).data.train == Path("/a/b")
+    assert resolve(load(SMALLEST.replace("photographs", "/a/b")), loaded).data.train == Path("/a/b")
 
 
 def test_python_and_toml_say_the_same(load, loaded, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = Recipe.create(**tomllib.loads(FULL))
-    assert made.resolve(loaded) == load(FULL).resolve(loaded)
+    assert resolve(made, loaded) == resolve(load(FULL), loaded)
     assert made.pair == ComponentChoice(name="models.cheng2020", size="lite")
 
 
@@ -240,19 +241,19 @@ def test_several_mistakes_at_once(load):
 )
 def test_bad_components_and_options(load, loaded, text, expected):
     with pytest.raises(RecipeError) as caught:
-        load(text).resolve(loaded)
+        resolve(load(text), loaded)
     assert expected in str(caught.value)
 
 
 def test_loss_without_its_quotes_is_explained(load, loaded):
     """TOML reads [losses.feds.alignment] as a table `alignment` within a loss `feds`."""
     with pytest.raises(RecipeError, match=r"""\[losses\."feds\.alignment"\]"""):
-        load(FULL.replace('"feds.alignment"', "feds.alignment")).resolve(loaded)
+        resolve(load(FULL.replace('"feds.alignment"', "feds.alignment")), loaded)
 
 
 def test_losses_without_a_teacher(load, loaded):
     with pytest.raises(RecipeError, match=r"^recipe teacher: missing, but there are losses.*model.safetensors"):
-        load(SMALLEST + '[losses."feds.alignment"]').resolve(loaded)
+        resolve(load(SMALLEST + '[losses."feds.alignment"]'), loaded)
 
 
 def test_teacher_of_its_own_is_enough(loaded):
@@ -270,13 +271,13 @@ def test_teacher_of_its_own_is_enough(loaded):
 
     plugins = distillkit.load_plugins(own=Plugin())
     values = {"num_steps": 1, "data": {"train": "x"}, "losses": {"feds.alignment": {}}}
-    assert Recipe.create(pair={"name": "own.pretrained"}, **values).resolve(plugins).teacher is None
+    assert resolve(Recipe.create(pair={"name": "own.pretrained"}, **values), plugins).teacher is None
 
 
 @pytest.mark.parametrize("added", ['[losses."feds.alignment"]', "teacher = 'model.safetensors'"])
 def test_teacher_is_trained_alone(load, loaded, added):
     with pytest.raises(RecipeError, match="'teacher' is trained without a teacher of its own or losses that need one"):
-        load(SMALLEST.replace("num_steps", "trains = 'teacher'\nnum_steps") + added).resolve(loaded)
+        resolve(load(SMALLEST.replace("num_steps", "trains = 'teacher'\nnum_steps") + added), loaded)
 
 
 def test_recipes_cannot_be_changed_by_accident(load):

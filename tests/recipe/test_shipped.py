@@ -9,6 +9,7 @@ import pytest
 import distillkit
 from distillkit.errors import RecipeError
 from distillkit.recipe.shipped import load_shipped, shipped_recipes, write_shipped
+from distillkit.training.setup.resolve import resolve
 
 PLUGINS = distillkit.load_plugins()
 NAMES = list(shipped_recipes())
@@ -24,7 +25,7 @@ def test_every_pair_has_every_size():
 def test_they_are_valid_as_written(name, tmp_path):
     (tmp_path / "photos").mkdir()
     for path in write_shipped(name, tmp_path):
-        recipe = distillkit.Recipe.load(path).resolve(PLUGINS)
+        recipe = resolve(distillkit.Recipe.load(path), PLUGINS)
         assert recipe.trains == path.stem
         assert recipe.pair.name == f"models.{name.rpartition('-')[0]}"
         assert recipe.lmbda == 0.013

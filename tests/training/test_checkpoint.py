@@ -14,16 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from distillkit.errors import CheckpointError, TrainingError
+from distillkit.model.tensors import read_tensors, write_tensors
 from distillkit.recipe.recipe import Recipe
-from distillkit.training.checkpoint import (
-    list_checkpoints,
-    load_checkpoint,
-    read_tensors,
-    save_checkpoint,
-    write_tensors,
-)
+from distillkit.training.folder.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from distillkit.training.folder.run_folder import RunFolder
 from distillkit.training.pace.muon import Muon
-from distillkit.training.run_folder import RunFolder
+from distillkit.training.setup.resolve import resolve
 
 
 def same(a: object, b: object) -> bool:
@@ -350,7 +346,7 @@ class TestRunFolder:
     def test_an_option_that_came_since_has_its_default(self, tmp_path, plugins):
         def staged(**options):
             schedule = {"name": "feds.staged", **options}
-            return self.recipe(pair={"name": "small.pair"}, schedule=schedule).resolve(plugins)
+            return resolve(self.recipe(pair={"name": "small.pair"}, schedule=schedule), plugins)
 
         run = RunFolder(tmp_path)
         run.open(staged(), plugins)

@@ -9,9 +9,10 @@ import torch
 
 from distillkit.errors import TrainingError
 from distillkit.model.precision import Precision
-from distillkit.training.compiled import CompiledParts
-from distillkit.training.setup import prepare
-from distillkit.training.teacher import Teacher
+from distillkit.training.setup.prepare import prepare
+from distillkit.training.setup.resolve import resolve
+from distillkit.training.teaching.compiled import CompiledParts
+from distillkit.training.teaching.teacher import Teacher
 from tests.training.test_training import FEDS
 
 compiler = pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
@@ -19,7 +20,7 @@ compiler = pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
 
 @compiler
 def test_features_are_those_of_the_eager_teacher_up_to_rounding(recipe, teacher_file, plugins):
-    r = recipe(losses=FEDS, teacher=teacher_file).resolve(plugins)
+    r = resolve(recipe(losses=FEDS, teacher=teacher_file), plugins)
     setups = [prepare(r.model_copy(update={"compile_teacher": choice}), plugins) for choice in (False, True)]
     images = torch.rand(2, 3, 64, 64)
     weights = dict.fromkeys(FEDS, 1.0)

@@ -10,7 +10,8 @@ import pytest
 from distillkit.data.shards import list_training_images, pack
 from distillkit.errors import DataError, RecipeError
 from distillkit.recipe.recipe import Recipe
-from distillkit.training.observers import MetricsFile, RunInfo
+from distillkit.training.observers import MetricsFile
+from distillkit.training.run_info import RunInfo
 
 
 @pytest.mark.parametrize("shard", ["../secret.tar", "{outside}/secret.tar", "", 7, None])

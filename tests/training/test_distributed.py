@@ -13,7 +13,8 @@ import torch
 
 import distillkit
 from distillkit.errors import RecipeError
-from distillkit.training.checkpoint import list_checkpoints, load_checkpoint
+from distillkit.training.folder.checkpoint import list_checkpoints, load_checkpoint
+from distillkit.training.setup.resolve import resolve
 
 ROOT = Path(__file__).parents[2]
 FEDS = {"feds.alignment": {}, "feds.channel_entropy": {"calibration_crops": 4}}
@@ -86,7 +87,7 @@ def largest_difference(a, b, start):
     "schedule", [{"name": "feds.staged"}, {"name": "feds.staged", "every": 2}, {"name": "small.freeze_first"}]
 )
 def test_the_same_global_batch_gives_the_same_weights(sgd, tmp_path, plugins, schedule):
-    from distillkit.training.setup import prepare
+    from distillkit.training.setup.prepare import prepare
 
     r = sgd(schedule=schedule)
     distillkit.train(r, tmp_path / "one" / "run", plugins=plugins)
@@ -94,7 +95,7 @@ def test_the_same_global_batch_gives_the_same_weights(sgd, tmp_path, plugins, sc
     assert [each["said"] for each in said] == ["finished", "finished"]
     phases = 3 if schedule["name"] == "feds.staged" else 2
     assert [each["wrapped"] for each in said] == [["DistributedDataParallel"] * phases] * 2
-    start = prepare(r.resolve(plugins), plugins).codec.module.state_dict()
+    start = prepare(resolve(r, plugins), plugins).codec.module.state_dict()
     assert largest_difference(student(tmp_path / "one", plugins), student(tmp_path / "two", plugins), start) < 1e-3
     # What is logged is of the whole batch too.
     one, two = (
@@ -127,11 +128,11 @@ def test_processes_that_the_program_joined_train_the_same(sgd, tmp_path):
 
 def test_accumulation_gives_the_same_weights(sgd, tmp_path, plugins):
     """With a loss that is a mean over the batch, as all but those that use statistics of the batch."""
-    from distillkit.training.setup import prepare
+    from distillkit.training.setup.prepare import prepare
 
     staged = {"name": "feds.staged", "channel_share": 0.8, "alignment_share": 0.0}
     r = sgd(losses={"feds.channel_entropy": {"calibration_crops": 4}}, schedule=staged)
-    start = prepare(r.resolve(plugins), plugins).codec.module.state_dict()
+    start = prepare(resolve(r, plugins), plugins).codec.module.state_dict()
     distillkit.train(r, tmp_path / "whole" / "run", plugins=plugins)
     parts = r.model_copy(update={"accumulate": 4})
     distillkit.train(parts, tmp_path / "parts" / "run", plugins=plugins)
@@ -169,10 +170,10 @@ def test_sigterm_to_one_process_stops_all_and_they_go_on_bit_for_bit(recipe, tea
 
 
 def test_a_killed_run_goes_on_with_another_number_of_processes(sgd, tmp_path, plugins):
-    from distillkit.training.setup import prepare
+    from distillkit.training.setup.prepare import prepare
 
     r = sgd(checkpoint_every=2)
-    start = prepare(r.resolve(plugins), plugins).codec.module.state_dict()
+    start = prepare(resolve(r, plugins), plugins).codec.module.state_dict()
     distillkit.train(r, tmp_path / "whole" / "run", plugins=plugins)
     launch(r, tmp_path / "run", expect=None, fault="kill", fault_rank=1, fault_step=5)
     assert [p.stem for p in list_checkpoints(tmp_path / "run" / "run" / "checkpoints")][-1] == "step-00000004"

@@ -7,7 +7,8 @@ import torch
 
 import distillkit
 from distillkit.errors import CheckpointError, RecipeError
-from distillkit.training.checkpoint import list_checkpoints, load_checkpoint, read_tensors
+from distillkit.model.tensors import read_tensors
+from distillkit.training.folder.checkpoint import list_checkpoints, load_checkpoint
 
 from .test_training import Interrupt, StopAfter, same, weights
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 import distillkit
 from distillkit.errors import CheckpointError, DivergedError, RecipeError, TrainingError
-from distillkit.training.checkpoint import list_checkpoints, load_checkpoint
+from distillkit.training.folder.checkpoint import list_checkpoints, load_checkpoint
 from tests.training.test_checkpoint import full_disk
 from tests.training.test_training import FEDS, Interrupt, Record, StopAfter, same, weights
 

@@ -9,14 +9,15 @@ import pytest
 
 import distillkit
 from distillkit.errors import RecipeError
+from distillkit.training.folder.run_folder import RunFolder
 from distillkit.training.pace.pace import Pace, rate_schedule
-from distillkit.training.run_folder import RunFolder
+from distillkit.training.setup.resolve import resolve
 
 from .test_training import Interrupt, StopAfter, same, weights
 
 
 def rates(recipe, plugins, num_steps, places, **optimizer):
-    resolved = recipe(num_steps=num_steps, optimizer=optimizer, schedule={"name": "core.constant"}).resolve(plugins)
+    resolved = resolve(recipe(num_steps=num_steps, optimizer=optimizer, schedule={"name": "core.constant"}), plugins)
     setup = distillkit.load_model("zoo:lite-student").codec.module
     pace = Pace(resolved, plugins, list(setup.parameters()))
     found = []
@@ -44,7 +45,7 @@ def test_the_learning_rate(optimizer, num_steps, places, expected, recipe, plugi
 def test_plateau(recipe, plugins, photographs):
     choice = {"name": "plateau", "factor": 0.5, "patience": 2, "improvement": 0.1, "lowest": 0.3}
     validation = {"data": photographs, "every": 1}
-    resolved = recipe(optimizer={"rate_schedule": choice}, validation=validation).resolve(plugins)
+    resolved = resolve(recipe(optimizer={"rate_schedule": choice}, validation=validation), plugins)
     schedule = rate_schedule(resolved, plugins)
     factors = []
     for cost in (10, 8, 7.5, 7.4, 7.0, 7.1, 7.1, 7.1, 7.1):  # 8 is better, 7.5 and 7.4 are not by a tenth, 7.0 is
@@ -55,10 +56,10 @@ def test_plateau(recipe, plugins, photographs):
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "muon", "sgd", "soap"])
 def test_short_names_of_the_core_and_options(name, recipe, plugins):
-    resolved = recipe(optimizer={"name": name}).resolve(plugins)
+    resolved = resolve(recipe(optimizer={"name": name}), plugins)
     assert resolved.optimizer.name == f"core.{name}"
-    assert distillkit.Recipe.create(**resolved.model_dump()).resolve(plugins) == resolved
-    assert recipe(optimizer={"name": f"core.{name}"}).resolve(plugins) == resolved
+    assert resolve(distillkit.Recipe.create(**resolved.model_dump()), plugins) == resolved
+    assert resolve(recipe(optimizer={"name": f"core.{name}"}), plugins) == resolved
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_short_names_of_the_core_and_options(name, recipe, plugins):
 )
 def test_what_is_wrong_is_reported(optimizer, message, recipe, plugins):
     with pytest.raises(RecipeError, match=message):
-        recipe(optimizer=optimizer).resolve(plugins)
+        resolve(recipe(optimizer=optimizer), plugins)
 
 
 def test_options_reach_the_optimizer(recipe, plugins, tmp_path):

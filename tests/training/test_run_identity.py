@@ -23,16 +23,16 @@ import distillkit
 from distillkit.data.record import DataRecord
 from distillkit.errors import TrainingError
 from distillkit.testing.pytest_plugin import draw_photographs
-from distillkit.training.balance import buffers_kept
-from distillkit.training.checkpoint import list_checkpoints, save_checkpoint
 from distillkit.training.distributed import Ranks
-from distillkit.training.lock import NAME, only_here
-from distillkit.training.provenance import read_starts
+from distillkit.training.folder.checkpoint import list_checkpoints, save_checkpoint
+from distillkit.training.folder.lock import NAME, only_here
+from distillkit.training.folder.provenance import read_starts
 from distillkit.training.random_state import random_state, restore_random_state
+from distillkit.training.teaching.balance import buffers_kept
 
 from .test_training import Interrupt, StopAfter
 
-HOLD = "import sys, time; from pathlib import Path; from distillkit.training.lock import only_here\n"
+HOLD = "import sys, time; from pathlib import Path; from distillkit.training.folder.lock import only_here\n"
 HOLD += "with only_here(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 
 
@@ -183,7 +183,7 @@ def test_a_checkpoint_holds_them(plain, tmp_path, plugins):
             self.drawn[step] = (random.random(), float(np.random.rand()))
 
     interrupted(plain(), tmp_path / "run", plugins)
-    from distillkit.training.checkpoint import load_checkpoint
+    from distillkit.training.folder.checkpoint import load_checkpoint
 
     state = load_checkpoint(list_checkpoints(tmp_path / "run" / "checkpoints")[-1])
     restore_random_state(state, Ranks("cpu"), 0)
@@ -209,7 +209,7 @@ def test_equal_runs_give_equal_bytes_and_equal_metrics(plain, tmp_path, plugins)
 
 
 def test_metadata_stand_in_one_order_in_every_process(tmp_path):
-    write = "import sys, torch; from pathlib import Path; from distillkit.training.checkpoint import write_tensors\n"
+    write = "import sys, torch; from pathlib import Path; from distillkit.model.tensors import write_tensors\n"
     write += "write_tensors(Path(sys.argv[1]), {'a': torch.ones(3)}, {k: k for k in 'qwertzuiop'})"
     files = [tmp_path / f"{number}.safetensors" for number in range(2)]
     for file in files:

@@ -9,7 +9,7 @@ import pytest
 
 import distillkit
 from distillkit.errors import PluginError, RecipeError
-from distillkit.training.checkpoint import list_checkpoints, load_checkpoint
+from distillkit.training.folder.checkpoint import list_checkpoints, load_checkpoint
 
 from .test_training import FEDS, same, weights
 

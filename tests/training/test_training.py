@@ -13,12 +13,13 @@ import torch
 
 import distillkit
 from distillkit.errors import CheckpointError, PairError, PluginError, RecipeError, TapError, TrainingError
-from distillkit.training.balance import balanced_scales
-from distillkit.training.checkpoint import list_checkpoints, load_checkpoint
 from distillkit.training.distributed import Ranks
+from distillkit.training.folder.checkpoint import list_checkpoints, load_checkpoint
+from distillkit.training.folder.run_folder import RunFolder
 from distillkit.training.preemption import StopRequest, TrainingStopped
-from distillkit.training.run_folder import RunFolder
-from distillkit.training.setup import prepare
+from distillkit.training.setup.prepare import prepare
+from distillkit.training.setup.resolve import resolve
+from distillkit.training.teaching.balance import balanced_scales
 from distillkit.training.trainer import Trainer
 
 FEDS = {"feds.alignment": {}, "feds.channel_entropy": {"calibration_crops": 2}}
@@ -134,7 +135,7 @@ def count_teacher_calls(r, plugins, folder, copy=True):
     """Carry out a run and count the passes that began in the teacher, and those that reached its end."""
     if copy:
         shutil.copytree(folder, folder.with_name("copy"), dirs_exist_ok=True)
-    r = r.resolve(plugins)
+    r = resolve(r, plugins)
     run = RunFolder(folder)
     run.open(r)
     setup = prepare(r, plugins)
@@ -191,7 +192,7 @@ def test_a_schedule_may_want_the_teacher_in_every_second_step_only(recipe, teach
 
 
 def test_a_phase_that_needs_the_latent_stops_before_the_synthesis_transform(recipe, teacher_file, plugins):
-    setup = prepare(recipe(losses=FEDS, teacher=teacher_file).resolve(plugins), plugins)
+    setup = prepare(resolve(recipe(losses=FEDS, teacher=teacher_file), plugins), plugins)
     reached = []
     setup.pair.teacher.module.g_s[0].register_forward_hook(lambda *_: reached.append("g_s"))
     setup.pair.teacher.module.h_a[0].register_forward_hook(lambda *_: reached.append("h_a"))
@@ -202,10 +203,10 @@ def test_a_phase_that_needs_the_latent_stops_before_the_synthesis_transform(reci
 
 
 def test_control_and_student_start_from_the_same_weights_and_see_the_same_noise(recipe, teacher_file, plugins):
-    control = prepare(recipe().resolve(plugins), plugins).codec.module.state_dict()
-    student = prepare(recipe(losses=FEDS, teacher=teacher_file).resolve(plugins), plugins).codec.module.state_dict()
+    control = prepare(resolve(recipe(), plugins), plugins).codec.module.state_dict()
+    student = prepare(resolve(recipe(losses=FEDS, teacher=teacher_file), plugins), plugins).codec.module.state_dict()
     assert same(control, student)
-    other = prepare(recipe(seed=1).resolve(plugins), plugins).codec.module.state_dict()
+    other = prepare(resolve(recipe(seed=1), plugins), plugins).codec.module.state_dict()
     assert not same(control, other)
 
 
@@ -242,7 +243,7 @@ def test_observers_hear_of_everything(recipe, teacher_file, tmp_path, plugins):
 
 
 def test_balanced_weights_have_the_ratio_of_gradient_norms(recipe, teacher_file, plugins):
-    setup = prepare(recipe(losses={"feds.alignment": {}}, teacher=teacher_file).resolve(plugins), plugins)
+    setup = prepare(resolve(recipe(losses={"feds.alignment": {}}, teacher=teacher_file), plugins), plugins)
     images = torch.rand(2, 3, 64, 64)
     task = setup.task.train()
     taps = setup.pair.run_teacher(images, sorted(task.term("feds.alignment").required_taps()))
@@ -285,7 +286,7 @@ def test_frozen_parts_do_not_move(recipe, tmp_path, plugins):
     with pytest.raises(Interrupt):
         distillkit.train(r, tmp_path / "run", plugins=plugins, observers=[StopAfter(2)])
     state = load_checkpoint(list_checkpoints(tmp_path / "run" / "checkpoints")[-1])["task"]
-    start = prepare(r.resolve(plugins), plugins).task.state_dict()
+    start = prepare(resolve(r, plugins), plugins).task.state_dict()
     moved = {name.split(".")[1] for name in start if not torch.equal(start[name], state[name])}
     assert moved == {"g_s"}
     final = weights(distillkit.train(r, tmp_path / "run", plugins=plugins))
@@ -297,7 +298,7 @@ def test_a_batch_in_channels_last_is_made_contiguous(recipe, tmp_path, plugins, 
 
     original = module.batches
     monkeypatch.setattr(module, "batches", lambda *a: (b.to(memory_format=torch.channels_last) for b in original(*a)))
-    r = recipe(num_steps=2).resolve(plugins)
+    r = resolve(recipe(num_steps=2), plugins)
     run = RunFolder(tmp_path / "run")
     run.open(r)
     setup = prepare(r, plugins)
@@ -509,7 +510,7 @@ def test_weights_that_are_not_finite_are_not_saved(recipe, tmp_path, plugins):
         def phase_started(self, run, step):
             trainer.parameters[0].data[0] = float("inf")
 
-    r = recipe(num_steps=1, optimizer={"name": "adam", "learning_rate": 1e-30}).resolve(plugins)
+    r = resolve(recipe(num_steps=1, optimizer={"name": "adam", "learning_rate": 1e-30}), plugins)
     run = RunFolder(tmp_path / "run")
     run.open(r)
     setup = prepare(r, plugins)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 import distillkit
 from distillkit.errors import DataError, RecipeError, TrainingError
-from distillkit.training.checkpoint import read_tensors
+from distillkit.model.tensors import read_tensors
 from distillkit.training.objectives.objective import rate_distortion
 
 from .test_training import Interrupt, Record, StopAfter, same, weights

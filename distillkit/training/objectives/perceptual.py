@@ -9,8 +9,8 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from ...evaluation.perceptual import Lpips
 from ...hooks.components import ComponentConfig
+from .distances import Lpips
 from .objective import MeanSquaredError, Objective
 
 

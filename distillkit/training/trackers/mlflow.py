@@ -9,7 +9,7 @@ from typing import Any, final
 
 from ...errors import DistillkitError
 from ...hooks.hookspecs import hookimpl
-from ..observers import RunInfo
+from ..run_info import RunInfo
 
 
 def _library(name: str) -> Any:

@@ -8,8 +8,8 @@ from typing import Any, final
 
 from ...errors import DistillkitError
 from ...hooks.hookspecs import hookimpl
-from ..observers import RunInfo
 from ..phases import Phase
+from ..run_info import RunInfo
 
 
 @final

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data.crops import CALIBRATION_SEED, batches
-from ..errors import TrainingError
-from ..model.conditioned import FIXED_POINTS, ConditionedAdapter, at_quality
-from ..recipe.recipe import Recipe
-from .distributed import Ranks
-from .losses import Calibration
-from .run_folder import RunFolder
-from .setup import Setup
+from ...data.crops import CALIBRATION_SEED, batches
+from ...errors import TrainingError
+from ...model.conditioned import FIXED_POINTS, ConditionedAdapter, at_quality
+from ...recipe.recipe import Recipe
+from ..distributed import Ranks
+from ..folder.run_folder import RunFolder
+from ..losses import Calibration
+from ..setup.prepare import Setup
 
 
 def calibrate(name: str, setup: Setup, recipe: Recipe, run: RunFolder, ranks: Ranks) -> None:

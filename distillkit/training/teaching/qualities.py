@@ -9,13 +9,13 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..data.crops import CropDataset, share_of
-from ..errors import PairError, RecipeError
-from ..model.adapters import CodecAdapter
-from ..model.conditioned import ConditionedAdapter
-from ..model.lmbda import Lmbda, LmbdaRange
-from ..recipe.recipe import Recipe
-from .distributed import Ranks
+from ...data.crops import CropDataset, share_of
+from ...errors import PairError, RecipeError
+from ...model.adapters import CodecAdapter
+from ...model.conditioned import ConditionedAdapter
+from ...model.lmbda import Lmbda, LmbdaRange
+from ...recipe.recipe import Recipe
+from ..distributed import Ranks
 
 
 @final

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .task import StepLosses
+from ..task import StepLosses
 
 
 @contextmanager

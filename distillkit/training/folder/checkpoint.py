@@ -1,89 +1,20 @@
-"""Checkpoints: any state dict as one safetensors file, written atomically, verified when read. No pickle."""
+"""Checkpoints: any state dict as one safetensors file."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ...errors import CheckpointError
+from ...model.tensors import read_tensors, write_tensors
 
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 KEEP = 2  #: checkpoints of a run that stay on disk; the older one is the reserve if the newer is damaged
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors and text as one safetensors file that is either complete on disk or not there at all.
-
-    A checksum over tensors and text goes with it, which `read_tensors` verifies.
-
-    Raises:
-        CheckpointError: the file cannot be written (full disk, read-only folder).
-    """
-    ready = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    data = save(ready, {**metadata, "sha256": _checksum(ready, metadata)})
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            for part in _in_order(data):
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror}. What was there before is kept.") from None
-
-
-def _in_order(data: bytes) -> tuple[bytes, memoryview]:
-    """Return a safetensors file with its header in a fixed order: equal contents give equal bytes."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:end])
-    about = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
-    text = json.dumps(about, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text, memoryview(data)[end:]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a renamed file outlast a power cut; where folders cannot be opened (Windows), the system sees to it."""
-    with contextlib.suppress(PermissionError):
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read what `write_tensors` wrote.
-
-    Raises:
-        CheckpointError: the file is missing, truncated or altered.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}; is it whole, and a safetensors file?") from None
-    expected = metadata.pop("sha256", None)
-    if expected != _checksum(tensors, metadata):
-        raise CheckpointError(f"{path}: damaged: its checksum does not match its content; copy it again.")
-    return tensors, metadata
 
 
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
@@ -119,14 +50,6 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a folder, oldest first; files of other names, such as `step-good`, are the user's."""
     steps = {path: int(match[1]) for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name))}
     return sorted(steps, key=lambda path: steps[path])
-
-
-def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def pack(value: Any, tensors: dict[str, Tensor]) -> Any:

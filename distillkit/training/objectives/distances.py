@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import DataError
+from ...errors import DataError
 
 
 class PerceptualDistance(Protocol):

@@ -11,7 +11,7 @@ from torch import nn
 from torch._dynamo.exc import TorchDynamoException  # pyright: ignore[reportPrivateUsage]
 from torch._inductor.exc import InductorError  # pyright: ignore[reportPrivateUsage]
 
-from ..errors import TrainingError
+from ...errors import TrainingError
 
 
 @final

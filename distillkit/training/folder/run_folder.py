@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from ..errors import CheckpointError, DistillkitError, DivergedError, TrainingError
-from ..recipe.recipe import Recipe
+from ...errors import CheckpointError, DistillkitError, DivergedError, TrainingError
+from ...recipe.recipe import Recipe
+from ..setup.resolve import resolve
 from .checkpoint import list_checkpoints, load_checkpoint
 from .lock import NAME as LOCK
 
 if TYPE_CHECKING:
-    from ..hooks.loader import Plugins
+    from ...hooks.loader import Plugins
 
 #: Keys that do not change what a run computes, and so may differ when it goes on.
 _FREE_KEYS = (
@@ -140,7 +141,7 @@ class RunFolder:
         stored = Recipe.load(self.recipe_file)
         if plugins is not None:
             with contextlib.suppress(DistillkitError):  # of a component that is gone: then it is another recipe
-                stored = stored.resolve(plugins)
+                stored = resolve(stored, plugins)
         old, new = _flat(stored), _flat(recipe)
         free = _FREE_KEYS if paths_too else (*_FREE_KEYS, *_PATHS)
         differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and k not in free]

@@ -13,12 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..data.record import DataRecord, check_data
-from ..errors import TrainingError
-from ..recipe.recipe import Recipe
-from .distributed import Ranks
+from ...data.record import DataRecord, check_data
+from ...errors import TrainingError
+from ...recipe.recipe import Recipe
+from ..distributed import Ranks
+from ..setup.prepare import Setup
 from .run_folder import RunFolder
-from .setup import Setup
 
 FILE = "provenance.jsonl"  #: in the run folder: a line for each process that began or continued the run
 _LIBRARIES = ("distillkit-lic", "torch", "compressai", "timm", "constriction", "numpy", "pillow", "safetensors")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..errors import TrainingError
+from ...errors import TrainingError
 
 NAME = ".lock"  #: of the file in the run folder; it says nothing by itself, the system knows who holds it
 

@@ -9,10 +9,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..model.precision import Precision
-from ..recipe.recipe import Recipe
+from ...model.precision import Precision
+from ...recipe.recipe import Recipe
+from ..setup.prepare import Setup
 from .compiled import CompiledParts
-from .setup import Setup
 
 
 @final

@@ -1,0 +1,134 @@
+"""The codecs of a run: the one that is trained, with its initial weights, and its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+
+from ...data.crops import CALIBRATION_SEED, CropDataset, batches
+from ...errors import RecipeError
+from ...hooks.loader import Plugins
+from ...model.adapters import CodecAdapter, as_codec, fingerprint
+from ...model.file import load_model
+from ...model.initialise import inherit_weights
+from ...model.lmbda import Lmbda
+from ...recipe.recipe import Recipe
+from ...taps.pair import CodecPair
+from ...taps.points import Tap
+from ..extensions.base import Extensions, build_extensions, needs_teacher
+from ..random_state import seed_everything
+from ..teaching.qualities import check_rates, check_teacher
+from .resolve import is_taught
+
+Taps = Mapping[str, str | Tap]
+
+
+@final
+@dataclass(frozen=True)
+class TeacherCodec:
+    """A trained teacher.
+
+    Attributes:
+        codec: it.
+        fingerprint: hash of its weights.
+        taps: those that its own pair, perhaps another one, names for it.
+        lmbda: what it was trained for; None if that is not known.
+    """
+
+    codec: CodecAdapter
+    fingerprint: str
+    taps: Taps | None
+    lmbda: Lmbda | None
+
+
+@final
+@dataclass(frozen=True)
+class Codecs:
+    """What `build_codecs` builds.
+
+    Attributes:
+        codec: the codec that is trained.
+        taps: those that its pair names for it.
+        options: of its pair, for its file.
+        teacher: None in a run without one.
+        extensions: what acts around the optimiser's step.
+        notes: what the user should know of the initial weights.
+    """
+
+    codec: CodecAdapter
+    taps: Taps | None
+    options: dict[str, Any]
+    teacher: TeacherCodec | None
+    extensions: Extensions
+    notes: list[str]
+
+
+def build_codecs(recipe: Recipe, plugins: Plugins, dataset: CropDataset) -> Codecs:
+    """Build the codecs of a resolved recipe; `dataset` holds its training crops.
+
+    Initial weights depend on the seed alone: the student of a run with distillation starts where the student of a run
+    without it does.
+
+    Raises:
+        DistillkitError: one cannot be built, or does not suit the run.
+    """
+    pair_class, config = plugins.configure("pair", recipe.pair.name, recipe.pair.options, "recipe pair")
+    pair: CodecPair = pair_class(config)
+    seed_everything(recipe.seed)
+    codec = as_codec(pair.build_student() if recipe.trains == "student" else pair.build_teacher())
+    options = pair.options_of(recipe.trains, codec.module)
+    _check_crop(codec, recipe)
+    check_rates(codec, recipe)
+    source: CodecAdapter | None = None
+    if isinstance(recipe.initial_weights, Path):
+        source = load_model(recipe.initial_weights, plugins).codec
+    teacher: TeacherCodec | None = None
+    if is_taught(recipe, plugins) or recipe.initial_weights == "teacher" or needs_teacher(recipe, plugins):
+        teacher = _teacher(recipe, pair, plugins)
+        source = teacher.codec if recipe.initial_weights == "teacher" else source
+    notes = _inherit(codec, source, dataset, recipe)
+    extensions = build_extensions(recipe, plugins, codec, teacher.codec if teacher else None)
+    taps = pair.student_taps()
+    if extensions.codec is not codec and teacher:  # an extension trains a copy of the teacher
+        taps = teacher.taps
+    return Codecs(extensions.codec, taps, options, teacher, extensions, notes)
+
+
+def _teacher(recipe: Recipe, pair: CodecPair, plugins: Plugins) -> TeacherCodec:
+    if recipe.teacher is None:
+        check_teacher(f"pair {recipe.pair.name}", pair.teacher_lmbda, recipe)
+        teacher = as_codec(pair.build_teacher())
+        return TeacherCodec(teacher, fingerprint(teacher.module), pair.teacher_taps(), pair.teacher_lmbda)
+    model = load_model(recipe.teacher, plugins)
+    check_teacher("recipe teacher", model.lmbda, recipe)
+    own_class, config = plugins.configure("pair", model.pair, model.options, "recipe teacher")
+    own: CodecPair = own_class(config)
+    taps = own.teacher_taps() if model.part == "teacher" else own.student_taps()
+    return TeacherCodec(model.codec, model.fingerprint, taps, model.lmbda)
+
+
+def _check_crop(codec: CodecAdapter, recipe: Recipe) -> None:
+    if recipe.data.crop % codec.stride:
+        raise RecipeError(
+            f"recipe data.crop: expected a multiple of {codec.stride}, got {recipe.data.crop}; change it."
+        )
+
+
+@torch.no_grad()
+def _inherit(codec: CodecAdapter, source: CodecAdapter | None, dataset: CropDataset, recipe: Recipe) -> list[str]:
+    """Start `codec` from the weights of `source`, if there is one; return what to say of it."""
+    if source is None:
+        return []
+    _check_crop(source, recipe)
+    source.module.eval()
+    bits = torch.zeros(0)  # that the source spends on each channel of its latent
+    for images in batches(dataset.with_seed(recipe.seed + CALIBRATION_SEED), recipe.data.batch_size, 0, 8):
+        likelihoods = source.forward(images.contiguous()).likelihoods
+        if "y" in likelihoods:
+            bits = bits.new_zeros(likelihoods["y"].shape[1]) if not len(bits) else bits
+            bits = bits - likelihoods["y"].log2().sum(dim=(0, 2, 3))
+    return [str(inherit_weights(codec.module, source.module, bits))]

@@ -1,0 +1,150 @@
+"""A recipe's names and options against the plugins: what it means before anything is built."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ...errors import RecipeError, did_you_mean
+from ...hooks.components import Component, validate
+from ...hooks.loader import Plugins
+from ...recipe.recipe import Recipe
+from ...recipe.settings import ComponentChoice, OptimizerSettings, full_name
+from ...taps.pair import CodecPair
+from ..phases import Timeline
+
+
+def resolve(recipe: Recipe, plugins: Plugins) -> Recipe:
+    """Return a recipe with every effective value filled in and every path absolute.
+
+    Raises:
+        RecipeError: a component is not registered, or its options are not valid.
+    """
+
+    def fill(kind: str, choice: ComponentChoice, where: str) -> ComponentChoice:
+        _, config = plugins.configure(kind, choice.name, choice.options, where)
+        return ComponentChoice(name=choice.name, **config.model_dump(mode="json"))
+
+    extensions = _extensions(recipe, plugins)
+    losses = _losses(recipe, plugins)
+    _check_teacher(recipe, plugins)
+    _check_lmbda(recipe, plugins)
+    initial, validation = recipe.initial_weights, recipe.validation
+    return recipe.model_copy(
+        update={
+            "pair": fill("pair", recipe.pair, "recipe pair"),
+            "objective": fill("objective", recipe.objective, "recipe objective"),
+            "schedule": fill("schedule", recipe.schedule, "recipe schedule"),
+            "taps": fill("taps", recipe.taps, "recipe taps"),
+            "losses": losses,
+            "optimizer": _optimizer(recipe, plugins),
+            "extensions": extensions,
+            "validation": validation.model_copy(update={"data": validation.data.resolve()}) if validation else None,
+            "teacher": recipe.teacher.resolve() if recipe.teacher else None,
+            "initial_weights": initial.resolve() if isinstance(initial, Path) else initial,
+            "data": recipe.data.model_copy(update={"train": recipe.data.train.resolve()}),
+        }
+    )
+
+
+def is_taught(recipe: Recipe, plugins: Plugins) -> bool:
+    """Return whether a loss of the recipe compares with a teacher."""
+    return any(plugins.configure_loss(*loss)[0].needs_teacher for loss in recipe.losses.items())
+
+
+def timeline_of(recipe: Recipe, plugins: Plugins) -> Timeline:
+    """Return the phases of a resolved recipe.
+
+    Raises:
+        RecipeError: the schedule has no place for a loss term, or its phases are not valid.
+    """
+    schedule_class, config = plugins.configure(
+        "schedule", recipe.schedule.name, recipe.schedule.options, "recipe schedule"
+    )
+    terms = list(recipe.losses)
+    try:
+        phases = schedule_class(config).phases(recipe.num_steps, terms)
+    except ValueError as error:
+        raise RecipeError(f"recipe schedule {recipe.schedule.name}: {error}") from None
+    return Timeline(phases, recipe.num_steps, terms)
+
+
+def _extensions(recipe: Recipe, plugins: Plugins) -> dict[str, dict[str, Any]]:
+    resolved: dict[str, dict[str, Any]] = {}
+    for name, options in recipe.extensions.items():
+        if "." not in name and options:
+            raise RecipeError(
+                f"recipe extensions.{name}: expected an extension's full name. In TOML it needs quotes: "
+                f'[extensions."{name}.{next(iter(options))}"].'
+            )
+        _, config = plugins.configure("extension", name, options, f"recipe extensions.{name}")
+        resolved[name] = config.model_dump(mode="json")
+    return resolved
+
+
+def _losses(recipe: Recipe, plugins: Plugins) -> dict[str, dict[str, Any]]:
+    resolved: dict[str, dict[str, Any]] = {}
+    for label, options in recipe.losses.items():
+        if "." not in label and "name" not in options and options:
+            raise RecipeError(
+                f"recipe losses.{label}: expected a loss's full name, or a label with `name`. In TOML a full name "
+                f'needs quotes: [losses."{label}.{next(iter(options))}"].'
+            )
+        if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)?", label):
+            raise RecipeError(f"recipe losses: label {label!r}: expected letters, digits, _ and -; rename it.")
+        _, config = plugins.configure_loss(label, options)
+        named = {"name": options["name"]} if "name" in options else {}
+        resolved[label] = named | config.model_dump(mode="json")
+    return resolved
+
+
+def _check_teacher(recipe: Recipe, plugins: Plugins) -> None:
+    taught, inherits = is_taught(recipe, plugins), recipe.initial_weights == "teacher"
+    if recipe.trains == "teacher" and (taught or recipe.teacher or inherits):
+        raise RecipeError(
+            "recipe trains: 'teacher' is trained without a teacher of its own or losses that need one; remove them."
+        )
+    pair_class, config = plugins.configure("pair", recipe.pair.name, recipe.pair.options, "recipe pair")
+    pair: CodecPair = pair_class(config)
+    needing = [name for name in recipe.extensions if plugins.get("extension", name, "recipe").needs_teacher]
+    if (taught or inherits or needing) and recipe.teacher is None and not pair.pretrained_teacher:
+        why = "there are losses" if taught else 'initial_weights = "teacher"'
+        why = why if taught or inherits else f"{needing[0]} needs one"
+        raise RecipeError(
+            f'recipe teacher: missing, but {why}. Train one first (trains = "teacher") and name its '
+            "model.safetensors here."
+        )
+
+
+def _check_lmbda(recipe: Recipe, plugins: Plugins) -> None:
+    if "lmbda" in recipe.model_fields_set or recipe.objective.name == "core.mse":
+        return
+    usual = ", ".join(
+        f"{lmbda:g}" for lmbda in plugins.get("objective", recipe.objective.name, "recipe objective").usual_lmbdas
+    )
+    raise RecipeError(
+        f"recipe lmbda: missing; {recipe.objective.name} has another unit than the default is for. "
+        + (f"In use with it are {usual}." if usual else "See its documentation.")
+    )
+
+
+def _optimizer(recipe: Recipe, plugins: Plugins) -> OptimizerSettings:
+    settings, where = recipe.optimizer, "recipe optimizer"
+    builder: type[Component] = plugins.get("optimizer", full_name(settings.name), where)
+    known = [*OptimizerSettings.model_fields, *builder.Config.model_fields]
+    for name in settings.options:
+        if name not in known:
+            hint = did_you_mean(name, known) or f" Known keys: {', '.join(sorted(known))}."
+            raise RecipeError(f"{where}: {name}: unknown key.{hint}")
+    _, config = plugins.configure("optimizer", full_name(settings.name), settings.options, where)
+    where = "recipe optimizer.rate_schedule"
+    rate_class, rate_config = plugins.configure("rate", settings.rate.name, settings.rate.options, where)
+    if recipe.validation is None and rate_class(rate_config).needs_validation:
+        raise RecipeError(
+            f"{where}: {settings.rate.name} follows the validation, and there is none; add a table [validation]."
+        )
+    values = {name: getattr(settings, name) for name in OptimizerSettings.model_fields}
+    rate = ComponentChoice(name=settings.rate.name, **rate_config.model_dump(mode="json"))
+    values |= {"name": full_name(settings.name), "rate_schedule": rate, **config.model_dump(mode="json")}
+    return validate(OptimizerSettings, values, where)

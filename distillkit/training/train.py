@@ -1,0 +1,77 @@
+"""Carry out a run in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from ..errors import DivergedError, RecipeError, TrainingError
+from ..hooks.loader import Plugins, load_plugins
+from ..recipe.recipe import Recipe
+from .distributed import Ranks
+from .folder.lock import only_here
+from .folder.provenance import note_start
+from .folder.run_folder import RunFolder
+from .lengthen import lengthening
+from .observers import MetricsFile
+from .preemption import stop_on_signal
+from .run_info import RunInfo
+from .setup.prepare import prepare
+from .setup.resolve import resolve
+from .trainer import Trainer
+
+
+def train(
+    recipe: Recipe, folder: str | Path, *, plugins: Plugins | None = None, observers: Sequence[object] = ()
+) -> Path:
+    """Carry out a run, or what is left of it, and return the file of the trained model.
+
+    A folder that holds a finished run of the same recipe is left as it is; an unfinished one goes on from its newest
+    whole checkpoint, bit for bit as if it had never stopped (on a CPU). More steps than it had lengthen it.
+
+    Args:
+        recipe: what to do.
+        folder: the run folder, see `RunFolder`.
+        plugins: where components are registered; by default the installed plugins.
+        observers: objects with observer hooks, for this run alone.
+
+    Raises:
+        DistillkitError: bad input, or a loss that is not finite.
+        TrainingStopped: the process got SIGTERM; the step in hand was finished and saved.
+        KeyboardInterrupt: the user pressed Ctrl-C; likewise, unless it was pressed twice.
+    """
+    plugins = plugins or load_plugins()
+    recipe = resolve(recipe, plugins)
+    ranks = Ranks(recipe.device)
+    with ranks.on_device(), ExitStack() as stack:
+        if recipe.data.batch_size % (ranks.num * recipe.accumulate):
+            raise RecipeError(
+                f"recipe data.batch_size: expected a multiple of {ranks.num} processes x accumulate = "
+                f"{recipe.accumulate}, got {recipe.data.batch_size}; change one of them."
+            )
+        run = RunFolder(Path(folder).resolve())
+        ranks.first(run.check_free)
+        before = ranks.first(lambda: stack.enter_context(only_here(run.path)) or run.open(recipe, plugins))
+        if ranks.first(run.model.exists):
+            return run.model
+        state, notes = ranks.all(run.newest_state)
+        trainer = ranks.all(lambda: Trainer(recipe, run, plugins, prepare(recipe, plugins), ranks))
+        start_step = ranks.all(lambda: trainer.restore(state)) if state else 0
+        if len(set(ranks.gather(start_step))) > 1:
+            raise TrainingError(f"run folder {run.path}: not all processes see it alike. Put it on a shared disk.")
+        trainer.result.provenance, more = ranks.first(lambda: note_start(run, recipe, trainer.setup, ranks, start_step))
+        if start_step:
+            notes.append(f"going on after step {start_step}")
+        more += lengthening(recipe, plugins, before, start_step) if before else []
+        about = (run.path.name, run.path, recipe, start_step, recipe.num_steps)
+        info = RunInfo(*about, (*notes, *more, *trainer.setup.notes), trainer.view)
+        observing = plugins.observing([MetricsFile(), *observers])
+        with observing, stop_on_signal() as stop:
+            while True:
+                try:
+                    trainer.run(info, stop)
+                    break
+                except DivergedError as error:
+                    info = trainer.go_back(info, error)
+    return run.model
