@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .codec.load import load_codec as load_codec
+    from .codec.reading import read_compressed as read_compressed
     from .codec.runtime import ImageCodec as ImageCodec
     from .data.images import read_image as read_image
     from .errors import DistillkitError as DistillkitError
@@ -147,6 +148,7 @@ _HOME = {
     "load_model": "model.file",
     "load_plugins": "hooks.loader",
     "rate_distortion": "training.objectives.objective",
+    "read_compressed": "codec.reading",
     "read_image": "data.images",
     "run_family": "family.run",
     "sampled": "taps.sampled",

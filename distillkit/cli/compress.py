@@ -96,7 +96,8 @@ def decompress(
     as_json: AsJson = False,
 ) -> None:
     """Decompress files to PNG with the model that wrote them, or with a light decoder of it."""
-    from ..codec.files import MAX_PIXELS, Settings
+    from ..codec.files import Settings
+    from ..codec.reading import MAX_PIXELS
 
     settings = Settings("decompress", model, precision.value, max_pixels=max_pixels or MAX_PIXELS, trusted=trusted)
     _run(settings, source, target, overwrite, as_json)

@@ -48,8 +48,8 @@ QUALITY_STEPS = 65535  #: a file holds a quality as a whole number of so many st
 NUM_FINGERPRINT_BYTES = 8
 NUM_PATH_BYTES = 4
 NO_PATH = bytes(NUM_PATH_BYTES)
-_HEAD = struct.Struct("<4sB8s4s4sBHHB")
-_HEAD_3 = struct.Struct("<4sB8s4sBHHB")
+#: How a file of each version that is read begins; the last fields are width, height and number of substreams.
+HEADS = {VERSION: struct.Struct("<4sB8s4s4sBHHB"), 3: struct.Struct("<4sB8s4sBHHB")}
 _QUALITY, _SAMPLES = struct.Struct("<H"), struct.Struct("<HB")
 _HAS_QUALITY, _HAS_SAMPLES = 1, 2
 _CRC = struct.Struct("<I")
@@ -175,7 +175,7 @@ def write(image: CompressedImage) -> bytes:
         fields |= _HAS_SAMPLES
         extra += _SAMPLES.pack(image.num_channels, image.bit_depth)
     about = (image.fingerprint, image.entropy_path, image.entropy_hash, fields, image.width, image.height)
-    head = _HEAD.pack(MAGIC, VERSION, *about, len(image.substreams))
+    head = HEADS[VERSION].pack(MAGIC, VERSION, *about, len(image.substreams))
     lengths = b"".join(_leb128(len(substream)) for substream in image.substreams)
     body = b"".join((head, extra, lengths, *image.substreams))
     return body + _CRC.pack(zlib.crc32(body))
@@ -193,11 +193,11 @@ def read(data: bytes) -> CompressedImage:
             "this is not a file that distillkit compressed."
         )
     version = data[len(MAGIC)] if len(data) > len(MAGIC) else VERSION
-    if version not in (3, VERSION):
+    if version not in HEADS:
         raise BitstreamError(
             f"compressed file, byte 4: expected format version 3 or {VERSION}, got {version}; {_NEWER}"
         )
-    layout = _HEAD if version == VERSION else _HEAD_3
+    layout = HEADS[version]
     least = layout.size + 1 + _CRC.size
     if len(data) < least:
         raise BitstreamError(f"compressed file: expected at least {least} bytes, got {len(data)}; {_DAMAGED}")

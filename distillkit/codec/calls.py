@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BitstreamError, PairError
-from .coder import MAX_SYMBOL, MISMATCH, TableCoder, stream, uniform
+from .coder import MAX_SYMBOL, MISMATCH, TableCoder, check_length, check_written, stream, uniform
 from .stopwatch import Stopwatch
 
 _NAME = "coder calls"  # of what was coded here, in a file's entropy hash
@@ -93,7 +93,11 @@ class _Stream:
     def __init__(self, direction: str) -> None:
         self.direction = direction
         self.ans: Any = None  # of a decoder
+        self.num_bytes, self.bits = 0, 0.0  # of the string, and what its symbols take at least
         self._crcs = [0, 0]
+
+    def expect(self, tables: TableCoder, indexes: NDArray[Any]) -> None:
+        self.bits += float(tables.least_bits[indexes].sum())
 
     def note(self, indexes: NDArray[Any], symbols: NDArray[Any]) -> None:
         for place, values in enumerate((indexes, symbols)):
@@ -126,12 +130,14 @@ class _Encoder:
     def flush(self) -> bytes:
         with self._calls.timed():
             stream_of_symbols, coder = self._calls.opened("encode"), stream.stack.AnsCoder()
-            for _, symbols, indexes in self._buffer:
+            for tables, symbols, indexes in self._buffer:
+                stream_of_symbols.expect(tables, indexes)
                 stream_of_symbols.note(indexes, symbols)
             for tables, symbols, indexes in reversed(self._buffer):  # a stack: what is coded last comes out first
                 _push(coder, tables, symbols, indexes)
             self._buffer = []
             data = coder.get_compressed().astype("<u4", copy=False).tobytes().rstrip(b"\0")
+            check_written(len(data), stream_of_symbols.bits, "entropy coder")
         self._calls.written.append(data)
         return data
 
@@ -151,6 +157,7 @@ class _Decoder:
         words = np.frombuffer(encoded + bytes(-len(encoded) % 4), "<u4").astype(np.uint32)
         self._stream = self._calls.opened("decode")
         self._stream.ans = stream.stack.AnsCoder(words)
+        self._stream.num_bytes = len(encoded)
 
     def decode_stream(self, indexes: Any, cdfs: Any, cdfs_sizes: Any, offsets: Any) -> list[int]:
         if self._stream is None:
@@ -159,6 +166,8 @@ class _Decoder:
             tables, chosen = self._calls.tables(cdfs, cdfs_sizes, offsets), _integers(indexes)
             if chosen.size and not 0 <= chosen.min() <= chosen.max() < len(cdfs):
                 raise BitstreamError(f"compressed file: expected indexes of {len(cdfs)} tables, got others; {MISMATCH}")
+            self._stream.expect(tables, chosen)
+            check_length(self._stream.num_bytes, self._stream.bits)
             symbols = _pop(self._stream.ans, tables, chosen)
             self._stream.note(chosen, symbols)
         return symbols.tolist()

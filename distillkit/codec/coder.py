@@ -26,6 +26,7 @@ from ..errors import BitstreamError, PairError
 
 _NUM_LENGTHS = 25  # an escaped number has 0 to 24 bits: the most that one call can code evenly
 _MAX_ESCAPED = 2 ** (_NUM_LENGTHS - 1) - 1
+_SAVED_BITS = 8192  # far more than the coder's state can swallow of symbols that come out last
 MAX_SYMBOL = _MAX_ESCAPED // 4  #: the largest symbol, up to the sign, that every table can code by its escape
 stream: Any = constriction.stream  # type: ignore[attr-defined] - it has no type information
 MISMATCH = (
@@ -64,20 +65,23 @@ class TableCoder:
         if np.abs(offsets).max() > MAX_SYMBOL or lengths.max() > MAX_SYMBOL:
             raise PairError(f"{where}: expected symbols up to {MAX_SYMBOL}, got larger; call adapter.update() again.")
         self.models = []
+        least_bits = []
         for row, length in zip(cdf, lengths, strict=True):
             frequencies = np.diff(row[:length])
             if not 3 <= length <= cdf.shape[1] or frequencies.min() <= 0:  # a symbol and the escape, or more
                 raise PairError(f"{where}: expected frequencies that rise, got {row}; call adapter.update().")
             self.models.append(_categorical(frequencies))
+            least_bits.append(_least_bits(frequencies))
+        self.least_bits = np.array(least_bits)  #: of a symbol of each table
         self.length_model = _categorical(np.ones(_NUM_LENGTHS))
 
     def encode(self, steps: list[Step]) -> bytes:
         """Return the bytes of all symbols; `Decoder.decode` takes them back a step at a time, in the same order.
 
         Raises:
-            PairError: a symbol is larger than `MAX_SYMBOL`.
+            PairError: a symbol is larger than `MAX_SYMBOL`, or the bytes are so few that no decoder would believe them.
         """
-        coder = stream.stack.AnsCoder()
+        coder, bits = stream.stack.AnsCoder(), 0.0
         for symbols, indexes in reversed(steps):  # a stack: what is coded last comes out first
             largest = max(int(symbols.max()), -int(symbols.min())) if symbols.size else 0
             if largest > MAX_SYMBOL:
@@ -85,15 +89,18 @@ class TableCoder:
                     f"{self._where}: expected latents up to {MAX_SYMBOL} from their means, got {largest}; "
                     "is the model trained, and are its weights finite?"
                 )
-            self._encode_step(coder, symbols, indexes)
+            bits += self._encode_step(coder, symbols, indexes)
         words = coder.get_compressed().astype("<u4", copy=False)
-        return words.tobytes().rstrip(b"\0")  # the highest word is never 0: the decoder can put the zeros back
+        data = words.tobytes().rstrip(b"\0")  # the highest word is never 0: the decoder can put the zeros back
+        check_written(len(data), bits, self._where)
+        return data
 
     def decoder(self, data: bytes) -> Decoder:
         """Return a decoder of what `encode` returned."""
         return Decoder(self, data)
 
-    def _encode_step(self, coder: Any, symbols: NDArray[Any], indexes: NDArray[Any]) -> None:
+    def _encode_step(self, coder: Any, symbols: NDArray[Any], indexes: NDArray[Any]) -> float:
+        """Encode one step, and return the bits that it takes at least."""
         order, groups = _group(indexes, self.num_tables)
         entries = symbols - self.offsets[indexes]
         escapes = self.escapes[indexes]
@@ -104,6 +111,11 @@ class TableCoder:
         entries = entries[order]
         for table, start, end in reversed(groups):
             coder.encode_reverse(entries[start:end], self.models[table])
+        return self.bits_of(groups)
+
+    def bits_of(self, groups: list[tuple[int, int, int]]) -> float:
+        """Return the bits that symbols take at least, from (table, start, end) of each run of one table."""
+        return sum(float(self.least_bits[table]) * (end - start) for table, start, end in groups)
 
     def _encode_escaped(self, coder: Any, entries: NDArray[Any], escapes: NDArray[Any]) -> None:
         numbers = np.where(entries < 0, -2 * entries - 1, 2 * (entries - escapes))
@@ -120,7 +132,9 @@ class TableCoder:
 class Decoder:
     """Takes symbols from bytes, as many as it is asked for; any bytes give some symbols.
 
-    When the bytes are used up the symbols go on, but mean nothing; that is for a hash of the symbols to tell.
+    When the bytes are used up more symbols come, but mean nothing; that is for a hash of the symbols to tell. So that a
+    few bytes that claim a large picture cost nothing, the least size of symbols is compared with that of the bytes
+    before they are decoded.
 
     Raises:
         BitstreamError: the bytes cannot be what `TableCoder.encode` returned.
@@ -132,11 +146,18 @@ class Decoder:
         if data and data[-1] == 0:
             raise BitstreamError(f"compressed file: expected a substream that ends in no zero byte; {MISMATCH}")
         self._ans = stream.stack.AnsCoder(words)
+        self._num_bytes, self._bits = len(data), 0.0
 
     def decode(self, indexes: NDArray[Any]) -> NDArray[Any]:
-        """Return one symbol, int32, for each index of a table, shape (n,)."""
+        """Return one symbol, int32, for each index of a table, shape (n,).
+
+        Raises:
+            BitstreamError: the bytes are too few for so many symbols.
+        """
         coder, ans = self._coder, self._ans
         order, groups = _group(indexes, coder.num_tables)
+        self._bits += coder.bits_of(groups)
+        check_length(self._num_bytes, self._bits)
         grouped = np.empty(len(indexes), np.int32)
         for table, start, end in groups:
             grouped[start:end] = ans.decode(coder.models[table], end - start)
@@ -169,6 +190,51 @@ class Decoder:
         numbers[order] = rests
         numbers += 1 << lengths >> 1
         return np.where(numbers & 1, -(numbers + 1 >> 1), (numbers >> 1) + escapes)
+
+
+def check_written(num_bytes: int, bits: float, where: str) -> None:
+    """Check that what was encoded passes `check_length`, whose arguments it takes; `where` names the entropy model.
+
+    Raises:
+        PairError: it does not.
+    """
+    if (least := _least_bytes(bits)) > num_bytes:
+        raise PairError(
+            f"{where}: expected {least} bytes or more, got {num_bytes}: nearly all latents are the smallest of their "
+            "tables, which cost nothing at a stream's end; is the model trained?"
+        )
+
+
+def check_length(num_bytes: int, bits: float) -> None:
+    """Check that a substream can hold symbols.
+
+    Args:
+        num_bytes: its length.
+        bits: what the symbols take at least.
+
+    Raises:
+        BitstreamError: it is too short.
+    """
+    if (least := _least_bytes(bits)) > num_bytes:
+        raise BitstreamError(
+            f"compressed file: expected a substream of at least {least} bytes for a picture of this size, got "
+            f"{num_bytes}; {MISMATCH}"
+        )
+
+
+def _least_bytes(bits: float) -> int:
+    """Return how many bytes symbols take at least, less what rounding and the coder's own state can save."""
+    return max(0, int((0.9 * bits - _SAVED_BITS) / 8))
+
+
+def _least_bits(frequencies: NDArray[Any]) -> float:
+    """Return the bits of the likeliest symbol.
+
+    They are 0 where hardly anything lies before it: in a coder that has nothing else, the first symbol leaves nothing.
+    """
+    best, total = int(frequencies.argmax()), float(frequencies.sum())
+    likeliest, before = float(frequencies[best]), float(frequencies[:best].sum())
+    return 0.0 if 8 * before < total - likeliest else float(np.log2(total / likeliest))
 
 
 def _group(indexes: NDArray[Any], num_tables: int) -> tuple[NDArray[Any], list[tuple[int, int, int]]]:

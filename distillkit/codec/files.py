@@ -15,14 +15,13 @@ from PIL import Image
 
 from ..data.images import BadImageError, read_image
 from ..data.listing import list_images
-from ..errors import BitstreamError, DataError, DistillkitError, is_out_of_memory
+from ..errors import DataError, DistillkitError, is_out_of_memory
 from ..model.file import load_model
-from .bitstream import MAGIC, read
 from .fast.codec import Precision
 from .rate_control import Encoded, Wanted, encode_as_wanted
-from .runtime import MAX_PIXELS, ImageCodec
+from .reading import MAX_PIXELS, read_compressed
+from .runtime import ImageCodec
 
-_HEAD_BYTES = 512  # of a compressed file, beside its substreams, at most
 SUFFIX = ".dk"  #: of compressed files
 Direction = Literal["compress", "decompress"]
 
@@ -105,31 +104,6 @@ def plan_files(direction: Direction, source: Path, target: Path | None, overwrit
         raise DataError(f"file {source}: expected a file or a folder, got nothing there; check the path.")
     _check_targets(pairs, overwrite)
     return pairs
-
-
-def read_compressed(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
-    """Return the bytes of a compressed file; what cannot be one is not read.
-
-    Args:
-        path: the file.
-        max_pixels: of the largest image that is decoded; no file of one is longer than four bytes a pixel.
-
-    Raises:
-        BitstreamError: it does not begin like one, or is too long.
-    """
-    most = _HEAD_BYTES + 4 * max_pixels
-    with path.open("rb") as file:
-        data = file.read(len(MAGIC))
-        if data == MAGIC:
-            data += file.read(most)
-    if data[: len(MAGIC)] != MAGIC:
-        read(data)  # raises
-    if len(data) > most:
-        raise BitstreamError(
-            f"compressed file {path}: expected at most {most} bytes, for an image of {max_pixels} pixels, got more; if "
-            "you trust the file and have the memory, raise --max-pixels."
-        )
-    return data
 
 
 @contextmanager

@@ -31,12 +31,12 @@ from .bitstream import (
 from .checksums import entropy_hash
 from .fast.codec import FastCodec, Precision, can_be_fast
 from .foreign import ForeignCodec
+from .reading import MAX_PIXELS, check_size
 from .shapes import grown
 from .stopwatch import Stopwatch
 
 #: Of every module that codes: several codecs may share one.
 _LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
-MAX_PIXELS = 2**26  #: of an image that `ImageCodec` decodes unless told otherwise: 67 megapixels
 
 
 @final
@@ -157,11 +157,7 @@ class ImageCodec:
             image.check_model(self._file_fingerprint, self._entropy_path, self._reads)
             image.check_samples(3, 8)
             image.check_rate(is_variable=self.has_many_rates)
-            if image.width * image.height > self.max_pixels:
-                raise BitstreamError(
-                    f"compressed file: expected an image of at most {self.max_pixels} pixels, got "
-                    f"{image.width}x{image.height}; if you trust the file and have the memory, raise max_pixels."
-                )
+            check_size(image.width, image.height, self.max_pixels)
             if len(image.substreams) != self._num_substreams:
                 raise BitstreamError(
                     f"compressed file: expected {self._num_substreams} substreams, as codec {self._name} writes, "

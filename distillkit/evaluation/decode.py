@@ -24,6 +24,7 @@ from typing import IO, Any, final
 import torch
 from PIL import Image
 
+from ..codec.reading import read_compressed
 from ..codec.runtime import ImageCodec
 from ..errors import BitstreamError, DistillkitError
 from ..hooks.loader import Plugins, load_plugins
@@ -40,9 +41,9 @@ def decoder_of(codec: ImageCodec) -> Decoder:
     def decode(files: Sequence[tuple[Path, Path]]) -> Iterator[float]:
         for index, (file, picture) in enumerate(files):
             if index == 0:
-                codec.decode(file.read_bytes())
+                codec.decode(read_compressed(file))
             start = perf_counter()
-            decoded = codec.decode(file.read_bytes())
+            decoded = codec.decode(read_compressed(file))
             seconds = perf_counter() - start
             Image.fromarray(decoded).save(picture)
             yield seconds

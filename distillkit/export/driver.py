@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from ..codec.bitstream import CompressedImage, check_bounds, read, write
 from ..codec.checksums import entropy_hash, step_checksum
 from ..codec.coder import TableCoder
+from ..codec.reading import MAX_PIXELS, check_size
 from ..errors import BitstreamError, DistillkitError
 
 Network = Callable[[NDArray[Any]], NDArray[Any]]
 
 FORMAT = "distillkit-export-1"
-MAX_PIXELS = 2**26  #: of an image that is decoded unless told otherwise: 67 megapixels
 
 
 @final
@@ -107,11 +107,7 @@ class ExportedCodec:
         image.check_model(self._fingerprint, self._entropy_path, self._reads)
         image.check_samples(3, 8)
         image.check_rate(is_variable=False)
-        if image.width * image.height > self.max_pixels:
-            raise BitstreamError(
-                f"compressed file: expected an image of at most {self.max_pixels} pixels, got "
-                f"{image.width}x{image.height}; if you trust the file and have the memory, raise max_pixels."
-            )
+        check_size(image.width, image.height, self.max_pixels)
         expected = {"factorized": 1, "checkerboard": 3}.get(self.flow, 2)
         if len(image.substreams) != expected:
             raise BitstreamError(

@@ -24,7 +24,8 @@ Target = Literal["model", "compressai", "onnx", "openvino", "torch"]
 #: What the driver needs of distillkit; copied, so that an export needs no installation of it.
 _DRIVER = (
     "errors.py",
-    *("codec/coder.py", "codec/checksums.py", "codec/bitstream.py", "export/driver.py"),
+    *(f"codec/{name}.py" for name in ("bitstream", "checksums", "coder", "reading")),
+    "export/driver.py",
     *(f"data/{name}.py" for name in ("content", "headers", "images", "named_colours", "profiles", "rgb")),
 )
 _PACKAGE = "distillkit_codec"

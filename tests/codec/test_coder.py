@@ -121,3 +121,35 @@ def test_a_symbol_that_is_too_large_is_refused():
 def test_tables_that_are_none(cdf, lengths, offsets, message):
     with pytest.raises(PairError, match=message):
         TableCoder(cdf, lengths, offsets, "entropy model y")
+
+
+def test_a_few_bytes_that_claim_many_symbols_are_refused_before_they_are_decoded():
+    """By hand: 3 million symbols of log2(65536 / 49152) bits or more: 0.9 * 1245112 less 8192 bits, 139051 bytes."""
+    coder = TableCoder(np.array([[0, 8192, 57344, 65536]]), np.array([4]), np.array([0]), "z")
+    for data in (b"", b"\1\2\3"):
+        with pytest.raises(BitstreamError, match=f"a substream of at least 139051 bytes .* got {len(data)};"):
+            coder.decoder(data).decode(np.zeros(3_000_000, np.int64))
+
+
+@pytest.mark.parametrize("likeliest", [65534, 65000, 40000, 23000])
+def test_all_of_the_likeliest_symbol_still_decodes(likeliest):
+    rest = (65536 - likeliest) // 2
+    coder = TableCoder(np.array([[0, rest, rest + likeliest, 65536]]), np.array([4]), np.array([0]), "y")
+    symbols, indexes = np.ones(200_000, np.int32), np.zeros(200_000, np.int64)  # the shortest that there is
+    decoder = coder.decoder(coder.encode([(symbols, indexes)]))
+    for part in np.split(indexes, 4):
+        assert (decoder.decode(part) == 1).all()
+    decoder.finish()
+
+
+def test_symbols_that_leave_nothing_in_an_empty_coder():
+    """The first symbol of a table is such: a likely one is no fault, only unlikely ones are, which no model gives."""
+    likely, unlikely = ([0, 40000, 65535, 65536], [0, 10000, 60000, 65536])
+    symbols, indexes = np.zeros(200_000, np.int32), np.zeros(200_000, np.int64)
+    coder = TableCoder(np.array([likely]), np.array([4]), np.array([0]), "y")
+    assert coder.encode([(symbols, indexes)]) == b""
+    assert not coder.decoder(b"").decode(indexes).any()
+    coder = TableCoder(np.array([unlikely]), np.array([4]), np.array([0]), "y")
+    with pytest.raises(PairError, match="y: expected .* bytes or more, got 0: nearly all latents are the smallest"):
+        coder.encode([(symbols, indexes)])
+    assert coder.encode([(symbols[:8000], indexes[:8000])]) == b""  # a small picture's may be by chance

@@ -16,7 +16,7 @@ import distillkit
 from distillkit.cli.app import app
 from distillkit.codec import folder
 from distillkit.codec.files import plan_files, whole_file
-from distillkit.errors import BitstreamError, DataError
+from distillkit.errors import DataError
 from distillkit.model.file import save_model
 from tests.lively import adapter, picture
 
@@ -151,23 +151,3 @@ class TestPlan:
             assert target.read_bytes() == b"old"
         assert [path.name for path in target.parent.iterdir()] == ["file"]
         assert target.read_bytes() == b"new"
-
-
-def test_a_file_that_cannot_be_compressed_is_not_read(tmp_path):
-    import resource
-
-    from distillkit.codec.files import read_compressed
-
-    zeros = tmp_path / "zeros.dk"
-    with zeros.open("wb") as file:
-        file.truncate(6 << 30)  # a hole: it takes no room
-    long = tmp_path / "long.dk"
-    with long.open("wb") as file:
-        file.write(b"DKIC")
-        file.truncate(6 << 30)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(BitstreamError, match=r"byte 0: expected b'DKIC'"):
-        read_compressed(zeros)
-    with pytest.raises(BitstreamError, match=r"expected at most 4000512 bytes, for an image of 1000000 pixels"):
-        read_compressed(long, 1_000_000)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB

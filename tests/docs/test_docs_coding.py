@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from distillkit.cli.app import app
 from distillkit.codec import bitstream
 from distillkit.codec.bitstream import CompressedImage, write
-from distillkit.codec.runtime import MAX_PIXELS
+from distillkit.codec.reading import MAX_PIXELS
 from distillkit.model.file import save_model
 from tests.lively import adapter, picture
 

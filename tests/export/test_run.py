@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from distillkit.codec.bitstream import read, write
 from distillkit.data.images import read_image
 from distillkit.data.named_colours import cicp_profile
+from distillkit.export.driver import ExportedCodec
 from tests.lively import picture
 
 from .test_export import RUN, exported, run_alone  # noqa: F401 - a fixture
@@ -70,3 +74,18 @@ def test_bad_input_ends_with_its_message(exported, pictures, tmp_path):  # noqa:
         assert done.returncode == 2
         assert f"{target}: {words}" in done.stderr
     assert not list(tmp_path.glob(".*"))
+
+
+def test_few_bytes_cost_little(exported, tmp_path):  # noqa: F811
+    """A file is read as far as a picture of its size goes, and too few bytes for that are refused at once."""
+    _, out = exported
+    with (tmp_path / "zeros.dk").open("wb") as file:
+        file.truncate(6 << 30)  # a hole: it takes no room
+    codec = ExportedCodec(out, threads=1)
+    image = read(codec.encode(np.zeros((64, 64, 3), np.uint8)))
+    (tmp_path / "claims.dk").write_bytes(write(replace(image, width=8192, height=8192, substreams=(b"\1\2\3",))))
+    for name, words in (("zeros.dk", "byte 0: expected b'DKIC'"), ("claims.dk", "a substream of at least")):
+        done = run_alone(out, RUN, "decompress", str(tmp_path / name), str(tmp_path / "out.png"))
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr

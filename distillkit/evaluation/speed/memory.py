@@ -69,6 +69,7 @@ def _measure(direction: Direction, model: Path, image: Path, file: Path, threads
 
 
 def _main(direction: str, model: str, image: str, file: str, precision: str) -> None:
+    from ...codec.reading import read_compressed
     from ...codec.runtime import ImageCodec
     from ...data.images import read_image
     from ...model.file import load_model
@@ -79,7 +80,7 @@ def _main(direction: str, model: str, image: str, file: str, precision: str) -> 
     if direction == "encode":
         Path(file).write_bytes(codec.encode(read_image(image)))
     else:
-        codec.decode(Path(file).read_bytes())
+        codec.decode(read_compressed(file))
     # Not getrusage: after a fork its maximum is the parent's.
     print(json.dumps({"peak_bytes": 1024 * _kilobytes("VmHWM"), "loaded_bytes": 1024 * loaded}))
 
