@@ -38,7 +38,14 @@ API = {
         "family.plan",
         "family.run",
     ),
-    "Use a trained codec": ("model.file", "codec.load", "codec.runtime", "codec.reading", "data.images", "export.export"),
+    "Use a trained codec": (
+        "model.file",
+        "codec.load",
+        "codec.runtime",
+        "codec.reading",
+        "data.images",
+        "export.export",
+    ),
     "Measure": (
         *("evaluation.compare", "evaluation.evaluate", "evaluation.first_look", "evaluation.bd", "evaluation.curve"),
         *("evaluation.rd_compare", "evaluation.results", "report.page"),
