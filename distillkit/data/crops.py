@@ -18,6 +18,7 @@ from .content import ImageFile
 from .images import check_images, read_image
 
 _CROP_STREAM, _ORDER_STREAM, _SHARD_STREAM, _QUALITY_STREAM = 0, 1, 2, 3
+_GOLDEN = 0x9E3779B97F4A7C15  # of 2**64, the golden section
 _NUM_MIXED = 8  #: shards of which the images of an epoch are mixed at a time
 _LOG = logging.getLogger("distillkit")
 _MIB = 1 << 20
@@ -111,11 +112,13 @@ class CropDataset(Dataset[Tensor]):
         return cut.flip(2).contiguous() if mirror & 1 else cut.clone(memory_format=torch.contiguous_format)
 
     def qualities(self, samples: Sequence[int]) -> Tensor:
-        """Return the quality of each of these crops, for a codec of many rates: evenly drawn from [0, 1), shape (B,).
+        """Return the quality of each of these crops, for a codec of many rates: in [0, 1), shape (B,).
 
-        Like the crop, it follows from the seed and the sample's number alone.
+        Crops one after another have qualities far apart, by steps of the golden ratio, so that every batch covers the
+        range. Like the crop, a quality follows from the seed and the sample's number alone.
         """
-        words = [int(self._random_words(_QUALITY_STREAM, sample, 1)[0]) for sample in samples]
+        start = int(self._random_words(_QUALITY_STREAM, 0, 1)[0])
+        words = [(start + sample * _GOLDEN) % 2**64 for sample in samples]
         return torch.tensor([(word >> 11) * 2.0**-53 for word in words], dtype=torch.float32)
 
     def with_seed(self, seed: int) -> CropDataset:
