@@ -56,10 +56,8 @@ def main() -> None:
     start = distillkit.load_model(args.model)
     lmbdas = [LOW * (HIGH / LOW) ** quality for quality in QUALITIES]
     wanted = {"many": {"low": LOW, "high": HIGH}} | {f"{lmbda:.4f}": lmbda for lmbda in lmbdas}
-    files = {
-        name: distillkit.train(recipe(start, args.model, args.train, args.steps, lmbda), args.out / name)
-        for name, lmbda in wanted.items()
-    }
+    for name, lmbda in wanted.items():
+        distillkit.train(recipe(start, args.model, args.train, args.steps, lmbda), args.out / name)
 
 
 if __name__ == "__main__":
