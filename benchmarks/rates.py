@@ -11,11 +11,9 @@ trained again.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import distillkit
