@@ -66,6 +66,7 @@ def test_the_job(recipes, photographs, tmp_path, plugins):
     assert seen == []  # all three are done
 
 
+@pytest.mark.slow
 def test_a_trained_teacher_may_be_handed_over(recipes, photographs, tmp_path, plugins):
     teacher = distillkit.train(recipes[0], tmp_path / "mine", plugins=plugins)
     images = sorted(photographs.iterdir())[:1]

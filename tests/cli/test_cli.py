@@ -1,7 +1,11 @@
-"""The command line as a user meets it: real processes, real runs, bad input without a traceback."""
+"""The command line as a user meets it: real runs, bad input without a traceback.
+
+A process costs seconds of imports, so commands run in this one, but for those that signals stop.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -10,13 +14,16 @@ import subprocess
 import sys
 import time
 import tomllib
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from distillkit.cli.app import app
+from distillkit.cli.app import app, main
+from distillkit.hooks import loader
 from distillkit.model.tensors import read_tensors
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
@@ -56,8 +63,16 @@ batch_size = 2
 
 
 def distillkit(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [*PROGRAM, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+    """Run a command in this process, in a folder."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        for name in ("COLUMNS", "NO_COLOR"):
+            patch.setenv(name, ENVIRONMENT[name])
+        patch.setattr(sys, "argv", ["distillkit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return subprocess.CompletedProcess(arguments, ended.value.code or 0, out.getvalue(), err.getvalue())
 
 
 def succeed(*arguments: str | Path, cwd: Path) -> str:
@@ -149,7 +164,17 @@ def test_plugins(tmp_path):
     assert all(row["summary"] for row in components.values())
 
 
-def test_pairs(tmp_path):
+def test_a_table_of_pairs(tmp_path, monkeypatch, plugins):
+    pairs = {"small.pair": plugins.get("pair", "small.pair", "test")}
+    two = replace(plugins, components=plugins.components | {"pair": pairs})
+    monkeypatch.setattr(loader, "load_plugins", lambda: two)
+    text = succeed("pairs", cwd=tmp_path)
+    assert "small.pair teacher" in text
+    assert "small.pair student" in text
+
+
+@pytest.mark.slow
+def test_all_shipped_pairs(tmp_path):
     rows = json.loads(succeed("pairs", "--json", cwd=tmp_path))
     assert all(sum(row["parameters_by_part"].values()) == row["num_parameters"] for row in rows)
     sizes = {

@@ -62,6 +62,7 @@ class TestCommands:
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "back.png")), codec.decode(data))
         assert sorted(path.name for path in tmp_path.iterdir()) == ["back.png", "photo.dk", "photo.png"]
 
+    @pytest.mark.slow
     def test_a_folder_on_all_cores_with_one_bad_file(self, run, model, tmp_path, monkeypatch):
         for name in ("a.png", "b/c.png", "b/d.png", "b/e.png", "b/f.png", "b/g.png"):
             save(tmp_path / "in" / name)

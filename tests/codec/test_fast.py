@@ -179,7 +179,7 @@ print(hashlib.sha256(decoded.tobytes()).hexdigest())
 """
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_fresh_process_decodes_the_same(threads, tmp_path):
     codec = coder("checkerboard", precision="fp32")
     data = codec.encode(picture())

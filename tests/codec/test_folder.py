@@ -84,7 +84,7 @@ print(json.dumps(errors))
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("mib", [150, 400])  # too little to read it, and to code it
+@pytest.mark.parametrize("mib", [150, pytest.param(400, marks=pytest.mark.slow)])  # too little to read it, to code it
 def test_too_little_memory_for_one(model, tmp_path, mib):
     """Torch's own error on CPUs is a plain RuntimeError. In a fresh process: one that has coded keeps memory."""
     for name, side in (("a", 64), ("b", 3000), ("c", 64)):
@@ -112,6 +112,7 @@ def test_names_of_any_bytes(model, tmp_path, monkeypatch):
     assert "\x1b[31m" not in done.stdout
 
 
+@pytest.mark.slow
 def test_names_of_any_bytes_in_errors(model, tmp_path):
     name = os.fsencode(tmp_path) + b"/\xff\x1b[31m.png"
     Path(os.fsdecode(name)).write_bytes(b"rubbish")
@@ -145,6 +146,7 @@ def test_a_name_as_long_as_names_may_be(tmp_path):
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"whole"]
 
 
+@pytest.mark.slow
 def test_processes_that_die(model, tmp_path, monkeypatch):
     """Those that were coding when one was killed are tried again, each alone."""
     for number in range(6):
@@ -203,6 +205,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+@pytest.mark.slow
 def test_processes_end_with_the_one_that_started_them(model, tmp_path):
     for number in range(200):
         save(tmp_path / f"in/{number}.png", picture(256, 256) if number == 0 else None)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("codec", "count"), [("checkerboard", 3000), ("serial", 1000)])
+@pytest.mark.parametrize(("codec", "count"), [("checkerboard", 1000), pytest.param("serial", 1000, marks=SLOW)])
 def test_no_bad_file_gets_through(codec, count):
     command = [sys.executable, "benchmarks/fuzz.py", "--codec", codec, "--count", str(count)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -36,6 +36,7 @@ def run(command, folder):
     )
 
 
+@pytest.mark.slow
 def test_pack_and_train_in_two_processes(tmp_path, photographs):
     """The first and the `pack` command, on the recipe keys that the page shows."""
     (tmp_path / "photos").symlink_to(photographs)
@@ -56,6 +57,7 @@ def test_pack_and_train_in_two_processes(tmp_path, photographs):
 
 
 @pytest.mark.parametrize("script", sorted(set(re.findall(r"python (benchmarks/\w+\.py)", TEXT))))
+@pytest.mark.slow
 def test_the_scripts_are_there(script):
     done = subprocess.run(
         [sys.executable, "-W", "ignore", script, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=900

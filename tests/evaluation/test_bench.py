@@ -62,6 +62,7 @@ def plugins():
     return distillkit.load_plugins(dct=tests.dct_pair)
 
 
+@pytest.mark.slow
 def test_command(work):
     """The whole command, its memory in processes of their own."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "plugins"), str(work / "site")])

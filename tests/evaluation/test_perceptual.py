@@ -121,6 +121,7 @@ def vgg_features(network, picture):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_dists_is_the_papers_formula(vgg, vgg_file, monkeypatch):
     from torchmetrics.functional.image import dists
 

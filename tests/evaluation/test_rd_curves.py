@@ -209,6 +209,7 @@ def test_models_on_other_pictures_make_no_curve():
         curve_from_results("mine", [result("a", "b"), result("a")])
 
 
+@pytest.mark.slow
 def test_compressai_plots_it(tmp_path):
     points = tuple(RDPoint(r, q, 1 - 0.1 / r) for r, q in zip(RATES, QUALITIES, strict=True))
     RDCurve("mine", points, {"a": points}, "a test").save(tmp_path / "mine.json")

@@ -114,7 +114,13 @@ CODECS = {
 
 @pytest.mark.parametrize(
     ("to", "name"),
-    [*(("onnx", name) for name in CODECS), ("openvino", "cheng2020"), ("torch", "mean-scale")],
+    [
+        ("onnx", "factorized"),
+        ("onnx", "mean-scale"),
+        ("torch", "mean-scale"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("onnx", "scale"), ("onnx", "cheng2020")]),
+        pytest.param("openvino", "cheng2020", marks=pytest.mark.slow),
+    ],
 )
 def test_files_go_both_ways(to, name, tmp_path):
     """Pictures of two sizes, other than the one that was traced."""
@@ -190,6 +196,7 @@ def test_an_export_refuses_what_it_cannot_decode(exported, tmp_path):
         assert not (tmp_path / "out.png").exists()
 
 
+@pytest.mark.slow
 def test_programs_of_torch_give_what_the_codec_gives(tmp_path):
     model = trained(compressai_codec("mean-scale"))
     export_model(model, "torch", tmp_path / "export")

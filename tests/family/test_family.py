@@ -119,6 +119,7 @@ def test_it_runs_stops_and_goes_on(family, tmp_path, plugins):
     assert (teacher.against_control, control.against_control) == (None, None)
 
 
+@pytest.mark.slow
 def test_parts_from_other_machines_are_merged_by_copying(family, photographs, tmp_path, plugins):
     here, there, elsewhere = tmp_path / "here", tmp_path / "there", tmp_path / "photographs"
     quiet = {"plugins": plugins, "observers": list}

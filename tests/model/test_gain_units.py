@@ -146,17 +146,21 @@ def both(**codec):
 
 PAIRS = [
     ("models.cheng2020", {"gain_units": 6}),
-    ("models.swin", {"gain_units": 3}),
+    pytest.param("models.swin", {"gain_units": 3}, marks=pytest.mark.slow),
     ("models.lowres", {"gain_units": 6}),
     ("models.compressai", both(architecture="bmshj2018-factorized", N=8, M=12, gain_units=2)),
     ("models.compressai", both(architecture="bmshj2018-hyperprior", N=8, M=12, gain_units=2)),
-    ("models.compressai", both(architecture="mbt2018", N=8, M=12, gain_units=2)),
-    ("models.compressai", both(architecture="elic2022-official", N=8, groups=[4, 12], gain_units=2)),
+    pytest.param("models.compressai", both(architecture="mbt2018", N=8, M=12, gain_units=2), marks=pytest.mark.slow),
+    pytest.param(
+        "models.compressai",
+        both(architecture="elic2022-official", N=8, groups=[4, 12], gain_units=2),
+        marks=pytest.mark.slow,
+    ),
     ("models.compressai", both(architecture="bmshj2018-hyperprior-vbr", N=8, M=12)),
     ("models.compressai", both(architecture="bmshj2018-hyperprior-vbr", N=8, M=12, vr_entbttlnck=True)),
     ("models.compressai", both(architecture="mbt2018-mean-vbr", N=8, M=12)),
     ("models.compressai", both(architecture="mbt2018-mean-vbr", N=8, M=12, vr_entbttlnck=True)),
-    ("models.compressai", both(architecture="mbt2018-vbr", N=8, M=12)),
+    pytest.param("models.compressai", both(architecture="mbt2018-vbr", N=8, M=12), marks=pytest.mark.slow),
 ]
 
 

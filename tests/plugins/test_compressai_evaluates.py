@@ -60,7 +60,10 @@ def check(theirs, model, pictures, folder):
     assert -0.01 * bpp <= ours["rate_bpp"] - bpp < 8 * 60 / (HEIGHT * WIDTH)
 
 
-@pytest.mark.parametrize("architecture", SIZES)
+@pytest.mark.parametrize(
+    "architecture",
+    [pytest.param(name, marks=pytest.mark.slow) if "elic" in name or "attn" in name else name for name in SIZES],
+)
 def test_the_same_figures(architecture, recipe, pictures, tmp_path, plugins):
     codec = {"architecture": architecture, **SIZES[architecture]}
     model = distil(recipe, tmp_path, plugins, codec, codec, num_steps=5)
@@ -69,6 +72,7 @@ def test_the_same_figures(architecture, recipe, pictures, tmp_path, plugins):
     check(theirs, model, pictures, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_its_command_line(recipe, pictures, tmp_path, plugins):
     model = distil(recipe, tmp_path, plugins, {"N": 12, "M": 16}, {"N": 8, "M": 16}, num_steps=20)
     export_model(model, "compressai", tmp_path / "student.pth.tar")

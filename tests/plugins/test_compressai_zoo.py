@@ -44,7 +44,10 @@ def distil(recipe, folder, plugins, teacher, student, num_steps=5):
     return distillkit.load_model(distillkit.train(second, folder / "student", plugins=plugins), plugins)
 
 
-@pytest.mark.parametrize("architecture", SMALL)
+@pytest.mark.parametrize(
+    "architecture",
+    [pytest.param(name, marks=pytest.mark.slow) if "elic" in name or "attn" in name else name for name in SMALL],
+)
 def test_every_architecture_goes_through_the_three_phases_and_codes(architecture, recipe, tmp_path, plugins):
     codec = small(architecture)
     model = distil(recipe, tmp_path, plugins, codec, codec)

@@ -58,6 +58,7 @@ def test_another_stride_is_an_error_that_says_what_to_choose(recipe, tmp_path, m
         distil(recipe, tmp_path, plugins, {"name": "small.pair"}, {"name": "foreign.sequence"})
 
 
+@pytest.mark.slow
 def test_the_transformer_example(tmp_path, monkeypatch, photographs, capsys):
     """The example itself on small settings: everything but the number of steps."""
     script = ROOT / "examples" / "feds_transformer.py"
@@ -99,6 +100,7 @@ class TestCustomPair:
         assert "student" in done.stdout
         assert (tmp_path / "runs/mine/student/model.safetensors").exists()
 
+    @pytest.mark.slow
     def test_as_an_installed_plugin(self, tmp_path):
         """The same file as a package: with the lines of docs/pairs.md, `distillkit pairs` knows it."""
         import re

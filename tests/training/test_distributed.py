@@ -84,7 +84,12 @@ def largest_difference(a, b, start):
 
 
 @pytest.mark.parametrize(
-    "schedule", [{"name": "feds.staged"}, {"name": "feds.staged", "every": 2}, {"name": "small.freeze_first"}]
+    "schedule",
+    [
+        {"name": "feds.staged", "every": 2},
+        pytest.param({"name": "feds.staged"}, marks=pytest.mark.slow),
+        pytest.param({"name": "small.freeze_first"}, marks=pytest.mark.slow),
+    ],
 )
 def test_the_same_global_batch_gives_the_same_weights(sgd, tmp_path, plugins, schedule):
     from distillkit.training.setup.prepare import prepare
@@ -115,6 +120,7 @@ def test_the_same_global_batch_gives_the_same_weights(sgd, tmp_path, plugins, sc
     assert records[1]["bits_per_pixel"] == pytest.approx(records[0]["bits_per_pixel"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_processes_that_the_program_joined_train_the_same(sgd, tmp_path):
     r = sgd(num_steps=3, losses={}, teacher=None, schedule={"name": "core.constant"})
     for name, joined in (("ours", False), ("theirs", True)):
@@ -126,6 +132,7 @@ def test_processes_that_the_program_joined_train_the_same(sgd, tmp_path):
     assert all(torch.equal(ours["task"][name], tensor) for name, tensor in theirs["task"].items())
 
 
+@pytest.mark.slow
 def test_accumulation_gives_the_same_weights(sgd, tmp_path, plugins):
     """With a loss that is a mean over the batch, as all but those that use statistics of the batch."""
     from distillkit.training.setup.prepare import prepare
@@ -142,6 +149,7 @@ def test_accumulation_gives_the_same_weights(sgd, tmp_path, plugins):
     assert largest_difference(whole, student(tmp_path / "both", plugins), start) < 1e-3
 
 
+@pytest.mark.slow
 def test_without_an_accelerator_auto_is_the_cpu_and_the_processes_still_train_together(sgd, tmp_path, plugins):
     """Otherwise each would train a model of its own, and all would write into one folder."""
     if torch.cuda.is_available() or torch.backends.mps.is_available():
@@ -169,6 +177,7 @@ def test_sigterm_to_one_process_stops_all_and_they_go_on_bit_for_bit(recipe, tea
     assert not torch.equal(states[0]["rng"], states[0]["other_ranks"][0][0])
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_another_number_of_processes(sgd, tmp_path, plugins):
     from distillkit.training.setup.prepare import prepare
 
@@ -181,7 +190,7 @@ def test_a_killed_run_goes_on_with_another_number_of_processes(sgd, tmp_path, pl
     assert largest_difference(student(tmp_path / "whole", plugins), student(tmp_path / "run", plugins), start) < 1e-3
 
 
-@pytest.mark.parametrize("fault", ["data", "nan"])
+@pytest.mark.parametrize("fault", ["data", pytest.param("nan", marks=pytest.mark.slow)])
 def test_what_goes_wrong_in_one_process_ends_all(recipe, tmp_path, fault):
     r = recipe(schedule={"name": "core.constant"}, log_every=1)
     said = [each["said"] for each in launch(r, tmp_path / "run", fault=fault, fault_rank=1, fault_step=3)]

@@ -24,6 +24,7 @@ def steps_logged(folder):
     return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_kills_at_any_moment():
     """The short form of `python benchmarks/faults.py`, which kills fifty times."""
     done = subprocess.run(
@@ -73,6 +74,7 @@ def test_a_disk_that_is_full(recipe, tmp_path, plugins, num_bytes, said):
     assert steps_logged(tmp_path / "run") == steps_logged(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_small_disk_of_its_own(tmp_path):
     """A file system with room for two checkpoints and no third, as the command meets it."""
     mount = ["unshare", "--map-root-user", "--mount", "sh", "-c"]

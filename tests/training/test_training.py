@@ -85,7 +85,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "soap", "muon"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp32", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("killed_after", [3, 4, 8])  # within a phase, at its end, and at the start of the last
 def test_a_killed_run_ends_as_one_that_was_never_killed(
     recipe, teacher_file, tmp_path, plugins, optimizer, precision, killed_after
