@@ -8,9 +8,9 @@ from statistics import fmean, stdev
 from typing import final
 
 from ..evaluation.bd import MIN_POINTS, BDRefusedError, BDResult, bd_rate
-from ..evaluation.curve import RDCurve, RDPoint
+from ..evaluation.curve import Metric, RDCurve, RDPoint
 from .plan import CONTROL
-from .record import MeasuredJob
+from .record import MeasuredJob, common_metric
 
 TEACHER = "teacher"
 
@@ -45,11 +45,18 @@ class Gains:
     spreads: Mapping[tuple[str, str], Spread]
 
 
+_Group = list[MeasuredJob]  # of one lambda: a run for each seed
+
+
 def gains(jobs: Sequence[MeasuredJob]) -> Gains:
-    """Return the BD-rates of a family's variants; rate and PSNR are means over seeds at each lambda.
+    """Return the BD-rates of a family's variants; rate and quality are means over seeds at each lambda.
+
+    The quality is the one that all runs were trained for, PSNR where they differ. A model of many rates is a curve by
+    itself: its points need not stand at the other side's lambdas.
 
     The intervals are over pictures: how the figure would change with other pictures of the kind, not with other seeds.
     """
+    metric = common_metric(jobs)
     results: list[BDResult] = []
     spreads: dict[tuple[str, str], Spread] = {}
     too_few: dict[str, list[str]] = {}
@@ -59,17 +66,16 @@ def gains(jobs: Sequence[MeasuredJob]) -> Gains:
         for variant in variants:
             if variant in (anchor, TEACHER) or anchor not in variants:
                 continue
-            pairs = list(_pairs(jobs, anchor, variant))
-            if len(pairs) < MIN_POINTS:
+            reference, test = _sides(jobs, anchor, variant)
+            if min(len(reference), len(test)) < MIN_POINTS:
                 too_few.setdefault(anchor, []).append(variant)
                 continue
-            reference, test = (_curve(name, [pair[i] for pair in pairs]) for i, name in enumerate((anchor, variant)))
             try:
-                results.append(bd_rate(reference, test))
+                results.append(bd_rate(_curve(anchor, reference), _curve(variant, test), metric=metric))
             except BDRefusedError as error:
                 refused.append(str(error))
                 continue
-            if spread := _spread(pairs, anchor):
+            if spread := _spread(reference, test, anchor, metric):
                 spreads[anchor, variant] = spread
     for anchor, names in too_few.items():
         refused.append(
@@ -78,38 +84,46 @@ def gains(jobs: Sequence[MeasuredJob]) -> Gains:
     return Gains(tuple(results), tuple(refused), spreads)
 
 
-def _spread(pairs: Sequence[tuple[list[MeasuredJob], list[MeasuredJob]]], anchor: str) -> Spread | None:
+def _spread(reference: list[_Group], test: list[_Group], anchor: str, metric: Metric) -> Spread | None:
     """Return the spread over the seeds that have all lambdas, each against the control of its seed, or the teacher."""
-    seeds = set.intersection(*({job.seed for job in own} for _, own in pairs))
+    seeds = set.intersection(*({job.seed for job in group} for group in test))
     rates: list[float] = []
     for seed in sorted(seeds):
-        reference = [[job for job in jobs if job.seed == seed or anchor == TEACHER] for jobs, _ in pairs]
-        test = [[job for job in own if job.seed == seed] for _, own in pairs]
+        others = [[job for job in group if job.seed == seed or anchor == TEACHER] for group in reference]
+        own = [[job for job in group if job.seed == seed] for group in test]
         try:
-            result = bd_rate(RDCurve(anchor, _points(reference)), RDCurve("seed", _points(test)))
+            result = bd_rate(RDCurve(anchor, _points(others)), RDCurve("seed", _points(own)), metric=metric)
         except BDRefusedError:  # a single seed may be worse than their mean
             return None
         rates.append(result.rate_percent)
     return Spread(stdev(rates), len(rates)) if len(rates) > 1 else None
 
 
-def _pairs(
-    jobs: Iterable[MeasuredJob], anchor: str, variant: str
-) -> Iterable[tuple[list[MeasuredJob], list[MeasuredJob]]]:
-    """Yield the runs of both at each lambda that both have; of equal seeds, unless the anchor is the teacher."""
-    runs: dict[tuple[float, str], dict[int, MeasuredJob]] = {}
+def _sides(jobs: Iterable[MeasuredJob], anchor: str, variant: str) -> tuple[list[_Group], list[_Group]]:
+    """Return the runs of both at each lambda that both have; of equal seeds, unless the anchor is the teacher.
+
+    Where one of them is a model of many rates, all points of both count, at whatever lambdas.
+    """
+    runs: dict[str, dict[float, dict[int, MeasuredJob]]] = {anchor: {}, variant: {}}
     for job in jobs:
-        runs.setdefault((job.lmbda, job.variant), {})[job.seed] = job
-    for lmbda in dict.fromkeys(lmbda for lmbda, _ in runs):
-        own, other = runs.get((lmbda, variant), {}), runs.get((lmbda, anchor), {})
-        both = sorted(own.keys() & other.keys())
-        if anchor == TEACHER and own and other:
-            yield list(other.values()), list(own.values())
-        elif both:
-            yield [other[seed] for seed in both], [own[seed] for seed in both]
+        if job.variant in runs:
+            runs[job.variant].setdefault(job.lmbda, {})[job.seed] = job
+    whole = any(job.quality is not None for side in runs.values() for group in side.values() for job in group.values())
+    sides: list[list[_Group]] = []
+    for name, other in ((anchor, variant), (variant, anchor)):
+        everywhere = {seed for group in runs[other].values() for seed in group}
+        groups: list[_Group] = []
+        for lmbda, group in runs[name].items():
+            partners = everywhere if whole else set(runs[other].get(lmbda, {}))
+            chosen = [
+                job for seed, job in sorted(group.items()) if seed in partners or (anchor == TEACHER and partners)
+            ]
+            groups += [chosen] if chosen else []
+        sides.append(groups)
+    return sides[0], sides[1]
 
 
-def _curve(name: str, groups: Sequence[Sequence[MeasuredJob]]) -> RDCurve:
+def _curve(name: str, groups: Sequence[_Group]) -> RDCurve:
     pictures = list(groups[0][0].images) if groups else []
     per_image = {
         picture: tuple(_point([job.images[picture] for job in group], group[0].lmbda) for group in groups)
@@ -120,16 +134,19 @@ def _curve(name: str, groups: Sequence[Sequence[MeasuredJob]]) -> RDCurve:
     return RDCurve(name, _points(groups), per_image, f"runs: {seeds}")
 
 
-def _points(groups: Sequence[Sequence[MeasuredJob]]) -> tuple[RDPoint, ...]:
+def _points(groups: Sequence[_Group]) -> tuple[RDPoint, ...]:
     return tuple(_point([_figures(job) for job in group], group[0].lmbda) for group in groups)
 
 
-def _figures(job: MeasuredJob) -> tuple[float, float]:
-    rate, psnr = job.averages["rate_bpp"], job.averages["psnr_db"]
+def _figures(job: MeasuredJob) -> tuple[float | None, ...]:
+    return tuple(job.averages.get(key) for key in ("rate_bpp", "psnr_db", "ms_ssim"))
+
+
+def _point(figures: Sequence[Sequence[float | None]], lmbda: float) -> RDPoint:
+    """Return the mean over seeds; a quality that one of them lacks is left out."""
+    rate, psnr_db, ms_ssim = (
+        None if None in column else fmean(column)  # type: ignore[arg-type]
+        for column in [*zip(*figures, strict=True), (None,)][:3]
+    )
     assert rate is not None
-    assert psnr is not None
-    return rate, psnr
-
-
-def _point(figures: Sequence[tuple[float, float]], lmbda: float) -> RDPoint:
-    return RDPoint(fmean(rate for rate, _ in figures), fmean(psnr for _, psnr in figures), lmbda=lmbda)
+    return RDPoint(rate, psnr_db, ms_ssim, lmbda)

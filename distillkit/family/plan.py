@@ -8,14 +8,24 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, final
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from ..errors import RecipeError
 from ..hooks.components import validate
 from ..model.file import MODEL_NAME
+from ..model.lmbda import Lmbda, LmbdaRange, as_lmbda
 from ..recipe.recipe import Recipe, from_folder, read_toml
 
 CONTROL = "control"
+
+
+def lmbda_name(lmbda: Lmbda) -> str:
+    """Return a lambda as the names of runs have it: `0.013`, or `0.0018-0.0483` for a range."""
+    return f"{lmbda.low:g}-{lmbda.high:g}" if isinstance(lmbda, LmbdaRange) else f"{lmbda:g}"
+
+
+def _lmbdas(values: Any) -> Any:
+    return [as_lmbda(value) for value in values] if isinstance(values, list) else values  # type: ignore[reportUnknown]
 
 
 class Variant(BaseModel):
@@ -28,7 +38,9 @@ class Variant(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     seeds: list[NonNegativeInt] | None = None
-    lmbdas: list[PositiveFloat] | None = None
+    lmbdas: list[Lmbda] | None = None
+
+    _as_lmbdas = field_validator("lmbdas", mode="before")(_lmbdas)
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -55,7 +67,7 @@ class Family(BaseModel):
 
     Attributes:
         test: folder of the pictures on which every model is measured; in a file, relative to the file's folder.
-        lmbdas: in the order in which they are trained.
+        lmbdas: in the order in which they are trained; a range `{low, high}` is one run of a codec of many rates.
         seeds: of the students; the teacher has its recipe's.
         warm_start: how later lambdas profit from earlier ones; none trains each from its random weights.
         teacher: the teacher's recipe, without `trains` and `lmbda`.
@@ -65,20 +77,23 @@ class Family(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     test: Path
-    lmbdas: Annotated[list[PositiveFloat], Field(min_length=1)] = [0.013]
+    lmbdas: Annotated[list[Lmbda], Field(min_length=1)] = [0.013]
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = [0]
     warm_start: WarmStart | None = None
     teacher: dict[str, Any]
     student: dict[str, Any]
     variants: dict[str, Variant] = {CONTROL: Variant.model_validate({"losses": {}}), "student": Variant()}
 
+    _as_lmbdas = field_validator("lmbdas", mode="before")(_lmbdas)
+
     @model_validator(mode="after")
     def _variants_fit(self) -> Family:
         for name, variant in self.variants.items():
             if name == "teacher" or not name.replace("_", "").replace("-", "").isalnum():
                 raise ValueError(f"expected variants with names of letters, digits, '-' and '_', got {name!r}.")
-            if strange := sorted(set(variant.lmbdas or []) - set(self.lmbdas)):
-                raise ValueError(f"variant {name}: expected lmbdas out of {self.lmbdas}, got {strange}.")
+            if strange := [lmbda for lmbda in variant.lmbdas or [] if lmbda not in self.lmbdas]:
+                known, got = (", ".join(map(str, lmbdas)) for lmbdas in (self.lmbdas, strange))
+                raise ValueError(f"variant {name}: expected lmbdas out of those of the family ({known}), got {got}.")
         return self
 
     @classmethod
@@ -130,7 +145,7 @@ class Job:
 
     name: str
     variant: str
-    lmbda: float
+    lmbda: Lmbda
     seed: int
     recipe: Recipe
     needs: tuple[str, ...]
@@ -159,19 +174,26 @@ def select(jobs: list[Job], patterns: list[str]) -> list[Job]:
 
 def _jobs(family: Family, folder: Path) -> Iterator[Job]:
     for place, lmbda in enumerate(family.lmbdas):
-        teacher = f"teacher-{lmbda:g}"
-        yield _job(family, folder, place, teacher, "teacher", family.teacher | {"trains": "teacher"})
-        for seed in _seeds(family):
-            for name, variant in family.variants.items():
-                seeds = family.seeds if variant.seeds is None else variant.seeds
-                if seed not in seeds or lmbda not in (variant.lmbdas or family.lmbdas):
-                    continue
-                recipe = family.student | variant.changes | {"seed": seed}
-                taught = bool(recipe.get("losses")) or recipe.get("initial_weights") == "teacher"
-                if taught:
-                    recipe["teacher"] = folder / teacher / MODEL_NAME
-                job = f"{name}-{lmbda:g}-seed{seed}"
-                yield _job(family, folder, place, job, name, recipe, (teacher,) if taught else ())
+        teacher = f"teacher-{lmbda_name(lmbda)}"
+        students = list(_students(family, folder, place, teacher))
+        if not isinstance(lmbda, LmbdaRange) or any(teacher in student.needs for student in students):
+            yield _job(family, folder, place, teacher, "teacher", family.teacher | {"trains": "teacher"})
+        yield from students
+
+
+def _students(family: Family, folder: Path, place: int, teacher: str) -> Iterator[Job]:
+    lmbda = family.lmbdas[place]
+    for seed in _seeds(family):
+        for name, variant in family.variants.items():
+            seeds = family.seeds if variant.seeds is None else variant.seeds
+            if seed not in seeds or lmbda not in (variant.lmbdas or family.lmbdas):
+                continue
+            recipe = family.student | variant.changes | {"seed": seed}
+            taught = bool(recipe.get("losses")) or recipe.get("initial_weights") == "teacher"
+            if taught:
+                recipe["teacher"] = folder / teacher / MODEL_NAME
+            job = f"{name}-{lmbda_name(lmbda)}-seed{seed}"
+            yield _job(family, folder, place, job, name, recipe, (teacher,) if taught else ())
 
 
 def _job(
@@ -187,7 +209,7 @@ def _job(
     own = family.variants[variant].lmbdas if variant != "teacher" else None
     earlier = [each for each in family.lmbdas[:place] if own is None or each in own]
     if warm and earlier:
-        before = name.replace(f"-{lmbda:g}", f"-{earlier[-1]:g}", 1)
+        before = name.replace(f"-{lmbda_name(lmbda)}", f"-{lmbda_name(earlier[-1])}", 1)
         steps = warm.teacher_steps if variant == "teacher" else warm.student_steps
         recipe = recipe | {"initial_weights": folder / before / MODEL_NAME, "num_steps": steps}
         needs = (*needs, before)

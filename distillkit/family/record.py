@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, final
 
 from ..errors import DataError
+from ..evaluation.curve import Metric
+from ..model.lmbda import LmbdaRange
 from ..recipe.recipe import Recipe
 from .run import JobStatus
 
@@ -23,11 +25,13 @@ class MeasuredJob:
     Attributes:
         job: name of the run.
         variant: `teacher`, or the student's variant.
-        lmbda: of the run.
+        lmbda: of the run, or of the quality at which a model of many rates was measured.
         seed: of the run.
         num_steps: of the run.
         averages: as in `Evaluation.averages`.
-        images: picture -> (bits per pixel, PSNR in dB).
+        images: picture -> bits per pixel, PSNR in dB and, where it was measured on all of them, MS-SSIM (linear).
+        metric: the quality that was trained for.
+        quality: at which a model of many rates was measured, in [0, 1]; else None.
     """
 
     job: str
@@ -36,7 +40,9 @@ class MeasuredJob:
     seed: int
     num_steps: int
     averages: Mapping[str, float | None]
-    images: Mapping[str, tuple[float, float]]
+    images: Mapping[str, tuple[float, ...]]
+    metric: Metric = "psnr"
+    quality: float | None = None
 
 
 @final
@@ -65,6 +71,8 @@ class Record:
                 "num_steps": job.num_steps,
                 "averages": {key: _short(value) for key, value in job.averages.items()},
                 "images": [[name, *map(_short, figures)] for name, figures in job.images.items()],
+                "metric": job.metric,
+                **({} if job.quality is None else {"quality": job.quality}),
             }
             for job in self.jobs
         ]
@@ -87,9 +95,9 @@ def record_of(rows: Sequence[JobStatus], older: Record | None = None) -> Record:
     here = _record_of(rows)
     if older is None:
         return here
-    kept = {(job.job, job.num_steps): job for job in older.jobs} | {(job.job, job.num_steps): job for job in here.jobs}
+    kept = {_key(job): job for job in older.jobs} | {_key(job): job for job in here.jobs}
     names = [(row.job.name, row.job.recipe.num_steps) for row in rows]
-    jobs = tuple(kept[name] for name in names if name in kept)
+    jobs = tuple(job for name in names for key, job in kept.items() if key[:2] == name)
     known = {**older.variants, **here.variants}
     variants = {job.variant: known[job.variant] for job in jobs}
     environments = [*older.environments, *(each for each in here.environments if each not in older.environments)]
@@ -107,21 +115,39 @@ def _record_of(rows: Sequence[JobStatus]) -> Record:
         if environment and environment not in environments:
             environments.append(environment)
         variants.setdefault(row.job.variant, _essentials(row.job.recipe))
-        jobs.append(measured_job(row, row.results))
+        jobs += measured_jobs(row)
     return Record(tuple(jobs), variants, tuple(environments))
 
 
-def measured_job(row: JobStatus, results: Mapping[str, Any]) -> MeasuredJob:
-    """Return a job with what was measured on it, as `Evaluation.to_json` holds it."""
+def measured_jobs(row: JobStatus) -> list[MeasuredJob]:
+    """Return a job with what was measured on it: once, or at each quality of a model of many rates."""
+    return [_measured(row, results) for results in row.sweep or ([row.results] if row.results else [])]
+
+
+def _measured(row: JobStatus, results: Mapping[str, Any]) -> MeasuredJob:
+    columns = ["rate_bpp", "psnr_db"]
+    if all(image.get("ms_ssim") is not None for image in results["images"]):
+        columns.append("ms_ssim")
     return MeasuredJob(
         job=row.job.name,
         variant=row.job.variant,
-        lmbda=row.job.lmbda,
+        lmbda=results["lmbda"] if isinstance(row.job.lmbda, LmbdaRange) else row.job.lmbda,
         seed=row.job.seed,
         num_steps=row.job.recipe.num_steps,
         averages=results["averages"],
-        images={image["name"]: (image["rate_bpp"], image["psnr_db"]) for image in results["images"]},
+        images={image["name"]: tuple(image[column] for column in columns) for image in results["images"]},
+        metric=results.get("metric", "psnr"),
+        quality=results.get("quality"),
     )
+
+
+def common_metric(jobs: Sequence[MeasuredJob]) -> Metric:
+    """Return the quality by which runs are compared: MS-SSIM if all were trained for it, else PSNR."""
+    return "ms-ssim" if jobs and all(job.metric == "ms-ssim" for job in jobs) else "psnr"
+
+
+def _key(job: MeasuredJob) -> tuple[str, int, float | None]:
+    return job.job, job.num_steps, job.quality
 
 
 def read_record(path: str | Path) -> Record:
@@ -141,7 +167,7 @@ def read_record(path: str | Path) -> Record:
             f"record {path}: expected format {FORMAT}; `distillkit family FAMILY --record FILE` writes one."
         )
     jobs = tuple(
-        MeasuredJob(**job | {"images": {name: (rate, psnr) for name, rate, psnr in job["images"]}})
+        MeasuredJob(**job | {"images": {name: tuple(figures) for name, *figures in job["images"]}})
         for job in content["jobs"]
     )
     return Record(jobs, content["variants"], tuple(content["environments"]))

@@ -8,27 +8,28 @@ from typing import Any
 
 from ..evaluation.bd import BDResult
 from .gains import Spread, gains
-from .record import Record
-from .report import HEADINGS, summarise
+from .record import Record, common_metric
+from .report import headings, summarise
 
 
 def results_markdown(record: Record) -> str:
     """Return tables of all that was measured: RD cost at each lambda, BD-rates, and what each variant is."""
     num_images = len(record.jobs[0].images) if record.jobs else 0
     measured = "; ".join(", ".join(f"{key} {value}" for key, value in each.items()) for each in record.environments)
+    metric = common_metric(record.jobs)
     parts = [
         f"Means over {num_images} pictures, then over seeds; bpp from file bytes. Spread: standard deviation of the RD "
         "cost over seeds. Against control: RD cost over the seeds that both have."
         + f" Measured on: {measured}."
         * bool(measured),
-        _table(HEADINGS, (line.cells for line in summarise(record.jobs)), left=2),
+        _table(headings(metric), (line.cells(metric) for line in summarise(record.jobs)), left=2),
     ]
     found = gains(record.jobs)
     if found.results:
         parts += [
-            "BD-rate on PSNR (PCHIP; Akima and cubic beside it); below zero: less rate than the anchor. Interval: "
-            "95 %, bootstrap over pictures, not over seeds. Spread: standard deviation of single seeds' BD-rates, "
-            f"where more than one has all lambdas. Computed by {found.results[0].version}.",
+            f"BD-rate on {metric.upper()} (PCHIP; Akima and cubic beside it); below zero: less rate than the anchor. "
+            "Interval: 95 %, bootstrap over pictures, not over seeds. Spread: standard deviation of single seeds' "
+            f"BD-rates, where more than one has all lambdas. Computed by {found.results[0].version}.",
             _table(
                 (
                     "variant",
@@ -38,7 +39,7 @@ def results_markdown(record: Record) -> str:
                     "spread",
                     "Akima",
                     "cubic",
-                    "BD-PSNR",
+                    f"BD-{metric.upper()}",
                     "overlap",
                     "lambdas",
                 ),

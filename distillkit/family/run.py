@@ -1,10 +1,10 @@
-"""Carry out a family: every job that is left, in order, then measure; stop when told, go on later or elsewhere."""
+"""Carry out a family: every job that is left, in order, then measure. It can stop, and continue later or elsewhere."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, final
@@ -16,6 +16,8 @@ from ..evaluation.decode import DecodingProcess
 from ..evaluation.evaluate import evaluate_model
 from ..hooks.hookspecs import hookimpl
 from ..hooks.loader import Plugins, load_plugins
+from ..model.conditioned import FIXED_POINTS
+from ..model.lmbda import LmbdaRange
 from ..training.distributed import refuse_several
 from ..training.folder.checkpoint import list_checkpoints
 from ..training.folder.run_folder import RunFolder
@@ -37,13 +39,16 @@ class JobStatus:
         job: the job.
         state: `done` (trained), `begun`, `ready` to begin, or `waiting` for the jobs that it needs.
         step: steps of which the result is on disk.
-        results: what was measured on the family's pictures, as `Evaluation.to_json` writes it, or None.
+        results: what was measured on the family's pictures, as `Evaluation.to_json` writes it, or None; of a model of
+            many rates at its middle quality.
+        sweep: the same at every quality of a model of many rates; else empty.
     """
 
     job: Job
     state: State
     step: int
     results: dict[str, Any] | None
+    sweep: tuple[dict[str, Any], ...] = ()
 
 
 class _OutOfTimeError(TrainingStopped):
@@ -59,7 +64,7 @@ class _Deadline:
 
     @hookimpl
     def checkpoint_saved(self) -> None:
-        """Stop here: this checkpoint is where the run will go on."""
+        """Stop here: the run will continue from this checkpoint."""
         if monotonic() > self.moment:
             raise _OutOfTimeError
 
@@ -112,8 +117,10 @@ def run_family(
                     train(job.recipe, run.path, plugins=plugins, observers=[deadline, *observers()])
                 except _OutOfTimeError:
                     break
-            if not _results(folder, job).exists():
-                evaluate_model(run.model, images, _results(folder, job).parent, plugins=plugins, process=process)
+            for quality, file in _results(folder, job).items():
+                if not file.exists():
+                    options: dict[str, Any] = {"plugins": plugins, "process": process, "quality": quality}
+                    evaluate_model(run.model, images, file.parent, **options)
             if monotonic() > deadline.moment:
                 break
     return status(family, folder)
@@ -130,9 +137,11 @@ def status(family: Family, folder: str | Path) -> list[JobStatus]:
         step = int(checkpoints[-1].stem.removeprefix("step-")) if checkpoints else 0
         ready = all(name in done for name in job.needs)
         state: State = "done" if job.name in done else "begun" if step else "ready" if ready else "waiting"
-        file = _results(folder, job)
-        results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-        rows.append(JobStatus(job, state, job.recipe.num_steps if state == "done" else step, results))
+        files = list(_results(folder, job).values())
+        found = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
+        results = found[len(found) // 2] if len(found) == len(files) else None
+        sweep = tuple(found) if results is not None and len(files) > 1 else ()
+        rows.append(JobStatus(job, state, job.recipe.num_steps if state == "done" else step, results, sweep))
     return rows
 
 
@@ -142,7 +151,7 @@ def status_json(rows: Sequence[JobStatus]) -> str:
         {
             "job": row.job.name,
             "variant": row.job.variant,
-            "lmbda": row.job.lmbda,
+            "lmbda": asdict(row.job.lmbda) if isinstance(row.job.lmbda, LmbdaRange) else row.job.lmbda,
             "seed": row.job.seed,
             "state": row.state,
             "step": row.step,
@@ -163,5 +172,8 @@ def _check_needs(job: Job, folder: Path) -> None:
         )
 
 
-def _results(folder: Path, job: Job) -> Path:
-    return folder / "evaluation" / job.name / "results.json"
+def _results(folder: Path, job: Job) -> dict[float | None, Path]:
+    """Return the file of each measurement: one, or one for each quality of a model of many rates."""
+    qualities = FIXED_POINTS if isinstance(job.lmbda, LmbdaRange) else (None,)
+    names = {quality: job.name if quality is None else f"{job.name}-q{quality:g}" for quality in qualities}
+    return {quality: folder / "evaluation" / name / "results.json" for quality, name in names.items()}

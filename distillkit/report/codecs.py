@@ -72,7 +72,21 @@ class Codecs:
             notes.append(f"{runs.main.name} is not done yet, so there is no trained model to look into.")
         elif taught_by is None and main != TEACHER:
             notes.append("There is no trained teacher beside this run.")
+        if main != TEACHER and runs.main.recipe.losses:
+            notes += _about_control(runs)
         return Codecs(student, taught_by, control, tuple(notes))
+
+
+def _about_control(runs: Runs) -> list[str]:
+    """Say what is missing of the control: without it, nothing on the page is the gain of distillation."""
+    if runs.control is None:
+        return [
+            "There is no control beside this run, so this page cannot tell what distillation gained: train the same "
+            "student without losses, at the same lambda and seed, in a folder `control` beside it."
+        ]
+    if runs.control.results is None:
+        return [f"The control, {runs.control.name}, has not been measured on held-out pictures."]
+    return []
 
 
 def _side(series: str, label: str, file: Path | None, plugins: Plugins, notes: list[str]) -> Side | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
 from markupsafe import Markup
 
 from ..evaluation.bd import MIN_POINTS, BDResult
+from ..evaluation.curve import Metric
 from ..family.gains import TEACHER, Gains, Spread, gains
 from ..family.plan import CONTROL
 from ..family.report import VariantResult, summarise
@@ -15,6 +17,9 @@ from . import plots
 from .codecs import Codecs
 from .headline import Difference, cost_difference, measured, time_cut
 from .runs import Runs
+
+#: Objective -> the quality whose distortion alone is in its cost.
+IN_COST: dict[str, Metric] = {"core.mse": "psnr", "core.ms_ssim": "ms-ssim"}
 
 
 @final
@@ -70,8 +75,8 @@ class Comparison:
         time_cut: the same of coding times.
         lines: means of every variant and lambda.
         num_images: pictures in them.
-        curve: rate-distortion plot.
-        variants: differences to the control at the main lambda, and to which: a plot, for a family.
+        curves: rate-distortion plots, the quality that was trained for first.
+        variants: differences to the control at the main lambda, for a family.
     """
 
     against: tuple[Against, ...]
@@ -80,8 +85,24 @@ class Comparison:
     time_cut: float | None
     lines: tuple[VariantResult, ...]
     num_images: int
-    curve: Markup | None
-    variants: Markup | None
+    curves: tuple[Markup, ...]
+    variants: Variants | None
+
+
+@final
+@dataclass(frozen=True)
+class Variants:
+    """Every variant's RD cost against the control's.
+
+    Attributes:
+        plot: of them.
+        intervals: whether there are intervals in it.
+        seeds: whether there are single seeds in it.
+    """
+
+    plot: Markup
+    intervals: bool
+    seeds: bool
 
 
 def series_names(runs: Runs) -> dict[str, str]:
@@ -109,7 +130,7 @@ def compare_variants(runs: Runs, codecs: Codecs) -> Comparison:
         time_cut=time_cut(runs),
         lines=lines,
         num_images=max((len(job.images) for job in jobs), default=0),
-        curve=plots.rate_distortion(lines, series_names(runs)) if lines else None,
+        curves=_curves(runs, lines),
         variants=_variants(runs),
     )
 
@@ -122,9 +143,7 @@ def _against(runs: Runs, other: str, figures: Gains) -> Against | None:
         return Against(other, found[0], cost, "", figures.spreads.get((other, variant)))
     if cost is None:
         return None
-    sides = (
-        {run.recipe.lmbda for run in runs.runs if run.results and run.variant == name} for name in (variant, other)
-    )
+    sides = ({lmbda for run in runs.runs if run.variant == name for lmbda in run.points} for name in (variant, other))
     lmbdas = sorted(set.intersection(*sides))
     why = " ".join(note for note in figures.notes if f"{variant} against {other}" in note)
     if len(lmbdas) < MIN_POINTS:
@@ -133,7 +152,18 @@ def _against(runs: Runs, other: str, figures: Gains) -> Against | None:
     return Against(other, None, cost, why)
 
 
-def _variants(runs: Runs) -> Markup | None:
+def _curves(runs: Runs, lines: Sequence[VariantResult]) -> tuple[Markup, ...]:
+    """Draw each quality that all lines have; the one that was trained for leads."""
+    order: tuple[Metric, ...] = ("psnr", "ms-ssim") if runs.metric == "psnr" else ("ms-ssim", "psnr")
+    in_cost = IN_COST.get(runs.main.recipe.objective.name)
+    return tuple(
+        plots.rate_distortion(lines, series_names(runs), metric, in_cost)
+        for metric in order
+        if lines and all(line.quality_db(metric) is not None for line in lines)
+    )
+
+
+def _variants(runs: Runs) -> Variants | None:
     if not runs.is_family:
         return None
     rows: list[tuple[str, Difference, list[float]]] = []
@@ -142,15 +172,19 @@ def _variants(runs: Runs) -> Markup | None:
         if difference is not None and variant != TEACHER:
             rows.append((variant, difference, _by_seed(runs, variant)))
     rows.sort(key=lambda row: row[1].value)
-    return plots.differences(rows, series_names(runs), CONTROL) if rows else None
+    if not rows:
+        return None
+    intervals = any(difference.low is not None for _, difference, _ in rows)
+    plot = plots.differences(rows, series_names(runs), CONTROL)
+    return Variants(plot, intervals, any(seeds for _, _, seeds in rows))
 
 
 def _by_seed(runs: Runs, variant: str) -> list[float]:
     """Return each seed's difference to the control of the same seed."""
-    lmbda = runs.main.recipe.lmbda
+    lmbda = runs.main.lmbda
     costs: dict[str, dict[int, float]] = {variant: {}, CONTROL: {}}
     for run in runs.runs:
-        if run.variant in costs and run.results and run.recipe.lmbda == lmbda:
-            costs[run.variant][run.recipe.seed] = run.results["averages"]["rd_cost"]
+        if run.variant in costs and lmbda in run.points:
+            costs[run.variant][run.recipe.seed] = run.points[lmbda]["averages"]["rd_cost"]
     shared = sorted(costs[variant].keys() & costs[CONTROL].keys())
     return [costs[variant][seed] / costs[CONTROL][seed] - 1 for seed in shared] if len(shared) > 1 else []

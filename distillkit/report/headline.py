@@ -10,7 +10,7 @@ from typing import final
 import numpy as np
 
 from ..family.plan import CONTROL
-from ..family.record import MeasuredJob, measured_job
+from ..family.record import MeasuredJob, measured_jobs
 from ..family.run import Job, JobStatus
 from .runs import Run, Runs
 
@@ -43,13 +43,11 @@ class Difference:
 
 def measured(runs: Sequence[Run]) -> list[MeasuredJob]:
     """Return the runs that were measured on held-out pictures, as a family's report takes them."""
-    rows = []
+    rows: list[MeasuredJob] = []
     for run in runs:
         if run.results and None not in (run.results["averages"]["rd_cost"], run.results["averages"]["psnr_db"]):
-            if not isinstance(run.recipe.lmbda, float):
-                continue  # a model of many rates is a curve, not a point at one lambda
             job = Job(run.name, run.variant, run.recipe.lmbda, run.recipe.seed, run.recipe, ())
-            rows.append(measured_job(JobStatus(job, "done", 0, run.results), run.results))
+            rows += measured_jobs(JobStatus(job, "done", 0, run.results, run.sweep))
     return rows
 
 
@@ -64,10 +62,9 @@ def cost_difference(
         runs: where the results are.
         other: the variant to compare with.
         variant: by default the main run's.
-        lmbda: by default the main run's.
+        lmbda: by default the main run's, at its middle quality if it has many rates.
     """
-    main = runs.main.recipe.lmbda
-    variant, lmbda = variant or runs.main.variant, lmbda or (main if isinstance(main, float) else None)
+    variant, lmbda = variant or runs.main.variant, lmbda or runs.main.lmbda
     if lmbda is None:
         return None
     ours, theirs = _costs(runs.runs, variant, lmbda), _costs(runs.runs, other, lmbda)
@@ -105,8 +102,8 @@ def _costs(runs: Sequence[Run], variant: str, lmbda: float) -> dict[int, dict[st
     """Return seed -> picture -> cost."""
     return {
         run.recipe.seed: {
-            image["name"]: image["rd_cost"] for image in run.results["images"] if image["rd_cost"] is not None
+            image["name"]: image["rd_cost"] for image in run.points[lmbda]["images"] if image["rd_cost"] is not None
         }
         for run in runs
-        if run.results and run.variant == variant and run.recipe.lmbda == lmbda
+        if run.variant == variant and lmbda in run.points
     }

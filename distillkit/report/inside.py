@@ -1,8 +1,8 @@
-"""What goes on inside teacher and student on held-out pictures: alignment of the taps, bits by channel and position."""
+"""What teacher and student do inside on held-out pictures: alignment of the taps, bits by channel and position."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -23,7 +23,6 @@ from ..taps.pair import CodecPair, TeachingPair, find_taps
 from ..taps.points import Tap
 from ..training.losses import LossTerm
 
-MAX_PICTURES = 8
 MAX_SIDE = 512
 MAX_POSITIONS = 4096  # of a picture at one tap: more do not change a fit of some hundred coefficients
 
@@ -42,22 +41,19 @@ class BitsMap:
     rate_bpp: float
 
 
-def load_crops(paths: Sequence[Path], stride: int) -> list[Tensor]:
-    """Return the middle of up to eight pictures, each of shape (1, 3, H, W), at most 512 pixels a side."""
-    step = max(1, len(paths) // MAX_PICTURES)
-    crops = []
-    for path in paths[::step][:MAX_PICTURES]:
+def load_crops(paths: Iterable[Path], stride: int) -> Iterator[Tensor]:
+    """Yield the middle of each picture, shape (1, 3, H, W), at most 512 pixels a side; skip one that is too small."""
+    for path in paths:
         picture = read_image(path)
         sides = [min(side, MAX_SIDE) // stride * stride for side in picture.shape[:2]]
         if min(sides) == 0:
             continue
         top, left = ((full - side) // 2 for full, side in zip(picture.shape[:2], sides, strict=True))
-        crops.append(_batch(picture[top : top + sides[0], left : left + sides[1]]))
-    return crops
+        yield _batch(picture[top : top + sides[0], left : left + sides[1]])
 
 
 @torch.no_grad()
-def bits_by_channel(codec: CodecAdapter, crops: Sequence[Tensor]) -> BitsMap | None:
+def bits_by_channel(codec: CodecAdapter, crops: Iterable[Tensor]) -> BitsMap | None:
     """Return the bits of each channel of y, or None for a codec without a latent of that name."""
     channels, rates = [], []
     for images in crops:
@@ -107,8 +103,36 @@ def bind(
     return pair, pair.probe(size).shapes
 
 
+@final
+class _Sums:
+    """What a least-squares fit of y by x needs, and what its error is made of, without keeping the samples."""
+
+    def __init__(self) -> None:
+        self.num, self.xx, self.xy = 0, torch.zeros(()), torch.zeros(())
+        self.y, self.yy = torch.zeros(()), torch.zeros(())
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Take samples, shapes (N, C) and (N, D), float64; the last column of x is 1."""
+        self.num += len(x)
+        self.xx, self.xy = self.xx + x.T @ x, self.xy + x.T @ y
+        self.y, self.yy = self.y + y.sum(dim=0), self.yy + y.square().sum()
+
+    def fit(self) -> Tensor:
+        """Return the weights, shape (C, D), of the least squared error."""
+        ridge = 1e-6 * self.xx.diagonal().mean() * torch.eye(len(self.xx), dtype=self.xx.dtype)
+        return torch.linalg.solve(self.xx + ridge, self.xy)
+
+    def explained(self, weights: Tensor) -> float:
+        """Return 1 - sum |y - x W|^2 / sum |y - mean y|^2."""
+        error = self.yy - 2 * (weights * self.xy).sum() + (weights * (self.xx @ weights)).sum()
+        total = (self.yy - self.y.square().sum() / self.num).clamp_min(1e-12)
+        return float(1 - error / total)
+
+
 @torch.no_grad()
-def explained_variance(pair: TeachingPair, roles: Sequence[str], crops: Sequence[Tensor]) -> dict[str, float]:
+def explained_variance(
+    pair: TeachingPair, roles: Sequence[str], crops: Iterable[Tensor]
+) -> tuple[dict[str, float], int]:
     """Return for each tap how much of the teacher's variance a 1x1 convolution of the student's features explains.
 
     The convolution is fitted by least squares on every other picture and judged on the rest: 1 is a student that holds
@@ -117,33 +141,25 @@ def explained_variance(pair: TeachingPair, roles: Sequence[str], crops: Sequence
     Args:
         pair: teacher and student.
         roles: taps that both have.
-        crops: at least two pictures, each of shape (1, 3, H, W).
+        crops: pictures, each of shape (1, 3, H, W).
+
+    Returns:
+        Tap -> share, empty for fewer than two pictures, and the number of pictures.
     """
     generator = torch.Generator().manual_seed(0)
-    products: dict[str, list[Tensor]] = {}
-    judged: dict[str, list[tuple[Tensor, Tensor]]] = {role: [] for role in roles}
-    for index, images in enumerate(crops):
+    fitted, judged = ({role: _Sums() for role in roles} for _ in range(2))
+    num_images = 0
+    for images in crops:
         _, taps = pair.run_student(images, pair.run_teacher(images, roles))
         for role, features in taps.items():
             x, y = (side[0].flatten(1).double().T for side in features)
             chosen = torch.randperm(len(x), generator=generator)[:MAX_POSITIONS]
-            x, y = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)[chosen], y[chosen]
-            if index % 2:
-                judged[role].append((x, y))
-            else:
-                before = products.get(role)
-                sums = [x.T @ x, x.T @ y]
-                products[role] = sums if before is None else [a + b for a, b in zip(before, sums, strict=True)]
-    shares = {}
-    for role, samples in judged.items():
-        square, cross = products[role]
-        ridge = 1e-6 * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype)
-        weights = torch.linalg.solve(square + ridge, cross)
-        x, y = (torch.cat(parts) for parts in zip(*samples, strict=True))
-        error = (y - x @ weights).square().sum()
-        total = (y - y.mean(dim=0)).square().sum().clamp_min(1e-12)
-        shares[role] = float(1 - error / total)
-    return shares
+            x = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
+            (judged if num_images % 2 else fitted)[role].add(x[chosen], y[chosen])
+        num_images += 1
+    if num_images < 2:
+        return {}, num_images
+    return {role: judged[role].explained(fitted[role].fit()) for role in roles}, num_images
 
 
 def kept_channels(

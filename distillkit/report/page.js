@@ -15,6 +15,12 @@
     name();
   });
 
+  const menu = document.querySelector(".menu"), parts = document.getElementById("parts");
+  const open = (on) => { parts.classList.toggle("open", on); menu.setAttribute("aria-expanded", on); };
+  menu.addEventListener("click", () => open(!parts.classList.contains("open")));
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") open(false); });
+  document.addEventListener("click", (event) => { if (event.target !== menu) open(false); });
+
   for (const picture of document.querySelectorAll(".picture")) {
     const stage = picture.querySelector(".stage");
     const slider = stage.querySelector("input");

@@ -17,12 +17,13 @@ from markupsafe import Markup
 
 from ..errors import DistillkitError, TrainingError
 from ..hooks.loader import Plugins, load_plugins
-from ..training.folder.provenance import read_starts
 from .citations import references
 from .codecs import Codecs
 from .comparison import compare_variants
+from .origins import origins
 from .runs import Runs, read_runs
 from .sections import codec_sections, picture_section, training_section
+from .tables import data_uri, latex, picture_table
 
 PAGE_NAME = "report.html"
 _MARKER = '<meta name="generator" content="distillkit report">'  #: a file with it may be written again
@@ -30,6 +31,11 @@ _MARKER = '<meta name="generator" content="distillkit report">'  #: a file with 
 _BIDIRECTIONAL = {
     code: f"\\u{code:04x}" for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 }
+_COSTS = {
+    "core.mse": "λ·255²·MSE + bits per pixel",
+    "core.ms_ssim": "λ·(1 − MS-SSIM) + bits per pixel",
+}
+_OTHER_COST = "λ times the distortion of {} + bits per pixel"
 _LIBRARIES = ("distillkit-lic", "torch", "compressai", "timm", "constriction", "pillow", "numpy")
 
 
@@ -88,13 +94,15 @@ def render(runs: Runs, plugins: Plugins, on_part: Callable[[str], None] = lambda
     environment.filters["signed"] = signed
     template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
     script = (folder / "page.js").read_text(encoding="utf-8")
+    comparison = compare_variants(runs, codecs)
+    table = latex(comparison.lines, runs.metric)
     page = template.render(
         marker=Markup(_MARKER),
         script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         runs=runs,
         style=Markup((folder / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
-        comparison=compare_variants(runs, codecs),
+        comparison=comparison,
         pictures=pictures,
         training=training_section(runs),
         **codec_sections(runs, codecs, pictures, plugins, on_part),
@@ -102,10 +110,21 @@ def render(runs: Runs, plugins: Plugins, on_part: Callable[[str], None] = lambda
         references=_references(runs, plugins),
         versions={"python": platform.python_version()} | _versions(),
         machine=f"{platform.system()} {platform.machine()}",
-        starts=read_starts(runs.main.folder),
+        origins=origins(runs),
+        metric=runs.metric,
+        headline_db=_headline_db(runs),
+        cost_formula=_COSTS.get(runs.main.recipe.objective.name, _OTHER_COST.format(runs.main.recipe.objective.name)),
+        picture_table=picture_table(runs),
+        latex=table,
+        latex_uri=data_uri(table, "text/x-tex"),
         made=datetime.now(UTC).date().isoformat(),
     )
     return page.translate(_BIDIRECTIONAL)
+
+
+def _headline_db(runs: Runs) -> float | None:
+    averages = runs.main.results["averages"] if runs.main.results else {}
+    return averages.get("psnr_db" if runs.metric == "psnr" else "ms_ssim_db")
 
 
 def _is_page(file: Path) -> bool:

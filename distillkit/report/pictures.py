@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..data.images import read_image
+from ..evaluation.curve import Metric
 from ..evaluation.quality import psnr_db
 from .runs import Run, Runs
 
@@ -37,6 +38,7 @@ class View:
         data: the window as a data URI.
         rate_bpp: of the compressed file, or None for the original.
         psnr_db: of the whole decoded picture, or None.
+        ms_ssim_db: of the whole decoded picture, or None.
         pieces: the zoomed pieces as data URIs.
         piece_psnr_db: PSNR of each piece, empty for the original.
     """
@@ -46,6 +48,7 @@ class View:
     data: str
     rate_bpp: float | None
     psnr_db: float | None
+    ms_ssim_db: float | None
     pieces: tuple[str, ...]
     piece_psnr_db: tuple[float, ...]
 
@@ -79,17 +82,17 @@ class Picture:
 def choose(runs: Runs) -> list[tuple[str, str]]:
     """Return name and reason of the pictures to show: where the student does worst, in the middle and best.
 
-    That is by PSNR against the teacher's, or by PSNR alone without a teacher that was measured on the same pictures.
+    That is by the quality that it was trained for, against the teacher's, or alone without a teacher that was measured
+    on the same pictures.
     """
-    ours = _psnr(runs.main)
-    theirs = _psnr(runs.teacher)
+    ours, theirs = _qualities(runs.main, runs.metric), _qualities(runs.teacher, runs.metric)
     shared = [name for name in ours if name in theirs]
     marks = {name: ours[name] - theirs[name] for name in shared} if shared else ours
     order = sorted(marks, key=lambda name: marks[name])
     words = {
-        0: "where it falls furthest behind the teacher" if shared else "lowest PSNR",
+        0: "where it falls furthest behind the teacher" if shared else f"lowest {runs.metric.upper()}",
         len(order) // 2: "in the middle",
-        len(order) - 1: "where it keeps up best" if shared else "highest PSNR",
+        len(order) - 1: "where it keeps up best" if shared else f"highest {runs.metric.upper()}",
     }
     sign = "+" if shared else ""
     marked = {place: f"{marks[order[place]]:{sign}.2f} dB".replace("-", "\N{MINUS SIGN}") for place in words if order}
@@ -129,6 +132,7 @@ def show(name: str, why: str, shown: Sequence[tuple[str, str, Run]]) -> Picture 
                 _encoded(part),
                 result["rate_bpp"] if result else None,
                 result["psnr_db"] if result else None,
+                result.get("ms_ssim_db") if result else None,
                 tuple(_lossless(piece) for piece in cut),
                 tuple(psnr_db(a, b) for a, b in zip(truth, cut, strict=True)) if run else (),
             )
@@ -156,10 +160,11 @@ def ramp() -> str:
     return ", ".join("#{:02x}{:02x}{:02x}".format(*(int(part) for part in colour)) for colour in _RAMP)
 
 
-def _psnr(run: Run | None) -> dict[str, float]:
+def _qualities(run: Run | None, metric: Metric) -> dict[str, float]:
     if run is None or not run.results:
         return {}
-    return {image["name"]: image["psnr_db"] for image in run.results["images"] if image["psnr_db"] is not None}
+    key = "psnr_db" if metric == "psnr" else "ms_ssim_db"
+    return {image["name"]: image[key] for image in run.results["images"] if image.get(key) is not None}
 
 
 def _result(run: Run, name: str) -> Mapping[str, Any]:

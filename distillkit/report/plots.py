@@ -9,54 +9,68 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ..evaluation.curve import Metric
 from ..family.report import VariantResult
 from .headline import Difference
 from .svg import Plot, Scale, both
 
+_AXES: dict[Metric, str] = {"psnr": "PSNR, dB", "ms-ssim": "MS-SSIM, dB"}
 
-def rate_distortion(lines: Sequence[VariantResult], names: Mapping[str, str]) -> Markup:
-    """Draw PSNR over rate, a line a variant and a mark a lambda; with one lambda, the level of the teacher's cost too.
+
+def rate_distortion(
+    lines: Sequence[VariantResult], names: Mapping[str, str], metric: Metric, cost_of: Metric | None
+) -> Markup:
+    """Draw quality over rate, a line a variant and a mark a lambda; with one lambda, the level of the teacher's cost.
 
     Args:
-        lines: what was measured.
+        lines: what was measured, all by this metric.
         names: variant -> series; the others are drawn in grey.
+        metric: on the vertical axis.
+        cost_of: the metric whose distortion is the one in the RD cost; None if it is another.
     """
-    rates, qualities = [line.rate_bpp for line in lines], [line.psnr_db for line in lines]
+    rates, qualities = [line.rate_bpp for line in lines], [_quality(line, metric) for line in lines]
     x, y = _around(rates, 0.14), _around(qualities, 0.14)
 
     def draw(width: int) -> Markup:
         plot = Plot(width, 400 if width > 500 else 320, right=86 if width > 500 else 64)
         plot.scales((max(0.0, x[0]), x[1]), y)
-        plot.axes("rate, bits per pixel", "PSNR, dB", 7 if width > 500 else 4)
+        plot.axes("rate, bits per pixel", _AXES[metric], 7 if width > 500 else 4)
         teachers = [line for line in lines if line.variant == "teacher"]
-        if len({line.lmbda for line in lines}) == 1 and teachers:
-            _same_cost(plot, teachers[0], teachers[0].lmbda)
+        if len({line.lmbda for line in lines}) == 1 and teachers and metric == cost_of:
+            _same_cost(plot, teachers[0], _quality(teachers[0], metric))
         labels = []
         few = len({line.variant for line in lines} - names.keys()) <= 4  # more would cover one another
         for variant in sorted({line.variant for line in lines}, key=lambda v: v in names):
             own = sorted((line for line in lines if line.variant == variant), key=lambda line: line.rate_bpp)
             series = names.get(variant, "other")
-            plot.line([(line.rate_bpp, line.psnr_db) for line in own], series)
+            plot.line([(line.rate_bpp, _quality(line, metric)) for line in own], series)
             for line in own:
                 at = f"\N{GREEK SMALL LETTER LAMDA} {line.lmbda:g}"
-                tip = f"{variant}, {at}: {line.rate_bpp:.3f} bpp, {line.psnr_db:.2f} dB"
-                plot.mark((plot.x(line.rate_bpp), plot.y(line.psnr_db)), series, tip)
+                tip = f"{variant}, {at}: {line.rate_bpp:.3f} bpp, {_quality(line, metric):.2f} dB"
+                plot.mark((plot.x(line.rate_bpp), plot.y(_quality(line, metric))), series, tip)
             if own and (series != "other" or few):
-                labels.append((plot.x(own[-1].rate_bpp) + 9, plot.y(own[-1].psnr_db), variant, series))
+                labels.append((plot.x(own[-1].rate_bpp) + 9, plot.y(_quality(own[-1], metric)), variant, series))
         plot.labels(labels)
-        return plot.done("PSNR over rate of each variant")
+        return plot.done(f"{metric.upper()} over rate of each variant")
 
     return both(draw)
 
 
-def _same_cost(plot: Plot, teacher: VariantResult, lmbda: float) -> None:
+def _quality(line: VariantResult, metric: Metric) -> float:
+    quality = line.quality_db(metric)
+    assert quality is not None
+    return quality
+
+
+def _same_cost(plot: Plot, teacher: VariantResult, quality_db: float) -> None:
+    """Draw where the cost is the teacher's: both metrics are -10 log10 of the distortion in it, up to a factor."""
     points = []
     for step in range(101):
         rate = plot.x.low + (plot.x.high - plot.x.low) * step / 100
         distortion = teacher.rd_cost - rate
         if distortion > 0:
-            # Of means: the cost of the mean PSNR is not the mean cost, so the curve is put through the teacher's mark.
-            shift = teacher.psnr_db + 10 * math.log10(max(teacher.rd_cost - teacher.rate_bpp, 1e-9))
+            # Of means: the cost of the mean quality is not the mean cost; the curve is put through the teacher's mark.
+            shift = quality_db + 10 * math.log10(max(teacher.rd_cost - teacher.rate_bpp, 1e-9))
             quality = shift - 10 * math.log10(distortion)
             if plot.y.low <= quality <= plot.y.high:
                 points.append((rate, quality))
@@ -126,9 +140,41 @@ def training(curves: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]]]) -> 
         for label, series, metrics in curves:
             points = [(line["step"], min(line["rd_cost"], plot.y.high)) for line in _whole_windows(metrics)]
             plot.line(points, series, "line fine")
+            above = [line for line in _whole_windows(metrics) if line["rd_cost"] > plot.y.high]
+            if above:
+                top = max(above, key=lambda line: line["rd_cost"])
+                tip = f"{label}: up to {top['rd_cost']:.3g} at step {top['step']}, above this plot"
+                plot.beyond((plot.x(top["step"]), plot.top), series, tip, "up")
             labels.append((plot.x(points[-1][0]) + 7, plot.y(points[-1][1]), label, series))
         plot.labels(labels)
         return plot.done("Rate-distortion cost of the training batches over steps, by phase")
+
+    return both(draw)
+
+
+def validation(curves: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]]]) -> Markup:
+    """Draw the RD cost on held-out crops over steps, the lowest of each run marked.
+
+    Args:
+        curves: label, series and measurements of each run.
+    """
+    curves = [(label, series, lines) for label, series, lines in curves if lines]
+    x = (0, max(line["step"] for _, _, lines in curves for line in lines))
+    costs = [line["rd_cost"] for _, _, lines in curves for line in lines]
+
+    def draw(width: int) -> Markup:
+        plot = Plot(width, 280, right=82 if width > 500 else 62)
+        plot.scales(x, (0.95 * min(costs), 1.05 * max(costs)), log_y=True)
+        plot.axes("step", "RD cost on held-out crops, bits per pixel", 6 if width > 500 else 3)
+        labels = []
+        for label, series, lines in curves:
+            plot.line([(line["step"], line["rd_cost"]) for line in lines], series, "line fine")
+            best = min(lines, key=lambda line: line["rd_cost"])
+            tip = f"{label}: lowest at step {best['step']}, {best['rd_cost']:.3f}"
+            plot.mark((plot.x(best["step"]), plot.y(best["rd_cost"])), series, tip)
+            labels.append((plot.x(lines[-1]["step"]) + 7, plot.y(lines[-1]["rd_cost"]), label, series))
+        plot.labels(labels)
+        return plot.done("Rate-distortion cost on held-out crops over steps")
 
     return both(draw)
 

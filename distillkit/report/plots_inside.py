@@ -8,6 +8,8 @@ from markupsafe import Markup
 
 from .svg import Plot, both
 
+_LOWEST = -0.5  #: share of the variance: what is less is marked at the edge
+
 
 def ranking(bits: Sequence[float], kept: Sequence[int] | None) -> Markup:
     """Draw the bits of the teacher's latent channels in falling order, those that were kept in colour."""
@@ -39,7 +41,7 @@ def alignment(taps: Sequence[str], sides: Sequence[tuple[str, str, Mapping[str, 
     def draw(width: int) -> Markup:
         plot = Plot(width, 70 + 26 * len(taps), left=118, right=26, top=26)
         low = min([0.0, *(shares[tap] for _, _, shares in sides for tap in taps)])
-        plot.scales((100 * max(low, -0.5), 100), (0, 1))
+        plot.scales((100 * max(low, _LOWEST), 100), (0, 1))
         for value in plot.x.ticks(5):
             plot.path(f"M{plot.x(value):.1f} {plot.top}V{plot.bottom}", "grid")
             plot.text(plot.x(value), plot.bottom + 17, f"{value:.0f}", "tick mid")
@@ -52,10 +54,14 @@ def alignment(taps: Sequence[str], sides: Sequence[tuple[str, str, Mapping[str, 
         for index, tap in enumerate(taps):
             y = plot.top + 14 + 26 * index
             plot.text(plot.left - 12, y + 4, tap, "tick end")
-            places = [plot.x(100 * max(shares[tap], -0.5)) for _, _, shares in sides]
+            places = [plot.x(100 * max(shares[tap], _LOWEST)) for _, _, shares in sides]
             plot.path(f"M{min(places):.1f} {y}H{max(places):.1f}", "link")
             for (label, series, shares), x in zip(sides, places, strict=True):
-                plot.mark((x, y), series, f"{tap}, {label}: {100 * shares[tap]:.1f} %")
+                tip = f"{tap}, {label}: {100 * shares[tap]:.1f} %"
+                if shares[tap] < _LOWEST:
+                    plot.beyond((x, y), series, f"{tip}, left of this plot", "left")
+                else:
+                    plot.mark((x, y), series, tip)
         x = float(plot.left)
         for label, series, _ in sides:
             plot.mark((x + 5, 12), series)
@@ -80,6 +86,9 @@ def channels(sides: Sequence[tuple[str, str, Sequence[float]]]) -> Markup:
         for label, series, bits in ordered:
             points = [(rank, value) for rank, value in enumerate(bits, 1) if value >= lowest] or [(1, lowest)]
             plot.line(points, series)
+            if (num_below := sum(value < lowest for value in bits)) > 0:
+                tip = f"{label}: {num_below} channels spend less, below this plot"
+                plot.beyond((plot.x(points[-1][0]), plot.bottom), series, tip, "down")
             labels.append((plot.x(points[-1][0]) + 7, plot.y(points[-1][1]), label, series))
         plot.labels(labels)
         return plot.done("Bits per pixel of every latent channel, in falling order")

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, final
 
 from ..errors import DistillkitError, TrainingError
+from ..evaluation.curve import Metric
 from ..family.gains import TEACHER
-from ..family.plan import CONTROL
+from ..family.plan import CONTROL, lmbda_name
+from ..model.lmbda import LmbdaRange
 from ..recipe.recipe import Recipe
 from ..training.folder.run_folder import RunFolder
 
@@ -28,8 +30,11 @@ class Run:
         folder: its run folder.
         variant: `teacher`, or the name of the folder without lambda and seed.
         recipe: what it does.
-        metrics: the lines of `metrics.jsonl`.
-        results: what was measured on held-out pictures, as `Evaluation.to_json` writes it, or None.
+        metrics: the lines of `metrics.jsonl`, without those of the validation.
+        validation: what the run measured of itself on held-out crops: `step`, `rd_cost`, `rate_bpp`, `psnr_db`.
+        results: what was measured on held-out pictures, as `Evaluation.to_json` writes it, or None; of a model of many
+            rates at its middle quality.
+        sweep: the same at each quality of a model of many rates; else empty.
         decoded: folder of the decoded pictures, or None.
     """
 
@@ -39,11 +44,27 @@ class Run:
     metrics: tuple[dict[str, Any], ...]
     results: dict[str, Any] | None
     decoded: Path | None
+    validation: tuple[dict[str, Any], ...] = ()
+    sweep: tuple[dict[str, Any], ...] = ()
 
     @property
     def name(self) -> str:
         """The folder's name."""
         return self.folder.name
+
+    @property
+    def lmbda(self) -> float | None:
+        """The trade-off of `results`, or of the run; None for a model of many rates that was not measured."""
+        if isinstance(self.recipe.lmbda, LmbdaRange):
+            return self.results["lmbda"] if self.results else None
+        return self.recipe.lmbda
+
+    @property
+    def points(self) -> dict[float, dict[str, Any]]:
+        """What was measured on held-out pictures, by lambda."""
+        if self.sweep:
+            return {results["lmbda"]: results for results in self.sweep}
+        return {self.lmbda: self.results} if self.results and self.lmbda is not None else {}
 
     @property
     def model(self) -> Path | None:
@@ -79,6 +100,11 @@ class Runs:
     runs: tuple[Run, ...]
     main: Run
     is_family: bool
+
+    @property
+    def metric(self) -> Metric:
+        """The quality that the main run was trained for, as far as it was measured."""
+        return "ms-ssim" if self.main.results and self.main.results.get("metric") == "ms-ssim" else "psnr"
 
     @property
     def teacher(self) -> Run | None:
@@ -164,40 +190,65 @@ def _read(folder: Path) -> Run:
         recipe = Recipe.load(RunFolder(folder).recipe_file)
     except DistillkitError as error:
         raise TrainingError(f"report, run {folder.name}: {error}") from None
-    end = f"-{recipe.lmbda:g}"
+    end = f"-{lmbda_name(recipe.lmbda)}"
     variant = folder.name.removesuffix(f"-seed{recipe.seed}").removesuffix(end)
     if recipe.trains == "teacher":
         variant = TEACHER
-    decoded, results = _results(folder)
-    return Run(folder, variant, recipe, _metrics(folder / "metrics.jsonl"), results, decoded)
+    files = _result_files(folder, "-q*" if isinstance(recipe.lmbda, LmbdaRange) else "")
+    sweep = sorted((_results(file) for file in files), key=lambda results: results.get("quality") or 0)
+    middle = len(sweep) // 2
+    return Run(
+        folder,
+        variant,
+        recipe,
+        **_metrics(folder / "metrics.jsonl"),
+        results=sweep[middle] if sweep else None,
+        decoded=files[middle].parent if files else None,
+        sweep=tuple(sweep) if len(sweep) > 1 else (),
+    )
 
 
-def _results(folder: Path) -> tuple[Path | None, dict[str, Any] | None]:
-    """Find what `distillkit family`, `evaluate` or `demo` measured beside this run: `*/NAME/results.json`."""
-    found = sorted(folder.parent.glob(f"*/{_escaped(folder.name)}/results.json"))
+def _result_files(folder: Path, ending: str) -> list[Path]:
+    """Find what `distillkit family`, `evaluate` or `demo` measured beside this run: `*/NAME/results.json`.
+
+    Of a model of many rates, all of `*/NAME-q0.25/results.json` and so on in one folder, by rising quality.
+    """
+    found = sorted(folder.parent.glob(f"*/{_escaped(folder.name)}{ending}/results.json"))
     if not found:
-        return None, None
+        return []
     newest = max(found, key=lambda file: file.stat().st_mtime)
+    beside = [file for file in found if file.parent.parent == newest.parent.parent]
+    return sorted(beside, key=lambda file: _json(file).get("quality") or 0) if ending else [newest]
+
+
+def _results(newest: Path) -> dict[str, Any]:
     results = _json(newest)
     images = results.get("images")
     rows = [results.get("averages"), *(images if isinstance(images, list) else [None])]
     if len(rows) < 2 or not all(_has(row, _MEASURED) for row in rows) or not all(_has(row, _NAMED) for row in rows[1:]):
         raise TrainingError(f"report: {newest} is not what `distillkit evaluate` writes; measure again.")
-    return newest.parent, results
+    return results
 
 
-def _metrics(file: Path) -> tuple[dict[str, Any], ...]:
+def _metrics(file: Path) -> dict[str, tuple[dict[str, Any], ...]]:
+    """Return the lines of the training and those of the validation, under the names of `Run`."""
     if not file.is_file():
-        return ()
+        return {"metrics": (), "validation": ()}
     lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
     try:
         metrics = tuple(json.loads(line) for line in lines)
     except ValueError as error:
         raise TrainingError(f"report: {file} cannot be read: {error}.") from None
+    validation = tuple(line for line in metrics if _has(line, ("step", "validation/rd_cost")))
     metrics = tuple(line for line in metrics if not _has(line, ("validation/rd_cost",)))
     if not all(_has(line, _LOGGED) for line in metrics):
         raise TrainingError(f"report: {file}: expected {', '.join(_LOGGED)} in every line; is it of another program?")
-    return metrics
+    return {
+        "metrics": metrics,
+        "validation": tuple(
+            {key.removeprefix("validation/"): value for key, value in line.items()} for line in validation
+        ),
+    }
 
 
 def _has(row: Any, keys: tuple[str, ...]) -> bool:

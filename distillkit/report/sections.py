@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,19 @@ def training_section(runs: Runs) -> dict[str, Any] | None:
         "start": start.parent.name if isinstance(start, Path) else None if start == "random" else "its teacher",
         "curve": plots.training(curves),
         "losses": plots.losses(runs.main.metrics),
+        "validation": _validation(runs_shown, runs),
         "steps": last["step"],
         "done": last["step"] >= runs.main.recipe.num_steps,
         "seconds_per_step": last["seconds_per_step"],
     }
+
+
+def _validation(shown: Sequence[tuple[str, str, Run | None]], runs: Runs) -> dict[str, Any] | None:
+    settings = runs.main.recipe.validation
+    if settings is None or not runs.main.validation:
+        return None
+    curves = [(label, series, run.validation) for label, series, run in shown if run and run.validation]
+    return {"plot": plots.validation(curves), "num_crops": settings.crops, "saved": settings.save}
 
 
 def codec_sections(
@@ -113,8 +122,8 @@ def _alignment(
     if student is None or teacher is None:
         return None, {}
     recipe = runs.main.recipe
-    crops = inside.load_crops(sources, max(student.model.codec.stride, teacher.model.codec.stride))
-    sides, roles, kept = [], [], {}
+    stride = max(student.model.codec.stride, teacher.model.codec.stride)
+    sides, roles, kept, num_images = [], [], {}, 0
     for side in (codecs.control, student):
         if side is None:
             continue
@@ -125,15 +134,15 @@ def _alignment(
             return None, kept
         if side is student:
             kept = inside.kept_channels(recipe, shapes, runs.main.calibration, plugins)
-        if len(crops) >= 2:
-            roles = roles or [role for role in shapes.student if role.startswith(_SHOWN_TAPS)]
-            shares = inside.explained_variance(pair, [role for role in roles if role in shapes.student], crops)
-            sides.append((side.label, side.series, shares))
+        roles = roles or [role for role in shapes.student if role.startswith(_SHOWN_TAPS)]
+        shown, crops = [role for role in roles if role in shapes.student], inside.load_crops(sources, stride)
+        shares, num_images = inside.explained_variance(pair, shown, crops)
+        sides.append((side.label, side.series, shares))
     taps = [role for role in roles if all(role in shares for _, _, shares in sides)]
     taps.sort(key=lambda role: (_SHOWN_TAPS.index(next(s for s in _SHOWN_TAPS if role.startswith(s))), _depth(role)))
     if not taps:
         return None, kept
-    return {"plot": plots_inside.alignment(taps, sides), "num_images": len(crops)}, kept
+    return {"plot": plots_inside.alignment(taps, sides), "num_images": num_images}, kept
 
 
 def _depth(role: str) -> float:

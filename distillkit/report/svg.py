@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import final
+from typing import Literal, final
 
 from markupsafe import Markup, escape
 
@@ -109,6 +109,14 @@ class Plot:
         }
         shape = shapes.get(series, f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}"')
         self._parts.append(f'{shape} class="mark{" small" * small} s-{escape(series)}"{_tip(tip)}/>')
+
+    def beyond(self, point: Point, series: str, tip: str, towards: Literal["up", "down", "left"]) -> None:
+        """Draw an arrowhead at a point of the plot's edge, in pixels: the value lies beyond it."""
+        x, y = point
+        d = {"up": f"M{x - 5:.1f} {y + 8:.1f}l5-8 5 8z", "down": f"M{x - 5:.1f} {y - 8:.1f}l5 8 5-8z"}.get(
+            towards, f"M{x + 8:.1f} {y - 5:.1f}l-8 5 8 5z"
+        )
+        self._parts.append(f'<path class="mark beyond s-{escape(series)}" d="{d}"{_tip(tip)}/>')
 
     def text(self, x: float, y: float, text: str, style: str = "", series: str = "") -> None:
         """Write at a place in pixels."""

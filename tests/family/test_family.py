@@ -73,6 +73,36 @@ def test_later_lambdas_start_from_earlier_ones(family, tmp_path):
     assert jobs[5].needs == ("teacher-0.01", "student-0.02-seed0")
 
 
+def test_a_range_of_lambdas_is_one_run_measured_at_five_qualities(photographs, tmp_path):
+    small = {"architecture": "bmshj2018-factorized", "N": 4, "M": 8}
+    many, one = ({"name": "models.compressai", "teacher": each, "student": each} for each in
+                 ({**small, "gain_units": 2}, small))  # fmt: skip
+    span = {"low": 0.0035, "high": 0.0483}
+    common = {"num_steps": 1, "data": {**DATA, "train": photographs}, "device": "cpu"}
+    whole = Family.create(
+        test=photographs,
+        lmbdas=[span, 0.013],
+        teacher={**common, "pair": one},
+        student={**common, "pair": one},
+        variants={"single": {"lmbdas": [0.013]}, "many": {"lmbdas": [span], "pair": many}},
+    )
+    jobs = plan(whole, tmp_path)
+    assert names(jobs) == ["many-0.0035-0.0483-seed0", "teacher-0.013", "single-0.013-seed0"]  # none teaches the first
+    rows = run_family(whole, tmp_path, only=["many-*"], observers=list)
+    assert [results["quality"] for results in rows[0].sweep] == [0, 0.25, 0.5, 0.75, 1]
+    assert rows[0].results["quality"] == 0.5
+    lines = summarise(rows)
+    assert [line.lmbda for line in lines] == pytest.approx([0.0035 * 13.8**q for q in (0, 0.25, 0.5, 0.75, 1)])
+    assert json.loads(status_json(rows))[0]["lmbda"] == span
+    kept = record_of(rows)
+    assert [job.quality for job in kept.jobs] == [0, 0.25, 0.5, 0.75, 1]
+    assert record_of(status(whole, tmp_path / "elsewhere"), kept).jobs == kept.jobs
+    taught = whole.model_copy(update={"student": {**whole.student, "losses": {"kd.hint": {}}}})
+    assert names(plan(taught, tmp_path))[0] == "teacher-0.0035-0.0483"
+    with pytest.raises(RecipeError, match="variant a: expected lmbdas out of those of the family .0.0035 to 0.0483"):
+        Family.create(**{**whole.model_dump(), "variants": {"a": {"lmbdas": [0.5]}}})
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from statistics import stdev
 
@@ -74,6 +75,40 @@ def test_curves_that_cannot_be_compared_are_named(jobs):
     better = [job("lucky", lmbda, psnr=30) for lmbda in LMBDAS]
     (note, _) = gains([*jobs, *better]).notes[:2]
     assert note.startswith("BD-rate of lucky against control: expected the curves to share at least 50%")
+
+
+def test_what_all_were_trained_for_is_compared(jobs):
+    def similar(each, better):
+        images = {name: (rate, psnr, 1 - 10 ** (-(psnr + better) / 20)) for name, (rate, psnr) in each.images.items()}
+        averages = {**each.averages, "ms_ssim": 1 - 10 ** (-(each.averages["psnr_db"] + better) / 20)}
+        return dataclasses.replace(each, images=images, averages=averages, metric="ms-ssim")
+
+    # By PSNR feds saves 10 %; by MS-SSIM it saves what 1 dB more is worth as well.
+    changed = [similar(each, 1 if each.variant == "feds" else 0) for each in jobs]
+    (found, *_) = (each for each in gains(changed).results if (each.test, each.anchor) == ("feds", "control"))
+    assert found.metric == "ms-ssim"
+    assert found.rate_percent < -12
+    assert found.interval[0] <= found.rate_percent <= found.interval[1]
+    mixed = [*changed, dataclasses.replace(changed[0], metric="psnr")]
+    assert gains(mixed).results[0].metric == "psnr"
+    page = results_markdown(Record(tuple(changed), {}, ()))
+    assert "| MS-SSIM dB |" in page
+    assert "BD-rate on MS-SSIM" in page
+    again = json.loads(Record(tuple(changed), {}, ()).to_json())["jobs"][0]
+    assert (again["metric"], len(again["images"][0])) == ("ms-ssim", 4)
+
+
+def test_a_model_of_many_rates_is_a_curve_beside_models_of_one(jobs):
+    lmbdas = [0.0035 * (0.025 / 0.0035) ** quality for quality in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    sweep = [
+        dataclasses.replace(job("many", lmbda, factor=1.1 * 1.02), job="many-seed0", quality=place / 4)
+        for place, lmbda in enumerate(lmbdas)
+    ]
+    results = {(each.test, each.anchor): each for each in gains([*jobs, *sweep]).results}
+    assert results["many", "control"].num_points == (4, 5)  # seed 0 of the control alone
+    assert results["many", "control"].rate_percent == pytest.approx(10, abs=0.2)
+    assert results["feds", "control"].rate_percent == pytest.approx(-10)  # the others as before
+    assert results["many", "teacher"].rate_percent == pytest.approx(100 * (1.1 * 1.02 / 0.8 - 1), abs=0.3)
 
 
 @pytest.fixture

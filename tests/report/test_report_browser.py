@@ -160,6 +160,48 @@ def test_nothing_hangs_over_the_edge(page, width):
     assert (narrow, wide) == (("block", "none") if width <= 640 else ("none", "block"))
 
 
+def test_the_contents_open_on_a_phone(page):
+    browser = page(390)
+    menu, link = (browser.find_element("css selector", each) for each in (".menu", "nav a[href='#pictures']"))
+    assert not link.is_displayed()
+    menu.click()
+    assert menu.get_attribute("aria-expanded") == "true"
+    link.click()
+    assert not link.is_displayed()
+    assert browser.current_url.endswith("#pictures")
+    assert not page(1200).find_element("css selector", ".menu").is_displayed()
+
+
+def test_teacher_and_student_stand_side_by_side_on_a_phone(page):
+    browser = page(390)
+    for row in (".pieces", ".maps"):
+        teacher, student = (
+            browser.execute_script(
+                f"const box = document.querySelector('{row} .v-{side}').getBoundingClientRect();"
+                "return [box.left, box.top, box.width]"
+            )
+            for side in ("teacher", "student")
+        )
+        assert teacher[1] == pytest.approx(student[1], abs=1)
+        assert teacher[0] + teacher[2] <= student[0]
+        assert teacher[2] > 96
+
+
+def test_the_table_of_pictures_is_downloaded(page, tmp_path):
+    browser = page()
+    behaviour = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
+    link = browser.find_element("css selector", ".download")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", link)
+    link.click()
+    for _ in range(50):
+        time.sleep(0.1)
+        if found := list(tmp_path.glob("*.csv")):
+            break
+    assert found[0].read_text().startswith("run,variant,lambda,seed,quality,picture,")
+    assert browser.get_log("browser") == []
+
+
 def test_dark_and_light(page):
     browser = page(theme="light")
     names = (("body", "background-color"), ("body", "color"), (".mark.s-student", "fill"), (".tick", "fill"))

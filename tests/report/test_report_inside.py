@@ -45,7 +45,7 @@ def test_a_teacher_is_explained_by_itself_and_less_by_another(crops):
     def shares(student):
         pair = distillkit.TeachingPair(built("teacher", 0), student, (TAPS, TAPS))
         pair.probe((64, 64))
-        return explained_variance(pair, list(TAPS), crops)
+        return explained_variance(pair, list(TAPS), crops)[0]
 
     itself = shares(built("teacher", 0))
     assert itself == pytest.approx({"analysis.1/2": 1, "latent": 1}, abs=1e-4)
@@ -64,7 +64,28 @@ def test_a_linear_map_of_the_teacher_explains_it(crops):
     taps = {"analysis.1/2": "g_a.0"}
     pair = distillkit.TeachingPair(teacher, student, (taps, taps))
     pair.probe((64, 64))
-    assert explained_variance(pair, list(taps), crops)["analysis.1/2"] == pytest.approx(1, abs=1e-3)
+    shares, num_images = explained_variance(pair, list(taps), crops)
+    assert shares["analysis.1/2"] == pytest.approx(1, abs=1e-3)
+    assert num_images == len(crops)
+    assert explained_variance(pair, list(taps), crops[:1]) == ({}, 1)
+
+
+def test_the_share_is_that_of_a_fit_on_every_other_picture_of_all(crops):
+    pair = distillkit.TeachingPair(built("teacher", 0), built("student", 1), (TAPS, TAPS))
+    pair.probe((64, 64))
+    pictures = [crops[place % 4] * (1 - place / 40) for place in range(12)]
+    shares, num_images = explained_variance(pair, ["latent"], pictures)
+    samples = []
+    for picture in pictures:
+        with torch.no_grad():
+            _, taps = pair.run_student(picture, pair.run_teacher(picture, ["latent"]))
+        samples.append([side[0].flatten(1).T.double().numpy() for side in taps["latent"]])
+    x, y = (np.concatenate([sample[side] for sample in samples[::2]]) for side in (0, 1))
+    weights = np.linalg.lstsq(np.c_[x, np.ones(len(x))], y, rcond=None)[0]
+    x, y = (np.concatenate([sample[side] for sample in samples[1::2]]) for side in (0, 1))
+    error = np.square(y - np.c_[x, np.ones(len(x))] @ weights).sum()
+    assert num_images == 12
+    assert shares["latent"] == pytest.approx(1 - error / np.square(y - y.mean(axis=0)).sum(), abs=1e-3)
 
 
 def test_bits_add_up(crops):
@@ -94,11 +115,11 @@ def test_a_codec_that_spends_next_to_nothing_is_drawn_too(silent):
 
 
 def test_crops_are_the_middle_of_some_pictures(photographs):
-    crops = load_crops(sorted(photographs.iterdir()), 64)
+    crops = list(load_crops(sorted(photographs.iterdir()), 64))
     assert [tuple(crop.shape) for crop in crops] == [(1, 3, 64, 128)] * 3
     original = distillkit.read_image(sorted(photographs.iterdir())[0])[16:80]
     assert np.array_equal(crops[0][0].permute(1, 2, 0).numpy(), original / np.float32(255))
-    assert load_crops(sorted(photographs.iterdir()), 256) == []
+    assert list(load_crops(sorted(photographs.iterdir()), 256)) == []
 
 
 def test_the_channels_are_those_that_the_loss_kept(plugins, recipe):
