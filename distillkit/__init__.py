@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .model.gain_units import GainedCodec as GainedCodec
     from .model.initialise import Cut as Cut
     from .model.initialise import find_cuts as find_cuts
+    from .model.sources import Source as Source
     from .recipe.recipe import Recipe as Recipe
     from .report.page import write_page as write_page
     from .taps.bank import TapProvider as TapProvider
@@ -149,6 +150,7 @@ _HOME = {
     "load_plugins": "hooks.loader",
     "rate_distortion": "training.objectives.objective",
     "read_compressed": "codec.reading",
+    "Source": "model.sources",
     "read_image": "data.images",
     "run_family": "family.run",
     "sampled": "taps.sampled",

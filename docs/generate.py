@@ -57,7 +57,7 @@ API = {
         *("training.pace.optimizers", "training.pace.rates", "training.extensions.base"),
         *("training.extensions.view", "training.preemption", "training.trackers.mlflow"),
     ),
-    "Write pairs and codecs": ("taps.pair", "model.adapters"),
+    "Write pairs and codecs": ("taps.pair", "model.sources", "model.adapters"),
     "Write providers of taps": ("taps.bank", "taps.points", "taps.sampled"),
     "Plugins": ("hooks.hookspecs", "hooks.loader", "hooks.components"),
     "Errors": ("errors",),

@@ -42,7 +42,7 @@ def held_out(tmp_path_factory, photographs) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recipe(photographs):
     def build(**changes):
         values = {

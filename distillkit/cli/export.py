@@ -32,11 +32,12 @@ def export(
             "networks, tables and a driver without torch; torch: the same with torch.export programs."
         ),
     ] = Target.model,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists; never a folder.")] = False,
 ) -> None:
     """Write a trained model for deployment."""
     from ..export.export import export_model
     from ..model.file import load_model
 
-    paths = export_model(load_model(model), to.value, out)
+    paths = export_model(load_model(model), to.value, out, overwrite=overwrite)
     size = sum(path.stat().st_size for path in paths)
     print(f"{out}: {len(paths)} file{'s' * (len(paths) != 1)}, {size / 1e6:.2f} MB")

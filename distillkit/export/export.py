@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from ..codec.files import whole_file
 from ..errors import DistillkitError
 from ..model.adapters import entropy_path
 from ..model.file import TrainedModel, save_model
@@ -31,7 +32,7 @@ _DRIVER = (
 _PACKAGE = "distillkit_codec"
 
 
-def export_model(model: TrainedModel, to: Target, out: str | Path) -> list[Path]:
+def export_model(model: TrainedModel, to: Target, out: str | Path, *, overwrite: bool = False) -> list[Path]:
     """Write a trained model for deployment, and return the files.
 
     Args:
@@ -40,6 +41,7 @@ def export_model(model: TrainedModel, to: Target, out: str | Path) -> list[Path]
             architecture; `onnx` and `openvino`: a network of these runtimes for each part, tables, and a driver that
             needs neither torch nor distillkit; `torch`: the same with `torch.export` programs, on torch alone.
         out: the file (`model`, `compressai`) or a new or empty folder.
+        overwrite: whether a file that exists may be replaced; a folder with files never is.
 
     Raises:
         PairError: the codec's structure has no such form.
@@ -47,6 +49,10 @@ def export_model(model: TrainedModel, to: Target, out: str | Path) -> list[Path]
     """
     out = Path(out)
     if to in ("model", "compressai"):
+        if out.exists() and not out.is_dir() and not overwrite:
+            raise DistillkitError(
+                f"export {out}: exists already and would be overwritten; choose another file or pass `--overwrite`."
+            )
         return [_write_file(model, to, out)]
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise DistillkitError(f"export {out}: expected a new or empty folder, got one with files; choose another one.")
@@ -73,8 +79,8 @@ def _write_file(model: TrainedModel, to: Target, out: Path) -> Path:
     module = model.codec.module
     check_twin(model)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"state_dict": module.state_dict()}, out)
+        with whole_file(out) as part, part.open("wb") as file:  # what was there before is kept until it is whole
+            torch.save({"state_dict": module.state_dict()}, file)
     except (OSError, RuntimeError) as error:
         raise DistillkitError(f"export {out}: cannot be written: {error}.") from None
     return out

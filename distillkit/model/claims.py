@@ -63,10 +63,10 @@ def refuse_sources(path: Path, pair: Any, part: str) -> None:
     Raises:
         CheckpointError: there are such options.
     """
-    if part == "teacher" and (pair.pretrained_teacher or any(True for _ in _paths(pair.config))):
+    if sources := pair.sources_of(part):
         raise CheckpointError(
             f"model {path}: expected a codec whose weights are in its file, got options that name another source of "
-            "weights; a file that distillkit wrote has none, so do not trust it."
+            f"weights ({', '.join(sources)}); a file that distillkit wrote has none, so do not trust it."
         )
 
 
@@ -135,17 +135,3 @@ def _tables(module: nn.Module) -> Iterator[str]:
         for name, buffer in part.named_buffers(recurse=False):
             if hasattr(part, "_quantized_cdf") or buffer.numel() == 0:  # filled by `update`
                 yield f"{prefix}.{name}" if prefix else name
-
-
-def _paths(value: Any) -> Iterator[Path]:
-    if isinstance(value, Path):
-        yield value
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from _paths(getattr(value, name))
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _paths(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _paths(item)

@@ -27,7 +27,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """
     ready = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     data = save(ready, {**metadata, "sha256": _checksum(ready, metadata)})
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name[:60] + ".partial")  # a name may be as long as names may be
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:

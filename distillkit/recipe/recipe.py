@@ -117,7 +117,7 @@ class Recipe(Settings):
 
     def save(self, path: Path) -> None:
         """Write the recipe as a TOML file."""
-        partial = path.with_name(path.name + ".partial")
+        partial = path.with_name(path.name[:60] + ".partial")  # a name may be as long as names may be
         partial.write_text(self.to_toml(), encoding="utf-8")
         partial.replace(path)
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.images import read_image
-from ..errors import DistillkitError
 from ..hooks.loader import Plugins
 from ..model.adapters import CodecAdapter
 from ..model.file import TrainedModel
@@ -174,7 +173,7 @@ def kept_channels(
             term_class, config = plugins.configure_loss(name, recipe.losses[name])
             term: LossTerm = term_class(config, shapes)
             term.load_calibration(record)
-        except (DistillkitError, ValueError, KeyError):  # of another version of the plugin: the ranking is shown alone
+        except Exception:  # damaged, or of another version of the plugin: the ranking is shown alone
             continue
         if (channels := term.kept_channels) is not None:
             kept[name] = channels

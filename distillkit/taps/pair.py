@@ -15,6 +15,7 @@ from ..errors import PairError
 from ..hooks.components import Component
 from ..model.adapters import CodecAdapter, CodecOutput, as_codec
 from ..model.conditioned import ConditionedAdapter, FixedQuality, join_outputs
+from ..model.sources import named_sources
 from .bank import TapBank, TapProvider, TapShapes, trace_modules
 from .points import Tap
 
@@ -66,6 +67,19 @@ class CodecPair(Component, ABC):
             module: it.
         """
         return self.config.model_dump(mode="json")
+
+    def sources_of(self, part: Literal["teacher", "student"]) -> list[str]:
+        """Return the options by which building a codec would open other files or the network.
+
+        A trained model's file that has one is refused, for it may come from a stranger. By default these are all
+        options that are a `Path`, are marked `Source`, or look like a path or an address; and whatever makes a teacher
+        a pretrained one.
+
+        Args:
+            part: which of the two codecs.
+        """
+        pretrained = ["pretrained_teacher"] if part == "teacher" and self.pretrained_teacher else []
+        return [*named_sources(self.config), *pretrained]
 
     def teacher_taps(self) -> Mapping[str, str | Tap] | None:
         """Return the teacher's taps, role -> path of a module or method, or `Tap`; None has them found by probing."""

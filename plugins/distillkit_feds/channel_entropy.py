@@ -134,11 +134,12 @@ class ChannelEntropy(distillkit.LossTerm):
         """Rank the channels and choose S.
 
         Raises:
-            ValueError: the record is of another number of channels, or not finite.
+            ValueError: the record is of another number of channels, or its bits are none.
         """
         bits = torch.atleast_2d(torch.tensor(record["bits_per_pixel"], dtype=torch.float64))
-        if bits.shape[1] != self._num_teacher or not bits.isfinite().all():
-            raise ValueError(f"expected finite bits of {self._num_teacher} channels, got {bits.shape[1]}")
+        qualities = torch.tensor(record.get("qualities", [0.0]), dtype=torch.float32)
+        if bits.shape != (len(qualities), self._num_teacher) or not bits.isfinite().all() or bool((bits < 0).any()):
+            raise ValueError(f"expected finite bits of {self._num_teacher} channels, got shape {tuple(bits.shape)}")
         order = torch.argsort(bits.mean(dim=0), descending=True, stable=True)
         ranked = order[: self._num_student]
         weights = torch.stack([self._weights(each, ranked) for each in bits])
@@ -150,7 +151,7 @@ class ChannelEntropy(distillkit.LossTerm):
         self.teacher_channels = chosen.to(device)
         self.student_channels = (chosen if same_width else place[chosen]).to(device)
         self.weights = weights[:, chosen].clamp(min=0).float().to(device)
-        self.qualities = torch.tensor(record.get("qualities", [0.0]), device=device)
+        self.qualities = qualities.to(device)
         self._calibrated = True
 
     def _weights(self, bits: Tensor, ranked: Tensor) -> Tensor:

@@ -106,6 +106,8 @@ def _read(path: Path, where: str) -> dict[str, Tensor]:
     import torch
     from safetensors.torch import load_file
 
+    if path.exists() and not path.is_file():  # a named pipe would be waited for
+        raise distillkit.PairError(f"{where}: expected a file, got a folder or device; check the path.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

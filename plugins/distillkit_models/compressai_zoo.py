@@ -165,6 +165,10 @@ class CompressAIPair(distillkit.CodecPair):
             options["teacher"] = Teacher.model_validate({"architecture": name, **found}).model_dump(mode="json")
         return options
 
+    def sources_of(self, part: Literal["teacher", "student"]) -> list[str]:
+        """Return the options of the teacher's weights; a student never opens them."""
+        return super().sources_of(part) if part == "teacher" else []
+
     def build_teacher(self) -> nn.Module | distillkit.CodecAdapter:
         """Return the teacher, with its weights if there are any.
 

@@ -77,7 +77,7 @@ class LightPair(distillkit.CodecPair):
             codec: in place of `teacher` in a trained model's file: what codec it was, so that the file stands alone.
         """
 
-        teacher: Annotated[str, AfterValidator(_absolute)] | None = None
+        teacher: Annotated[str, AfterValidator(_absolute), distillkit.Source()] | None = None
         synthesis: LightSize | None = None
         analysis: LightSize | None = None
         codec: KeptCodec | None = None
@@ -88,7 +88,7 @@ class LightPair(distillkit.CodecPair):
             if not isinstance(values, dict):
                 return values
             first = {} if values.get("codec") else {"teacher": "zoo:lite-student"}
-            size = {} if values.get("analysis") else {"synthesis": LightSize()}
+            size = {} if values.get("analysis") is not None else {"synthesis": LightSize()}
             return first | size | values
 
         @model_validator(mode="after")
@@ -141,6 +141,12 @@ class LightPair(distillkit.CodecPair):
         config = self.config.model_copy(update={"teacher": None, "codec": self.kept})
         return config.model_dump(mode="json")
 
+    def sources_of(self, part: Literal["teacher", "student"]) -> list[str]:
+        """Return the options that name another codec's file, here or in what is kept of the codec."""
+        if self.config.codec is None:
+            return super().sources_of(part)
+        return [f"codec.{name}" for name in self._kept_pair().sources_of(self.config.codec.part)]
+
     def build_teacher(self) -> distillkit.CodecAdapter:
         """Return the trained codec; a run that trains it for a light synthesis moves its own synthesis only."""
         from .light_codec import LightCodec
@@ -166,8 +172,12 @@ class LightPair(distillkit.CodecPair):
         """Return the codec with the teacher's weights, or, to be filled from a file, with random ones."""
         if self.config.teacher is not None:
             return distillkit.load_model(self.config.teacher).codec
+        pair = self._kept_pair()
+        is_student = self.config.codec.part == "student"
+        return distillkit.as_codec(pair.build_student() if is_student else pair.build_teacher())
+
+    def _kept_pair(self) -> distillkit.CodecPair:
         kept: KeptCodec = self.config.codec
         where = f"models.light: codec of pair {kept.pair}"
         pair_class, config = distillkit.load_plugins().configure("pair", kept.pair, kept.options, where)
-        pair: distillkit.CodecPair = pair_class(config)
-        return distillkit.as_codec(pair.build_student() if kept.part == "student" else pair.build_teacher())
+        return pair_class(config)

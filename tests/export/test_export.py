@@ -12,14 +12,18 @@ import pytest
 import torch
 from distillkit_models.compressai_zoo import Architecture
 from PIL import Image
+from typer.testing import CliRunner
 
 import distillkit
+from distillkit.cli.app import app
 from distillkit.errors import DistillkitError, PairError
 from distillkit.export.exact import in_float64
 from distillkit.export.export import export_model
 from distillkit.export.parts import take_apart
 from distillkit.model.adapters import as_codec, fingerprint
+from distillkit.model.file import save_model
 from distillkit.model.tensors import read_tensors
+from tests.lively import adapter as lively_adapter
 
 REFUSE = """
 import sys
@@ -280,6 +284,26 @@ def test_what_cannot_be_done_is_said(tmp_path):
     (tmp_path / "mine.txt").touch()
     with pytest.raises(DistillkitError, match="expected a new or empty folder"):
         export_model(model, "torch", tmp_path)
+    for to in ("model", "compressai"):
+        with pytest.raises(DistillkitError, match=r"mine\.txt: exists already .* or pass `--overwrite`"):
+            export_model(model, to, tmp_path / "mine.txt")
+    assert (tmp_path / "mine.txt").read_bytes() == b""
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_file_is_replaced_only_on_request(tmp_path):
+    name = "x" * 243 + ".safetensors"  # as long as names may be
+    save_model(tmp_path / name, lively_adapter("checkerboard"), "models.cheng2020", {"size": "tiny"}, "student", 0.013)
+    before = (tmp_path / name).read_bytes()
+    (tmp_path / "mine").write_bytes(b"mine")
+    command = ["export", str(tmp_path / name), str(tmp_path / "mine")]
+    with pytest.raises(DistillkitError, match="mine: exists already"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+    assert CliRunner().invoke(app, [*command, "--overwrite"], catch_exceptions=False).exit_code == 0
+    assert distillkit.load_model(tmp_path / "mine").part == "student"
+    with pytest.raises(DistillkitError, match="exists already"):
+        export_model(distillkit.load_model(tmp_path / name), "model", tmp_path / name)
+    assert (tmp_path / name).read_bytes() == before
 
 
 FLOWS = {

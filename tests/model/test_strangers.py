@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ import torch
 import distillkit
 from distillkit.errors import CheckpointError
 from distillkit.model.file import save_model
+from distillkit.model.sources import named_sources
 from distillkit.model.tensors import read_tensors, write_tensors
 
 
@@ -82,6 +85,79 @@ def test_sources_of_weights_are_not_opened(teacher, tmp_path):
     for source in ({"weights": str(fifo)}, {"pretrained": True, "quality": 4, "N": None, "M": None}):
         file = forged(teacher, tmp_path, lambda about, source=source: about["options"]["teacher"].update(source))
         refused(file, "options that name another source of weights")
+
+
+def light(teacher, folder, options, part="student"):
+    """A file of `models.light` that its options alone make one: no more of it is looked at."""
+    return forged(teacher, folder, lambda about: about.update(pair="models.light", options=options, part=part))
+
+
+@pytest.mark.parametrize("part", ["student", "teacher"])
+def test_sources_in_either_part_are_not_opened(teacher, tmp_path, part):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    refused(light(teacher, tmp_path, {"teacher": str(fifo)}, part), r"another source of weights \(teacher")
+    refused(light(teacher, tmp_path, {"teacher": "zoo:lite-student"}, part), r"source of weights \(teacher")
+    refused(light(teacher, tmp_path, {}, part), r"another source of weights \(teacher")  # its default
+    for source in ({"weights": str(fifo)}, {"pretrained": True, "quality": 4}):
+        about = {"pair": "models.compressai", "options": {"teacher": source}, "part": "teacher"}
+        kept = {"codec": about | {"lmbda": 0.01, "fingerprint": "0" * 32}, "analysis": {}}
+        refused(light(teacher, tmp_path, kept, part), r"source of weights \(codec\.(teacher\.weights|pretrained)")
+
+
+class Inner(distillkit.ComponentConfig):
+    """Options inside others."""
+
+    files: tuple[Path, ...] = ()
+    name: str = "plain"
+    hub: Annotated[str, distillkit.Source()] | None = None
+
+
+class Options(distillkit.ComponentConfig):
+    """Options of a pair."""
+
+    inner: Inner = Inner()
+    more: dict[str, Any] | None = None
+    file: Path | None = None
+    url: str = ""
+
+
+@pytest.mark.parametrize(
+    ("options", "sources"),
+    [
+        ({}, []),
+        ({"inner": {"name": "resnet-50.a1/in1k"}, "url": "none", "more": {"a": 1}}, []),
+        ({"file": "x"}, ["file"]),
+        ({"inner": {"files": ["a", "b"]}}, ["inner.files.0", "inner.files.1"]),
+        ({"inner": {"hub": "someone/model"}}, ["inner.hub"]),
+        ({"url": "https://example.org/x"}, ["url"]),
+        ({"url": "/dev/zero"}, ["url"]),
+        ({"more": {"deep": [{"weights": "~/x"}]}, "inner": {"name": "../x"}}, ["inner.name", "more.deep.0.weights"]),
+    ],
+)
+def test_what_counts_as_a_source(options, sources):
+    assert list(named_sources(Options.model_validate(options))) == sources
+
+
+def test_a_students_file_may_say_where_its_teacher_came_from(tmp_path):
+    options = {"teacher": {"N": None, "M": None, "weights": str(tmp_path / "gone")}, "student": {"N": 8, "M": 12}}
+    pair_class, config = distillkit.load_plugins().configure("pair", "models.compressai", options, "test")
+    codec = distillkit.CompressAIAdapter(pair_class(config).build_student())
+    file = tmp_path / "model.safetensors"
+    save_model(file, codec, "models.compressai", config.model_dump(mode="json"), "student", 0.01)
+    assert distillkit.load_model(file).part == "student"
+
+
+def test_weights_that_are_no_file_are_not_waited_for(tmp_path):
+    from distillkit.training.objectives.distances import Lpips
+
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(distillkit.DistillkitError, match="expected a file, got a folder or device"):
+        Lpips(tmp_path / "fifo")
+    options = {"teacher": {"weights": str(tmp_path / "fifo")}}
+    pair_class, config = distillkit.load_plugins().configure("pair", "models.compressai", options, "test")
+    with pytest.raises(distillkit.PairError, match="expected a file, got a folder or device"):
+        pair_class(config).build_teacher()
 
 
 def test_sizes_are_compared_before_there_is_memory_for_them(teacher, tmp_path):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
 import pytest
 
+import distillkit
 from distillkit.data.shards import list_training_images, pack
 from distillkit.errors import DataError, RecipeError
 from distillkit.recipe.recipe import Recipe
 from distillkit.training.observers import MetricsFile
 from distillkit.training.run_info import RunInfo
+from tests.training.test_training import FEDS, Interrupt, StopAfter
 
 
 @pytest.mark.parametrize("shard", ["../secret.tar", "{outside}/secret.tar", "", 7, None])
@@ -36,6 +39,48 @@ def test_lines_of_metrics_that_are_none_are_dropped(recipe, tmp_path):
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
     MetricsFile().run_started(RunInfo("run", tmp_path, recipe(), 2, 10))
     assert (tmp_path / "metrics.jsonl").read_text() == good + "\n"
+
+
+@pytest.fixture(scope="module")
+def calibrated(recipe, teacher_file, trained_plugins, tmp_path_factory):
+    """A run of FEDS that was interrupted once its ranking was measured, and the recipe."""
+    folder = tmp_path_factory.mktemp("calibrated") / "run"
+    r = recipe(losses=FEDS, teacher=teacher_file, checkpoint_every=1)
+    with pytest.raises(Interrupt):
+        distillkit.train(r, folder, plugins=trained_plugins, observers=[StopAfter(6)])
+    return folder, r
+
+
+WRONG = {
+    "nothing": lambda stored: b"",
+    "half": lambda stored: json.dumps(stored).encode()[:40],
+    "not text": lambda stored: b"\xff\xfe\x00",
+    "null": lambda stored: b"null",
+    "a list": lambda stored: b"[]",
+    "deep": lambda stored: b"[" * 100_000,
+    "no record": lambda stored: {key: value for key, value in stored.items() if key != "record"},
+    "a record of text": lambda stored: stored | {"record": "x"},
+    "bits of text": lambda stored: stored | {"record": {"bits_per_pixel": "x"}},
+    "bits that are none": lambda stored: stored | {"record": {"bits_per_pixel": [None] * 16}},
+    "too few bits": lambda stored: stored | {"record": {"bits_per_pixel": [1.0] * 15}},
+    "negative bits": lambda stored: stored | {"record": {"bits_per_pixel": [-1.0] * 16}},
+    "too many rows": lambda stored: stored | {"record": {"bits_per_pixel": [[1.0] * 16] * 2}},
+    "nested bits": lambda stored: stored | {"record": {"bits_per_pixel": [[[1.0]] * 16]}},
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_calibration_of_a_wrong_shape_is_measured_again(calibrated, trained_plugins, tmp_path, kind):
+    folder, r = calibrated
+    run = tmp_path / "run"
+    shutil.copytree(folder, run)
+    file = run / "calibration" / "feds.channel_entropy.json"
+    stored = json.loads(file.read_text())
+    content = WRONG[kind](stored)
+    file.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    with pytest.raises(Interrupt):
+        distillkit.train(r, run, plugins=trained_plugins, observers=[StopAfter(7)])
+    assert json.loads(file.read_text()) == stored
 
 
 def test_a_recipe_that_is_no_file_or_has_no_end(tmp_path):

@@ -144,6 +144,8 @@ def _another(metric: str, weights: Path, network: str, file: str, error: Excepti
 def _read(metric: str, path: Path, network: str) -> Mapping[str, Tensor]:
     from safetensors.torch import load_file
 
+    if path.exists() and not path.is_file():  # a named pipe would be waited for
+        raise DataError(f"{metric}, weights {path}: expected a file, got a folder or device; check the path.")
     try:
         content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
     except FileNotFoundError:

@@ -39,8 +39,8 @@ def _stored(name: str, setup: Setup, run: RunFolder) -> dict[str, Any] | None:
         if {key: stored[key] for key in about} != about:
             return None
         setup.task.term(name).load_calibration(stored["record"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError):
-        return None  # not there, or damaged: measure again
+    except Exception:  # of the term's own code, too: the file is not there, or damaged, so it is measured again
+        return None
     return stored["record"]
 
 
