@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from .errors import PairError as PairError
     from .errors import did_you_mean as did_you_mean
     from .evaluation.bd import bd_rate as bd_rate
-    from .evaluation.compare import Comparison as Comparison
-    from .evaluation.compare import compare as compare
     from .evaluation.curve import RDCurve as RDCurve
     from .evaluation.curve import RDPoint as RDPoint
     from .evaluation.evaluate import evaluate as evaluate
@@ -24,6 +22,8 @@ if TYPE_CHECKING:
     from .evaluation.first_look import first_look as first_look
     from .evaluation.rd_compare import compare_curves as compare_curves
     from .evaluation.results import Evaluation as Evaluation
+    from .evaluation.side_by_side import Comparison as Comparison
+    from .evaluation.side_by_side import compare as compare
     from .experiment import distil as distil
     from .export.export import export_model as export_model
     from .family.plan import Family as Family
@@ -87,7 +87,7 @@ _HOME = {
     "CodecAdapter": "model.adapters",
     "CodecOutput": "model.adapters",
     "CodecPair": "taps.pair",
-    "Comparison": "evaluation.compare",
+    "Comparison": "evaluation.side_by_side",
     "ComponentConfig": "hooks.components",
     "CompressAIAdapter": "model.adapters",
     "CompressedLatents": "model.adapters",
@@ -133,7 +133,7 @@ _HOME = {
     "bd_rate": "evaluation.bd",
     "bind": "training.own_loop",
     "build_loss": "training.own_loop",
-    "compare": "evaluation.compare",
+    "compare": "evaluation.side_by_side",
     "compare_curves": "evaluation.rd_compare",
     "did_you_mean": "errors",
     "distil": "experiment",

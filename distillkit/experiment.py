@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .data.images import check_images
 from .errors import DataError, RecipeError
-from .evaluation.compare import Comparison, compare
+from .evaluation.side_by_side import Comparison, compare
 from .hooks.loader import Plugins, load_plugins
 from .model.file import load_model
 from .recipe.recipe import Recipe

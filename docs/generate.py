@@ -47,7 +47,13 @@ API = {
         "export.export",
     ),
     "Measure": (
-        *("evaluation.compare", "evaluation.evaluate", "evaluation.first_look", "evaluation.bd", "evaluation.curve"),
+        *(
+            "evaluation.side_by_side",
+            "evaluation.evaluate",
+            "evaluation.first_look",
+            "evaluation.bd",
+            "evaluation.curve",
+        ),
         *("evaluation.rd_compare", "evaluation.results", "report.page"),
     ),
     "A loop of your own": ("training.own_loop", "training.objectives.objective"),

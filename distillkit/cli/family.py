@@ -70,7 +70,7 @@ def family(
 def _show_results(measured: Record) -> None:
     from ..evaluation.rd_tables import bd_table, figure_notes
     from ..family.gains import gains
-    from ..family.report import results_table
+    from ..family.tables import results_table
 
     show(results_table(measured.jobs), "", False)
     found = gains(measured.jobs)

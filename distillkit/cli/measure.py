@@ -31,7 +31,7 @@ def evaluate(
 ) -> None:
     """Compress pictures to real files with each model, decode them, and measure."""
     from ..data.listing import list_images
-    from ..evaluation.compare import compare
+    from ..evaluation.side_by_side import compare
     from ..model.conditioned import FIXED_POINTS
     from ..training.objectives.distances import Dists, Lpips
 

@@ -16,10 +16,10 @@ from ..model.zoo import PREFIX, located
 from .bd import BDRefusedError, BDResult, bd_rate
 from .classical import classical_codec
 from .classical_curve import classical_curve
-from .compare import rows_of
 from .curve import Metric, RDCurve, RDPoint, curve_from_results, read_curve
 from .decode import DecodingProcess
 from .evaluate import evaluate_model
+from .side_by_side import rows_of
 
 METRICS: tuple[Metric, ...] = ("psnr", "ms-ssim")
 

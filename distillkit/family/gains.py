@@ -17,7 +17,7 @@ TEACHER = "teacher"
 
 @final
 @dataclass(frozen=True)
-class Spread:
+class SeedSpread:
     """A BD-rate's spread over seeds.
 
     Attributes:
@@ -42,7 +42,7 @@ class Gains:
 
     results: tuple[BDResult, ...]
     notes: tuple[str, ...]
-    spreads: Mapping[tuple[str, str], Spread]
+    spreads: Mapping[tuple[str, str], SeedSpread]
 
 
 _Group = list[MeasuredJob]  # of one lambda: a run for each seed
@@ -58,7 +58,7 @@ def gains(jobs: Sequence[MeasuredJob]) -> Gains:
     """
     metric = common_metric(jobs)
     results: list[BDResult] = []
-    spreads: dict[tuple[str, str], Spread] = {}
+    spreads: dict[tuple[str, str], SeedSpread] = {}
     too_few: dict[str, list[str]] = {}
     refused: list[str] = []
     variants = list(dict.fromkeys(job.variant for job in jobs))
@@ -84,7 +84,7 @@ def gains(jobs: Sequence[MeasuredJob]) -> Gains:
     return Gains(tuple(results), tuple(refused), spreads)
 
 
-def _spread(reference: list[_Group], test: list[_Group], anchor: str, metric: Metric) -> Spread | None:
+def _spread(reference: list[_Group], test: list[_Group], anchor: str, metric: Metric) -> SeedSpread | None:
     """Return the spread over the seeds that have all lambdas, each against the control of its seed, or the teacher."""
     seeds = set.intersection(*({job.seed for job in group} for group in test))
     rates: list[float] = []
@@ -96,7 +96,7 @@ def _spread(reference: list[_Group], test: list[_Group], anchor: str, metric: Me
         except BDRefusedError:  # a single seed may be worse than their mean
             return None
         rates.append(result.rate_percent)
-    return Spread(stdev(rates), len(rates)) if len(rates) > 1 else None
+    return SeedSpread(stdev(rates), len(rates)) if len(rates) > 1 else None
 
 
 def _sides(jobs: Iterable[MeasuredJob], anchor: str, variant: str) -> tuple[list[_Group], list[_Group]]:

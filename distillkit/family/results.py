@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..evaluation.bd import BDResult
-from .gains import Spread, gains
+from .gains import SeedSpread, gains
 from .record import Record, common_metric
-from .report import headings, summarise
+from .tables import headings, summarise
 
 
 def results_markdown(record: Record) -> str:
@@ -53,7 +53,7 @@ def results_markdown(record: Record) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _bd_row(result: BDResult, spread: Spread | None) -> tuple[str, ...]:
+def _bd_row(result: BDResult, spread: SeedSpread | None) -> tuple[str, ...]:
     return (
         result.test,
         result.anchor,

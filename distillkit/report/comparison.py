@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from ..evaluation.bd import MIN_POINTS, BDResult
 from ..evaluation.curve import Metric
-from ..family.gains import TEACHER, Gains, Spread, gains
+from ..family.gains import TEACHER, Gains, SeedSpread, gains
 from ..family.plan import CONTROL
-from ..family.report import VariantResult, summarise
+from ..family.tables import VariantResult, summarise
 from . import plots
 from .codecs import Codecs
 from .headline import Difference, cost_difference, measured, time_cut
@@ -39,7 +39,7 @@ class Against:
     bd: BDResult | None
     cost: Difference | None
     why: str
-    spread: Spread | None = None
+    spread: SeedSpread | None = None
 
     @property
     def share(self) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ..evaluation.curve import Metric
-from ..family.report import VariantResult
+from ..family.tables import VariantResult
 from .headline import Difference
 from .svg import Plot, Scale, both
 

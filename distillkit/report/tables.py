@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import final
 
 from ..evaluation.curve import Metric
-from ..family.report import VariantResult, headings
+from ..family.tables import VariantResult, headings
 from .runs import Run, Runs
 
 _NAMES: dict[Metric, tuple[str, str]] = {"psnr": ("PSNR, dB", "psnr_db"), "ms-ssim": ("MS-SSIM, dB", "ms_ssim_db")}

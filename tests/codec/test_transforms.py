@@ -1,13 +1,10 @@
 """Transforms as they run fastest give what the plain ones give."""
 
-import copy
-
 import pytest
 import torch
-from compressai.layers import GDN, ResidualBlock, ResidualBlockUpsample, ResidualBlockWithStride
+from compressai.layers import GDN
 from torch import nn
 
-from distillkit.codec.fast.blocks import _can_activate
 from distillkit.codec.fast.transforms import Transform
 from distillkit.codec.stopwatch import Stopwatch
 from tests.lively import module
@@ -60,37 +57,6 @@ def test_whole_transforms(kind):
     pixels = codec.g_s(latents)
     torch.testing.assert_close(fast(codec.g_a)(images), latents, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(fast(codec.g_s)(latents), pixels, rtol=1e-3, atol=1e-4)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(
-    "block",
-    [ResidualBlock(6, 6), ResidualBlock(6, 8), ResidualBlockWithStride(6, 8), ResidualBlockWithStride(6, 6, stride=1),
-     ResidualBlockUpsample(6, 8), ResidualBlockUpsample(6, 6, 3)],
-)  # fmt: skip
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_residual_blocks(block, dtype):
-    torch.manual_seed(0)
-    for parameter in block.parameters():
-        parameter.add_(0.02 * torch.rand_like(parameter))
-    features = torch.randn(2, 6, 10, 14)
-    expected = block(features)
-    transform = fast(copy.deepcopy(nn.Sequential(block)), dtype)
-    assert type(transform.network[0]).__name__ == "_Residual"
-    tolerance = 1e-5 if dtype == torch.float32 else 0.05
-    torch.testing.assert_close(transform(features), expected, rtol=tolerance, atol=tolerance)
-    if dtype == torch.float32 and _can_activate(dtype):  # not without it either
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("distillkit.codec.fast.blocks._can_activate", lambda _: False)
-            torch.testing.assert_close(transform(features), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_blocks_that_compute_something_else_are_left_alone():
-    class Other(ResidualBlock):
-        def forward(self, x):
-            return 2 * super().forward(x)
-
-    assert isinstance(fast(nn.Sequential(Other(6, 6))).network[0], Other)
 
 
 @torch.no_grad()

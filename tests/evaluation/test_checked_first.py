@@ -11,8 +11,8 @@ from PIL import Image
 
 from distillkit.data.listing import find_images
 from distillkit.errors import DataError, DistillkitError
-from distillkit.evaluation.compare import compare
 from distillkit.evaluation.evaluate import evaluate
+from distillkit.evaluation.side_by_side import compare
 from distillkit.model import zoo
 from tests.lively import coder, picture
 

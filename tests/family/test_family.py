@@ -12,8 +12,8 @@ import distillkit
 from distillkit.errors import RecipeError, TrainingError
 from distillkit.family.plan import Family, plan
 from distillkit.family.record import record_of
-from distillkit.family.report import summarise
 from distillkit.family.run import run_family, status, status_json
+from distillkit.family.tables import summarise
 
 DATA = {"crop": 64, "batch_size": 2}
 COMMON = {"pair": {"name": "small.pair"}, "num_steps": 4, "checkpoint_every": 2, "device": "cpu"}

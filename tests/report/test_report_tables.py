@@ -12,7 +12,7 @@ import shutil
 import pytest
 
 from distillkit.evaluation.quality import decibel
-from distillkit.family.report import summarise
+from distillkit.family.tables import summarise
 from distillkit.report.codecs import Codecs
 from distillkit.report.comparison import compare_variants
 from distillkit.report.headline import cost_difference, measured

@@ -1,13 +1,11 @@
 """Blocks of transforms, computed with less memory traffic: the same values but for rounding.
 
-Features are megabytes at half of the resolution: each pass over them costs as much as a convolution. So activations
-are computed as convolutions write their outputs, sums while normalising, and normalisations by pieces that fit in the
-cache.
+Features are megabytes at half of the resolution: each pass over them costs as much as a convolution. So normalisations
+are computed by pieces that fit in the cache, and shuffles move whole pixels.
 """
 
 from __future__ import annotations
 
-from functools import cache
 from itertools import pairwise
 from typing import Any, final
 
@@ -35,10 +33,6 @@ def replace_blocks(network: nn.Module) -> nn.Module:
                     parent[index + 1] = Shuffle(first, second.upscale_factor)  # type: ignore[index]
                 if type(first) is nn.PixelUnshuffle and type(second) is nn.Conv2d and second.groups == 1:
                     parent[index] = Unshuffle(first.downscale_factor, second)  # type: ignore[index]
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if (residual := _as_residual(child)) is not None:
-                setattr(parent, name, residual)
     return network
 
 
@@ -74,7 +68,7 @@ def _phases(kernel: int, pad: int) -> list[tuple[int, int, int]]:
 
 @final
 class Normalisation(nn.Module):
-    """Generalised divisive normalisation, its parameters computed once; what is to be added afterwards is so at once.
+    """Generalised divisive normalisation, its parameters computed once.
 
     Source: Ballé et al. (2016), arXiv 1511.06281.
     """
@@ -86,21 +80,17 @@ class Normalisation(nn.Module):
         self.register_buffer("gamma", gamma[:, :, None, None])
         self.inverse = bool(gdn.inverse)
 
-    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
-        """Return `x`, shape (B, C, H, W), normalised, plus `added`."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x`, shape (B, C, H, W), normalised."""
         out = torch.empty_like(x)
         num_parts = max(x.numel() * x.element_size() // _CACHED_BYTES, 1) if x.device.type == "cpu" else 1
         rows = -(-x.shape[2] // num_parts)  # each position stands alone: a few rows at a time stay in the cache
         buffer = torch.empty_like(x[:, :, :rows])
-        addends = [None] * -(-x.shape[2] // rows) if added is None else added.split(rows, 2)
-        for part, out_part, addend in zip(x.split(rows, 2), out.split(rows, 2), addends, strict=True):
+        for part, out_part in zip(x.split(rows, 2), out.split(rows, 2), strict=True):
             norm = buffer[:, :, : part.shape[2]]
             torch.square(part, out=norm)
             torch.sqrt(F.conv2d(norm, self.gamma, self.beta), out=norm)  # type: ignore[arg-type]
-            if addend is not None:
-                (torch.addcmul if self.inverse else torch.addcdiv)(addend, part, norm, out=out_part)
-            else:
-                (torch.mul if self.inverse else torch.div)(part, norm, out=out_part)
+            (torch.mul if self.inverse else torch.div)(part, norm, out=out_part)
         return out
 
 
@@ -151,86 +141,3 @@ class Unshuffle(nn.Module):
         pixels = x.permute(0, 2, 3, 1).reshape(batch, height // factor, factor, width // factor, factor * channels)
         blocks = pixels.transpose(2, 3).reshape(batch, height // factor, width // factor, factor**2 * channels)
         return blocks.permute(0, 3, 1, 2)
-
-
-@final
-class _Activated(nn.Module):
-    """A convolution and a leaky ReLU in one pass, by oneDNN, where torch has it."""
-
-    def __init__(self, convolution: nn.Conv2d, slope: float) -> None:
-        super().__init__()
-        self.convolution, self.slope = convolution, slope
-
-    def forward(self, x: Tensor) -> Tensor:
-        layer: Any = self.convolution
-        if x.device.type == "cpu" and _can_activate(x.dtype):
-            return _activated(x, layer.weight, layer.bias, layer.padding, layer.stride, layer.groups, self.slope)
-        return F.leaky_relu(layer(x), self.slope)
-
-
-@final
-class _Residual(nn.Module):
-    """A residual block: convolution, leaky ReLU, convolution, and normalisation or leaky ReLU; plus the skip."""
-
-    def __init__(self, first: nn.Module, second: nn.Module, skip: nn.Module | None) -> None:
-        super().__init__()
-        self.first, self.second, self.skip = first, second, skip
-        self.normalisation: Normalisation | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.second(self.first(x))
-        identity = x if self.skip is None else self.skip(x)
-        return out + identity if self.normalisation is None else self.normalisation(out, identity)
-
-
-def _as_residual(block: nn.Module) -> nn.Module | None:
-    """Return a residual block of CompressAI's kind as a `_Residual`, or None where it computes something else."""
-    parts: dict[str, Any] = dict(block.named_children())
-    first, second = (parts.pop(a, None) or parts.pop(b, None) for a, b in (("conv1", "subpel_conv"), ("conv2", "conv")))
-    skip = parts.pop("skip", None) or parts.pop("upsample", None)
-    normalisation = parts.pop("gdn", None) or parts.pop("igdn", None)
-    activation = parts.pop("leaky_relu", None)
-    if parts or type(activation) is not nn.LeakyReLU or not isinstance(normalisation, (Normalisation, type(None))):
-        return None
-    convolution: Any = first
-    shuffle: list[nn.Module] = []
-    if type(first) is nn.Sequential and len(first) == 2 and type(first[1]) in (Shuffle, nn.PixelShuffle):
-        convolution, shuffle = first[0], [first[1]]
-    if not _is_plain(convolution) or not _is_plain(second):
-        return None
-    slope = activation.negative_slope
-    residual = _Residual(
-        nn.Sequential(_Activated(convolution, slope), *shuffle),
-        second if normalisation is not None else _Activated(second, slope),
-        skip,
-    )
-    residual.normalisation = normalisation
-    x = torch.rand(1, convolution.in_channels, 8, 8, generator=torch.Generator().manual_seed(0)).to(convolution.weight)
-    with torch.no_grad():
-        expected, got = block(x), residual(x)  # a subclass may compute something else
-    same = got.shape == expected.shape and bool((got - expected).abs().max() <= 1e-2 * expected.abs().max())
-    return residual.train(block.training) if same else None
-
-
-def _is_plain(layer: Any) -> bool:
-    if type(layer) is not nn.Conv2d or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-        return False
-    return layer.dilation == (1, 1)
-
-
-@cache
-def _can_activate(dtype: torch.dtype) -> bool:
-    """Return whether torch has the fused convolution here, for this type."""
-    x, weight = torch.linspace(-1, 1, 128).to(dtype).reshape(1, 2, 8, 8), torch.ones(2, 2, 3, 3, dtype=dtype)
-    try:
-        got = _activated(x, weight, None, (1, 1), (1, 1), 1, 0.5)
-    except (AttributeError, NotImplementedError, RuntimeError):
-        return False
-    return torch.allclose(got.float(), F.leaky_relu(F.conv2d(x, weight, padding=1), 0.5).float(), rtol=1e-2, atol=1e-2)
-
-
-def _activated(
-    x: Tensor, weight: Tensor, bias: Tensor | None, padding: Any, stride: Any, groups: int, slope: float
-) -> Tensor:
-    fused: Any = torch.ops.mkldnn._convolution_pointwise  # what torch.compile makes of the two
-    return fused(x, weight, bias, padding, stride, (1, 1), groups, "leaky_relu", [slope], "")

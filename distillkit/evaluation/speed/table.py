@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .result import STUDENT, TEACHER, Bench, BenchedModel
-from .timing import PARTS, Spread
+from .timing import PARTS, Quartiles
 
 
 def as_text(bench: Bench) -> Group:
@@ -110,7 +110,7 @@ def _classical(bench: Bench) -> Table:
     return table
 
 
-def _milliseconds(spread: Spread) -> str:
+def _milliseconds(spread: Quartiles) -> str:
     median, lower, upper = (1000 * s for s in (spread.median, spread.lower_quartile, spread.upper_quartile))
     digits = 1 if median < 1000 else 0
     return f"{median:.{digits}f} ({lower:.{digits}f}-{upper:.{digits}f})"

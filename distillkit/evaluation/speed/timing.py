@@ -60,7 +60,7 @@ class Timed:
 
 @final
 @dataclass(frozen=True)
-class Spread:
+class Quartiles:
     """Median and quartiles of seconds."""
 
     median: float
@@ -68,7 +68,7 @@ class Spread:
     upper_quartile: float
 
     @classmethod
-    def of(cls, seconds: Sequence[float]) -> Spread:
+    def of(cls, seconds: Sequence[float]) -> Quartiles:
         """Return the spread of one number or more."""
         if len(seconds) == 1:
             return cls(seconds[0], seconds[0], seconds[0])
@@ -87,15 +87,15 @@ class Latency:
         num_runs: how many calls were timed.
     """
 
-    total: Spread
-    parts: Mapping[str, Spread]
+    total: Quartiles
+    parts: Mapping[str, Quartiles]
     num_runs: int
 
     @classmethod
     def of(cls, runs: Sequence[Run], names: Mapping[str, str]) -> Latency:
         """Return the latency of one timed call or more; `names` are other ones for parts."""
-        parts = {names.get(p, p): Spread.of([run.parts.get(p, 0.0) for run in runs]) for p in runs[0].parts}
-        return cls(Spread.of([run.seconds for run in runs]), parts, len(runs))
+        parts = {names.get(p, p): Quartiles.of([run.parts.get(p, 0.0) for run in runs]) for p in runs[0].parts}
+        return cls(Quartiles.of([run.seconds for run in runs]), parts, len(runs))
 
 
 def warm_up(coder: Coder, image: NDArray[Any]) -> Timed:
