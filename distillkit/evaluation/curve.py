@@ -134,7 +134,7 @@ def curve_from_results(name: str, results: Sequence[Mapping[str, Any]], source: 
     Raises:
         DataError: the models were not measured on the same pictures, or these are no results of an evaluation.
     """
-    if not all(_is_evaluation(result) for result in results):
+    if not all(is_evaluation(result) for result in results):
         raise DataError(
             f"curve {name}: expected results as `distillkit evaluate` writes them, got others; measure again."
         )
@@ -170,7 +170,7 @@ def read_curve(path: str | Path, name: str | None = None) -> RDCurve:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"curve {path}: cannot be read: {error.strerror}; check the path.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"curve {path}: expected JSON, got {error}; check that it is a file of results.") from None
     if not isinstance(content, dict):
         raise DataError(
@@ -193,7 +193,10 @@ def read_curve(path: str | Path, name: str | None = None) -> RDCurve:
     return RDCurve(name, points, per_image, source)
 
 
-def _is_evaluation(result: Mapping[str, Any]) -> bool:
+def is_evaluation(result: Any) -> bool:
+    """Return whether `result` is what `Evaluation.to_json` wrote, as far as curves need it."""
+    if not isinstance(result, Mapping):
+        return False
     images = result.get("images")
     if not isinstance(images, list) or "lmbda" not in result:
         return False

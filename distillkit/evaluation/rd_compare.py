@@ -228,7 +228,7 @@ def _evaluation(path: Path) -> dict[str, Any] | None:
     """Return what `Evaluation.to_json` wrote, or None where the file is something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None  # read_curve says what is wrong
     is_one = isinstance(content, dict) and {"averages", "images", "lmbda"} <= content.keys()
     return content if is_one else None

@@ -42,13 +42,13 @@ class ExportedCodec:
         self.max_pixels = max_pixels
         try:
             about = json.loads((self.folder / "codec.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DistillkitError(
                 f"export {folder}: expected a folder with codec.json, got {error}; export the model again."
             ) from None
-        if about.get("format") != FORMAT:
+        if not isinstance(about, dict) or about.get("format") != FORMAT:
             raise DistillkitError(
-                f"export {folder}: expected format {FORMAT}, got {about.get('format')!r}; export the model again."
+                f"export {folder}: expected a codec.json of format {FORMAT}, got another; export the model again."
             )
         self.about: dict[str, Any] = about
         self.stride: int = about["stride"]

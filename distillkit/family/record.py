@@ -160,17 +160,20 @@ def read_record(path: str | Path) -> Record:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"record {path}: cannot be read: {error.strerror}; check the path.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"record {path}: expected JSON, got {error}.") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(
             f"record {path}: expected format {FORMAT}; `distillkit family FAMILY --record FILE` writes one."
         )
-    jobs = tuple(
-        MeasuredJob(**job | {"images": {name: tuple(figures) for name, *figures in job["images"]}})
-        for job in content["jobs"]
-    )
-    return Record(jobs, content["variants"], tuple(content["environments"]))
+    try:
+        jobs = tuple(
+            MeasuredJob(**job | {"images": {name: tuple(figures) for name, *figures in job["images"]}})
+            for job in content["jobs"]
+        )
+        return Record(jobs, content["variants"], tuple(content["environments"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"record {path}: damaged ({error!r}); write it again with `--record`.") from None
 
 
 def _essentials(recipe: Recipe) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from typing import Any, Literal, final
 
 from ..data.images import check_images
 from ..data.listing import list_images
-from ..errors import RecipeError
+from ..errors import DataError, RecipeError
+from ..evaluation.curve import is_evaluation
 from ..evaluation.decode import DecodingProcess
 from ..evaluation.evaluate import evaluate_model
 from ..hooks.hookspecs import hookimpl
@@ -138,7 +139,7 @@ def status(family: Family, folder: str | Path) -> list[JobStatus]:
         ready = all(name in done for name in job.needs)
         state: State = "done" if job.name in done else "begun" if step else "ready" if ready else "waiting"
         files = list(_results(folder, job).values())
-        found = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
+        found = [_read(file) for file in files if file.exists()]
         results = found[len(found) // 2] if len(found) == len(files) else None
         sweep = tuple(found) if results is not None and len(files) > 1 else ()
         rows.append(JobStatus(job, state, job.recipe.num_steps if state == "done" else step, results, sweep))
@@ -170,6 +171,16 @@ def _check_needs(job: Job, folder: Path) -> None:
             f"family, job {job.name}: it needs {', '.join(missing)}, which is not done in {folder}. Run that first, or "
             "copy its run folder here."
         )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        results = None
+    if not is_evaluation(results):
+        raise DataError(f"family: {file}: expected what an evaluation writes, got something else; remove it.")
+    return results
 
 
 def _results(folder: Path, job: Job) -> dict[float | None, Path]:

@@ -237,7 +237,7 @@ def _metrics(file: Path) -> dict[str, tuple[dict[str, Any], ...]]:
     lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
     try:
         metrics = tuple(json.loads(line) for line in lines)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TrainingError(f"report: {file} cannot be read: {error}.") from None
     validation = tuple(line for line in metrics if _has(line, ("step", "validation/rd_cost")))
     metrics = tuple(line for line in metrics if not _has(line, ("validation/rd_cost",)))
@@ -258,7 +258,7 @@ def _has(row: Any, keys: tuple[str, ...]) -> bool:
 def _json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(f"report: {file} cannot be read: {error}.") from None
     if not isinstance(content, dict):
         raise TrainingError(

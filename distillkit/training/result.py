@@ -75,7 +75,8 @@ def _measured(path: Path) -> dict[str, float] | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(read_tensors(path)[1]["validation"])
-    except (CheckpointError, KeyError, ValueError) as error:
+        measured = json.loads(read_tensors(path)[1]["validation"])
+        return {"step": int(measured["step"]), "rd_cost": float(measured["rd_cost"])}
+    except (CheckpointError, KeyError, TypeError, ValueError, RecursionError) as error:
         _LOG.warning("%s: %s The best model is sought from here on.", path.name, error)
         return None

@@ -7,22 +7,37 @@ import os
 import shutil
 
 import pytest
+import torch
 
 import distillkit
 from distillkit.data.shards import list_training_images, pack
-from distillkit.errors import DataError, RecipeError
+from distillkit.errors import CheckpointError, DataError, DistillkitError, RecipeError
+from distillkit.evaluation.curve import read_curve
+from distillkit.export.driver import ExportedCodec
+from distillkit.family.record import read_record
+from distillkit.family.run import _read
+from distillkit.model.tensors import write_tensors
 from distillkit.recipe.recipe import Recipe
+from distillkit.training.folder.checkpoint import load_checkpoint
 from distillkit.training.observers import MetricsFile
+from distillkit.training.result import _measured
 from distillkit.training.run_info import RunInfo
 from tests.training.test_training import FEDS, Interrupt, StopAfter
 
 
+@pytest.fixture(scope="module")
+def packed(photographs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packed") / "shards"
+    pack(photographs, folder, num_workers=1)
+    return folder
+
+
 @pytest.mark.parametrize("shard", ["../secret.tar", "{outside}/secret.tar", "", 7, None])
 @pytest.mark.parametrize("offset", [0, -1, 10**12, "0", 10**30])
-def test_an_index_names_nothing_outside_its_shards(photographs, tmp_path, shard, offset):
+def test_an_index_names_nothing_outside_its_shards(packed, tmp_path, shard, offset):
     if shard == "" and offset == 0:
         shard = "shard-000001.tar"
-    pack(photographs, tmp_path / "shards", num_workers=1)
+    shutil.copytree(packed, tmp_path / "shards")
     (tmp_path / "secret.tar").write_bytes(bytes(100))
     file = tmp_path / "shards" / "index.json"
     index = json.loads(file.read_text())
@@ -94,3 +109,39 @@ def test_a_recipe_that_is_no_file_or_has_no_end(tmp_path):
         Recipe.load(tmp_path / "deep.toml")
     with pytest.raises(RecipeError, match="expected at most 1048576 bytes"):
         Recipe.load(tmp_path / "long.toml")
+
+
+JSON = [b"", b"null", b"[]", b"{}", b'"x"', b"7", b"{", b"[" * 100_000, b"\xff\xfe", b'{"images": [], "lmbda": 1}']
+STATES = [
+    *('{"dict": 3}', '{"dict": [[[], 1]]}', '{"dict": [["step", {"tensor": ["9", [0]]}]]}', '{"x": 1, "y": 2}'),
+    *('{"tensor": []}', '{"tensor": ["0", [5, 1]]}', '{"tuple": 3}', '{"tuple": [1, 2]}'),
+]
+
+
+@pytest.mark.parametrize("text", [content.decode("latin-1") for content in JSON] + STATES)
+def test_a_checkpoint_or_model_with_metadata_of_a_wrong_shape(tmp_path, text):
+    """As one that somebody else wrote, with a checksum that is sound."""
+    file = tmp_path / "step-00000001.safetensors"
+    write_tensors(file, {"0": torch.zeros(2)}, {"format": "distillkit-checkpoint-1", "state": text})
+    if text == "[]":
+        assert load_checkpoint(file) == {}
+    else:
+        with pytest.raises(CheckpointError, match="expected the state of a run, got .*; remove it"):
+            load_checkpoint(file)
+    write_tensors(file, {"0": torch.zeros(2)}, {"validation": text})
+    assert _measured(file) is None
+
+
+@pytest.mark.parametrize("content", JSON)
+def test_results_of_a_wrong_shape(tmp_path, content):
+    file = tmp_path / "results.json"
+    file.write_bytes(content)
+    for read in (read_curve, read_record, _read):
+        with pytest.raises(DataError, match=r"results\.json"):
+            read(file)
+    file.write_text('{"format": "distillkit-family-1", "jobs": [{}]}')
+    with pytest.raises(DataError, match="damaged"):
+        read_record(file)
+    (tmp_path / "codec.json").write_bytes(content)
+    with pytest.raises(DistillkitError, match=r"export .* export the model again"):
+        ExportedCodec(tmp_path)

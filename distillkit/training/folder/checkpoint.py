@@ -43,7 +43,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: expected a checkpoint, got format {metadata.get('format')!r}; name another file."
         )
-    return unpack(json.loads(metadata["state"]), tensors)
+    try:
+        return dict(unpack(json.loads(metadata["state"]), tensors))
+    except Exception as error:  # of a file that something else wrote, whose checksum is sound
+        raise CheckpointError(f"{path}: expected the state of a run, got {error!r}; remove it.") from None
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
