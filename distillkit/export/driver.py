@@ -13,11 +13,11 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codec.bitstream import CompressedImage, check_bounds, read, write
+from ..codec.bitstream import CompressedImage, check_bounds, file_quality, read, write
 from ..codec.checksums import entropy_hash, step_checksum
 from ..codec.coder import TableCoder
 from ..codec.reading import MAX_PIXELS, check_size
-from ..errors import BitstreamError, DistillkitError
+from ..errors import BitstreamError, DistillkitError, PairError
 
 Network = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -69,32 +69,47 @@ class ExportedCodec:
             cdf, lengths, offsets = (self.tables[f"{latent}.{key}"] for key in ("cdf", "cdf_length", "offset"))
             self.coders[latent] = TableCoder(cdf, lengths, offsets, latent)
 
-    def encode(self, image: NDArray[Any]) -> bytes:
-        """Return the compressed file of `image`, uint8, shape (H, W, 3), RGB.
+    @property
+    def has_many_rates(self) -> bool:
+        """Whether `encode` takes a quality."""
+        return "gain.y" in self.tables
+
+    def encode(self, image: NDArray[Any], quality: float | None = None) -> bytes:
+        """Return the compressed file of an image.
+
+        Args:
+            image: uint8, shape (H, W, 3), RGB.
+            quality: in [0, 1], of a codec of many rates; None of one of a single rate.
 
         Raises:
             BitstreamError: a side is longer than the file format can say.
-            PairError: a latent is too large to be coded, or no number.
+            PairError: a latent is too large to be coded, or no number; or the quality does not suit the codec.
             ValueError: `image` is not of that type and shape.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ValueError(f"image: expected uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}.")
+        if self.has_many_rates != (quality is not None) or not (quality is None or 0 <= quality <= 1):
+            wanted = "a quality from 0 to 1" if self.has_many_rates else "no quality, for the codec has one rate"
+            raise PairError(f"export {self.folder}: expected {wanted}, got {quality}; correct it.")
+        quality = None if quality is None else file_quality(quality)  # as the decoder will read it
         height, width, _ = image.shape
         check_bounds(width, height)
         margins = ((0, -height % self.stride), (0, -width % self.stride), (0, 0))
         padded = np.pad(image, margins, mode="edge").transpose(2, 0, 1)[None]
         coding = _Encoding(self)
         y = self._run["g_a"](np.ascontiguousarray(padded, np.float32) / np.float32(255))
+        y = self._scaled("y", y, quality)
         if self.flow == "factorized":
             coding.bottleneck("y", y)
             substreams = coding.strings
         else:
             z = self._run["h_a"](np.abs(y) if self.flow == "scale" else y)
-            z_hat = coding.bottleneck("z", z)
-            self._latent(coding, self._run["h_s"](z_hat), y)
+            z_hat = coding.bottleneck("z", self._scaled("z", z, quality))
+            self._latent(coding, self._run["h_s"](self._scaled("z_inverse", z_hat, quality)), y)
             substreams = [*coding.strings[1:], coding.strings[0]]  # z's last, as CompressAI has them
         digest = entropy_hash(width, height, coding.checksums)
-        return write(CompressedImage(self._fingerprint, width, height, tuple(substreams), digest, self._entropy_path))
+        about = (self._fingerprint, width, height, tuple(substreams), digest, self._entropy_path, quality)
+        return write(CompressedImage(*about))
 
     def decode(self, data: bytes) -> NDArray[Any]:
         """Return the image in the compressed file `data`: uint8, shape (H, W, 3), RGB.
@@ -103,10 +118,9 @@ class ExportedCodec:
             BitstreamError: the file is damaged, a model of another entropy path wrote it, its image is too large or not
                 8-bit RGB, or it was decoded to something else than was encoded.
         """
-        image = read(data)
-        image.check_model(self._fingerprint, self._entropy_path, self._reads)
+        (image := read(data)).check_model(self._fingerprint, self._entropy_path, self._reads)
         image.check_samples(3, 8)
-        image.check_rate(is_variable=False)
+        image.check_rate(is_variable=self.has_many_rates)
         check_size(image.width, image.height, self.max_pixels)
         expected = {"factorized": 1, "checkerboard": 3}.get(self.flow, 2)
         if len(image.substreams) != expected:
@@ -115,16 +129,23 @@ class ExportedCodec:
             )
         rows, columns = -(-image.height // self.stride), -(-image.width // self.stride)
         coding = _Decoding(self)
-        *y_strings, last = image.substreams
+        *coding.strings, last = image.substreams
         if self.flow == "factorized":
             y_hat = coding.bottleneck("y", last, self._shape("y", rows, columns))
         else:
             z_hat = coding.bottleneck("z", last, self._shape("z", rows, columns))
-            coding.strings = list(y_strings)
-            y_hat = self._latent(coding, self._run["h_s"](z_hat), None)
+            y_hat = self._latent(coding, self._run["h_s"](self._scaled("z_inverse", z_hat, image.quality)), None)
         image.check_decoded(coding.checksums)
+        y_hat = self._scaled("y_inverse", y_hat, image.quality)
         x_hat = self._run["g_s"](np.ascontiguousarray(y_hat, np.float32))[0, :, : image.height, : image.width]
         return np.rint(np.clip(x_hat, 0, 1) * np.float32(255)).astype(np.uint8).transpose(1, 2, 0).copy()
+
+    def _scaled(self, unit: str, latent: NDArray[Any], quality: float | None) -> NDArray[Any]:
+        if quality is None:
+            return latent
+        logs = self.tables[f"gain.{unit}"].astype(np.float64)
+        weights = np.maximum(1 - np.abs(quality * (len(logs) - 1) - np.arange(len(logs))), 0)
+        return (latent * np.exp(weights @ logs)[:, None, None]).astype(latent.dtype)
 
     def _shape(self, latent: str, rows: int, columns: int) -> tuple[int, int, int]:
         channels, each = self.about["latents"][latent]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from ..codec.files import whole_file
 from ..errors import DistillkitError
 from ..model.adapters import entropy_path
 from ..model.file import TrainedModel, save_model
+from ..model.lmbda import LmbdaRange
 from .check import check_folder, check_twin
 from .driver import FORMAT
 from .networks import export_onnx, export_openvino, export_programs
@@ -91,7 +93,7 @@ def _write_tables(model: TrainedModel, parts: CodecParts, to: Target, out: Path)
         "format": FORMAT,
         "pair": model.pair,
         "part": model.part,
-        "lmbda": model.lmbda,
+        "lmbda": asdict(model.lmbda) if isinstance(model.lmbda, LmbdaRange) else model.lmbda,
         # Not of the module as it is now: CompressAI's masked convolutions mask their weights when they first run.
         "fingerprint": model.fingerprint,
         "entropy_path": entropy_path(model.codec.module),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, final
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import PairError
 from ..model.adapters import CodecAdapter
 from ..model.conditioned import ConditionedAdapter
+from ..model.gain_units import GainedCodec
 from .exact import in_float64
 
 Flow = Literal["factorized", "scale", "mean-scale", "checkerboard"]
@@ -40,7 +42,8 @@ class CodecParts:
         networks: name -> network from (1, C, H, W) to (1, C', H', W'), float64 for those in `EXACT` and float32 for the
             others; names as in `NETWORKS`.
         inputs: name -> channels and the multiple of which height and width must be.
-        tables: name -> array: the entropy coder's tables, see `entropy_tables`.
+        tables: name -> array: the entropy coder's tables, see `entropy_tables`; and of a codec of many rates its gains,
+            see `gain_tables`, which the networks leave out.
         entropy_models: `y` and, where there is one, `z` -> the entropy model's name in the codec.
         context_channels: that `context_prediction` gives, or 0.
         anchor_parity: `even` or `odd`: the positions that a checkerboard codes first.
@@ -61,11 +64,17 @@ def take_apart(codec: CodecAdapter) -> CodecParts:
     """Return the parts of a codec whose modules are called as CompressAI's are.
 
     Raises:
-        PairError: the codec has another structure: a serial context, channel groups, many rates, or names of its own.
+        PairError: the codec has another structure: a serial context, channel groups, many rates without gain units, or
+            names of its own.
     """
+    gains: dict[str, Tensor] = {}
+    if isinstance(codec, GainedCodec):
+        gains = gain_tables(codec)
+        codec = copy.deepcopy(codec)
+        codec.gain_units.quality = None
     module, name = codec.module, type(codec.module).__name__
-    if isinstance(codec, ConditionedAdapter):
-        raise _unknown(name, "many rates, with gains that follow from each file's quality")
+    if isinstance(codec, ConditionedAdapter) and not gains:
+        raise _unknown(name, "many rates by other means than gain units")
     found = {part: _named(module, part) for part in NETWORKS["checkerboard"]}
     names = {model: path for path, model in module.named_modules() if hasattr(model, "_quantized_cdf")}
     bottlenecks = [model for model in names if hasattr(model, "quantiles")]
@@ -80,7 +89,7 @@ def take_apart(codec: CodecAdapter) -> CodecParts:
     networks = {part: _plain(networks[part]) for part in NETWORKS[flow]}
     networks = {part: in_float64(net) if part in EXACT else net for part, net in networks.items()}
     models = {"y": gaussians[0], "z": bottlenecks[0]} if gaussians else {"y": bottlenecks[0]}
-    tables = {}
+    tables = gains
     for latent, model in models.items():
         tables |= entropy_tables(latent, model)
     inputs = _inputs(codec, found)
@@ -101,6 +110,15 @@ def entropy_tables(latent: str, model: Any) -> dict[str, Tensor]:
         tables["scale_table"] = model.scale_table
         tables["scale_bound"] = model.lower_bound_scale.bound
     return {f"{latent}.{key}": tensor.detach().cpu().clone() for key, tensor in tables.items()}
+
+
+def gain_tables(codec: GainedCodec) -> dict[str, Tensor]:
+    """Return the gains of a codec of many rates: `gain.y`, `gain.y_inverse`, and of z, if it has one, alike.
+
+    Each is of natural logarithms, shape (levels, channels), levels evenly spaced from quality 0 to 1.
+    """
+    units = codec.gain_units.named_parameters()
+    return {f"gain.{unit}": logs.detach().cpu().clone() for unit, logs in units}
 
 
 def _named(module: nn.Module, part: str) -> list[nn.Module]:

@@ -39,7 +39,7 @@ class GainUnits(nn.Module):
     hyper-latent has to tell hardly depends on the quality.
 
     Attributes:
-        quality: that the hooks apply, in [0, 1]: a number, or shape (B,).
+        quality: that the hooks apply, in [0, 1]: a number, or shape (B,); None leaves all latents as they are.
     """
 
     def __init__(self, num_levels: int, channels: dict[str, int]) -> None:
@@ -50,7 +50,7 @@ class GainUnits(nn.Module):
             channels: `y` and perhaps `z` -> number of channels.
         """
         super().__init__()
-        self.quality: Tensor | float = MIDDLE
+        self.quality: Tensor | float | None = MIDDLE
         line = (torch.linspace(0, 1, num_levels) - MIDDLE) * math.log(START_SPAN)
         for latent, width in channels.items():
             logs = (line if latent == "y" else torch.zeros(num_levels))[:, None].repeat(1, width)
@@ -66,6 +66,8 @@ class GainUnits(nn.Module):
 
     def scaled(self, unit: str, latent: Tensor) -> Tensor:
         """Return a latent, shape (B, C, h, w), times the gains of a unit at the quality that is set."""
+        if self.quality is None:
+            return latent
         gains = self.gains(unit, self.quality)[:, :, None, None]
         return (latent.to(gains.dtype) * gains).to(latent.dtype)
 
@@ -152,6 +154,11 @@ class GainedCodec(ConditionedAdapter):
     @override
     def update(self) -> None:
         self._codec.update()
+
+    @property
+    def gain_units(self) -> GainUnits:
+        """The gains, which the hooks apply."""
+        return self._gains
 
     @contextmanager
     def _at(self, quality: Tensor | float) -> Generator[None]:

@@ -41,12 +41,13 @@ for name in {names}:
 """
 
 CODE = """
+import sys
 from pathlib import Path
 import numpy as np
 from distillkit_codec.export.driver import ExportedCodec
 codec = ExportedCodec(".", threads=1)
 for size in ("large", "small"):
-    Path(f"../theirs-{size}.dk").write_bytes(codec.encode(np.load(f"../{size}.npy")))
+    Path(f"../theirs-{size}.dk").write_bytes(codec.encode(np.load(f"../{size}.npy"), *map(float, sys.argv[1:])))
     for writer in ("ours", "theirs"):
         np.save(f"../{writer}-{size}.npy", codec.decode(Path(f"../{writer}-{size}.dk").read_bytes()))
 """
@@ -76,16 +77,18 @@ def compressai_codec(flow):
     return architectures[flow](12, 16)
 
 
-def shipped(name="models.cheng2020"):
+def shipped(name="models.cheng2020", **options):
     torch.manual_seed(0)
     pair = distillkit.load_plugins().get("pair", name, "test")
-    return pair(pair.Config(size="tiny")).build_student()
+    return pair(pair.Config(size="tiny", **options)).build_student()
 
 
 def lively(module):
     """Make random weights spread the latent over several symbols, and its scales over several tables."""
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
+        for name, parameter in as_codec(module).module.named_parameters():
+            if name.startswith("gain."):
+                parameter.add_(torch.randn_like(parameter) / 4)
             if name.startswith("g_a") and name.endswith("weight") and parameter.ndim == 4:
                 parameter.mul_(2.0)
             if "h_s" in name and name.endswith("weight"):
@@ -96,7 +99,8 @@ def lively(module):
 
 
 def trained(module, name="none"):
-    codec = as_codec(lively(module).eval())
+    codec = as_codec(lively(module))
+    codec.module.eval()
     codec.update()
     return distillkit.TrainedModel(codec, name, {}, "student", 0.013, fingerprint(codec.module))
 
@@ -113,6 +117,8 @@ CODECS = {
     "scale": (lambda: compressai_codec("scale"), "scale"),
     "mean-scale": (lambda: compressai_codec("mean-scale"), "mean-scale"),
     "cheng2020": (lambda: shipped("models.cheng2020"), "checkerboard"),
+    "scale, many rates": (lambda: distillkit.GainedCodec(compressai_codec("scale"), 3), "scale"),
+    "cheng2020, many rates": (lambda: shipped("models.cheng2020", gain_units=6), "checkerboard"),
 }
 
 
@@ -122,7 +128,9 @@ CODECS = {
         ("onnx", "factorized"),
         ("onnx", "mean-scale"),
         ("torch", "mean-scale"),
+        ("torch", "scale, many rates"),
         *(pytest.param(*case, marks=pytest.mark.slow) for case in [("onnx", "scale"), ("onnx", "cheng2020")]),
+        pytest.param("onnx", "cheng2020, many rates", marks=pytest.mark.slow),
         pytest.param("openvino", "cheng2020", marks=pytest.mark.slow),
     ],
 )
@@ -137,12 +145,13 @@ def test_files_go_both_ways(to, name, tmp_path):
     export_model(model, to, out)
     assert json.loads((out / "codec.json").read_text())["flow"] == flow
     ours = distillkit.ImageCodec(model.codec, model.fingerprint, precision="fp32")
+    quality = 0.7 if "many rates" in name else None
     pictures = {"large": picture(100, 150), "small": picture(30, 40)}
     for size, pixels in pictures.items():
         np.save(tmp_path / f"{size}.npy", pixels)
-        (tmp_path / f"ours-{size}.dk").write_bytes(ours.encode(pixels))
+        (tmp_path / f"ours-{size}.dk").write_bytes(ours.encode(pixels, quality))
     refused = ("distillkit", "distillkit_models", "compressai", "timm") + (("torch",) if to != "torch" else ())
-    done = run_alone(out, CODE, refused=refused)
+    done = run_alone(out, CODE, *([] if quality is None else [str(quality)]), refused=refused)
     assert done.returncode == 0, done.stderr
     for size in pictures:
         for writer in ("theirs", "ours"):
