@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .codec.reading import read_compressed as read_compressed
     from .codec.runtime import ImageCodec as ImageCodec
     from .data.images import read_image as read_image
+    from .data.samples import Samples as Samples
     from .errors import DistillkitError as DistillkitError
     from .errors import PairError as PairError
     from .errors import did_you_mean as did_you_mean
@@ -116,6 +117,7 @@ _HOME = {
     "RateSchedule": "training.pace.rates",
     "Recipe": "recipe.recipe",
     "RunInfo": "training.run_info",
+    "Samples": "data.samples",
     "Step": "training.losses",
     "StepExtension": "training.extensions.base",
     "Tap": "taps.points",

@@ -13,6 +13,7 @@ from .model.file import load_model
 from .recipe.recipe import Recipe
 from .training.distributed import refuse_several
 from .training.observers import ProgressDisplay
+from .training.setup.codecs import samples_of
 from .training.setup.resolve import resolve
 from .training.train import train
 
@@ -50,8 +51,8 @@ def distil(
     folder = Path(folder)
     plugins = plugins or load_plugins()
     # What would end the job after hours of training is said before.
-    check_images(images)
-    resolve(student.model_copy(update={"teacher": folder}), plugins)
+    resolved = resolve(student.model_copy(update={"teacher": folder}), plugins)
+    check_images(images, samples=samples_of(resolved, plugins))
     if not isinstance(teacher, Recipe):
         load_model(teacher, plugins)
     models: dict[str, Path] = {}

@@ -29,6 +29,7 @@ NAVIGATION = {
         "rates.md",
         "step-extension.md",
         "pairs.md",
+        "samples.md",
         "families.md",
         "scale.md",
         "evaluation.md",

@@ -42,7 +42,10 @@ def compress(
     model: Model,
     convert: Annotated[
         bool,
-        typer.Option("--convert", help="Take pictures that are not 8-bit RGB: 16 bits, transparency, grey, CMYK."),
+        typer.Option(
+            "--convert",
+            help="Make 8-bit RGB, or grey for a model of grey, of other kinds of picture.",
+        ),
     ] = False,
     quality: Annotated[
         float | None, typer.Option(help="Of a model of many rates, from 0 to 1.", show_default=False)
@@ -95,7 +98,7 @@ def decompress(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Decompress files to PNG with the model that wrote them, or with a light decoder of it."""
+    """Decompress files with the model that wrote them, or a light decoder of it: to PNG, or TIFF where PNG cannot."""
     from ..codec.files import Settings
     from ..codec.reading import MAX_PIXELS
 

@@ -7,16 +7,17 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..data.images import BadImageError, read_image
 from ..data.listing import list_images
-from ..errors import DataError, DistillkitError, is_out_of_memory
+from ..data.samples import Samples
+from ..data.stored import SUFFIXES, write_picture
+from ..errors import BitstreamError, DataError, DistillkitError, is_out_of_memory
 from ..model.file import load_model
+from .bitstream import read
 from .fast.codec import Precision
 from .rate_control import Encoded, Wanted, encode_as_wanted
 from .reading import MAX_PIXELS, read_compressed
@@ -34,7 +35,7 @@ class Settings:
         direction: compress or decompress.
         model: a run folder or model file.
         precision: of the transforms, see `ImageCodec`.
-        convert: take pictures that are not 8-bit RGB, see `read_image`.
+        convert: take pictures of other kinds, see `read_image`.
         max_pixels: larger images are not decoded.
         trusted: decode also by a decoder that forged files can crash, see `ImageCodec`.
         wanted: what compressed pictures are to come to; None with a model of one rate.
@@ -77,6 +78,8 @@ class Coded:
 def plan_files(direction: Direction, source: Path, target: Path | None, overwrite: bool) -> list[tuple[Path, Path]]:
     """Return what is to be read and where it is to be written.
 
+    Pictures go to PNG, or to TIFF where PNG has not their samples.
+
     Args:
         direction: compress or decompress.
         source: a file, or a folder, whose subfolders count.
@@ -86,24 +89,38 @@ def plan_files(direction: Direction, source: Path, target: Path | None, overwrit
     Raises:
         DataError: there is nothing to do, two files would go to one place, or a file would be overwritten.
     """
-    suffix = SUFFIX if direction == "compress" else ".png"
     if source.is_dir():
         if direction == "compress":
             sources = list_images(source)
         elif not (sources := sorted(path for path in source.rglob(f"*{SUFFIX}") if path.is_file())):
             raise DataError(f"folder {source}: expected files that end in {SUFFIX}, got none; check the path.")
         folder = target or source
-        pairs = [(path, (folder / path.relative_to(source)).with_suffix(suffix)) for path in sources]
+        places = ((path, folder / path.relative_to(source)) for path in sources)
+        pairs = [(path, place.with_suffix(_suffix(direction, path))) for path, place in places]
     elif source.is_file():
         into = target.is_dir() if target is not None else False
+        suffix = _suffix(direction, source)
         beside = source.with_suffix(suffix) if target is None else target
         pairs = [(source, target / source.with_suffix(suffix).name if into and target is not None else beside)]
-        if pairs[0][1].suffix.lower() != suffix:
-            raise DataError(f"file {beside}: expected a name that ends in {suffix}, got {beside.name}; rename it.")
+        allowed = [suffix] if direction == "compress" else [s for s in SUFFIXES if s != ".png" or s == suffix]
+        if pairs[0][1].suffix.lower() not in allowed:
+            expected = " or ".join(allowed)
+            raise DataError(f"file {beside}: expected a name that ends in {expected}, got {beside.name}; rename it.")
     else:
         raise DataError(f"file {source}: expected a file or a folder, got nothing there; check the path.")
     _check_targets(pairs, overwrite)
     return pairs
+
+
+def _suffix(direction: Direction, source: Path) -> str:
+    """Return how the target's name ends."""
+    if direction == "compress":
+        return SUFFIX
+    try:
+        image = read(read_compressed(source))
+    except (BitstreamError, OSError):  # which decoding reports
+        return ".png"
+    return Samples(image.num_channels, image.bit_depth).suffix
 
 
 @contextmanager
@@ -159,17 +176,17 @@ def code_file(codec: ImageCodec, settings: Settings, source: Path, target: Path)
             if settings.direction == "compress":
                 part.write_bytes(encoded.data)
             else:
-                Image.fromarray(pixels).save(part, "png")
+                write_picture(part, pixels, target.suffix.lower())
     except OSError as error:
         return Coded(source, target, error=f"file {target}: cannot be written: {error.strerror or error}.")
     height, width, _ = pixels.shape
     return Coded(source, target, width, height, len(encoded.data), None, encoded.quality, encoded.value)
 
 
-def _read(codec: ImageCodec, settings: Settings, source: Path) -> tuple[Encoded, NDArray[np.uint8]]:
+def _read(codec: ImageCodec, settings: Settings, source: Path) -> tuple[Encoded, NDArray[Any]]:
     """Return the compressed file and the picture, one of which is read and the other made."""
     if settings.direction == "compress":
-        pixels = read_image(source, convert=settings.convert)
+        pixels = read_image(source, convert=settings.convert, samples=codec.samples)
         return encode_as_wanted(codec, pixels, settings.wanted), pixels
     data = read_compressed(source, settings.max_pixels)
     return Encoded(data), codec.decode(data)
@@ -179,7 +196,7 @@ def _message(source: Path, error: Exception, settings: Settings) -> str:
     if isinstance(error, DistillkitError):
         text = str(error)
         if isinstance(error, BadImageError) and error.problem.convertible and not settings.convert:
-            text += " Or pass `--convert`; it makes 8-bit RGB of it."
+            text += " Or pass `--convert`; it makes it what the model codes."
         return text if str(source) in text else f"file {source}: {text}"
     if is_out_of_memory(error):
         return f"file {source}: expected enough memory, got too little; cut the picture into parts, or free memory."

@@ -10,6 +10,7 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 
+from ..data.samples import RGB
 from ..errors import PairError
 from ..model.adapters import CodecAdapter
 from ..model.conditioned import ConditionedAdapter
@@ -73,6 +74,8 @@ def take_apart(codec: CodecAdapter) -> CodecParts:
         codec = copy.deepcopy(codec)
         codec.gain_units.quality = None
     module, name = codec.module, type(codec.module).__name__
+    if codec.samples != RGB:
+        raise _unknown(name, f"one for pictures of {codec.samples}, and the driver reads 8-bit RGB alone")
     if isinstance(codec, ConditionedAdapter) and not gains:
         raise _unknown(name, "many rates by other means than gain units")
     found = {part: _named(module, part) for part in NETWORKS["checkerboard"]}
@@ -160,7 +163,7 @@ def _inputs(codec: CodecAdapter, found: Mapping[str, list[nn.Module]]) -> dict[s
     try:
         with torch.no_grad():
             codec.module.eval()
-            codec.forward(torch.zeros(1, 3, codec.stride, codec.stride))
+            codec.forward(torch.zeros(1, codec.samples.channels, codec.stride, codec.stride))
     finally:
         for handle in handles:
             handle.remove()

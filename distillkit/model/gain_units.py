@@ -100,6 +100,7 @@ class GainedCodec(ConditionedAdapter):
     def __init__(self, codec: nn.Module | CodecAdapter, num_levels: int = 6) -> None:
         self._codec = as_codec(codec)
         self.module, self.stride = self._codec.module, self._codec.stride
+        self.samples = self._codec.samples
         name = type(self.module).__name__
         if isinstance(codec, ConditionedAdapter) or num_levels < 2:
             raise PairError(
@@ -189,7 +190,7 @@ def _channels(codec: CodecAdapter, transforms: dict[str, nn.Module]) -> dict[str
     codec.module.eval()
     try:
         device = next(codec.module.parameters()).device
-        codec.forward(torch.zeros(1, 3, codec.stride, codec.stride, device=device))
+        codec.forward(torch.zeros(1, codec.samples.channels, codec.stride, codec.stride, device=device))
     finally:
         for part, was_training in training.items():
             part.training = was_training

@@ -32,7 +32,7 @@ class LightCodec(distillkit.CodecAdapter):
         reads: tuple[str, ...],
         latents: Latents | None,
     ) -> None:
-        self._codec, self.module, self.stride = codec, codec.module, codec.stride
+        self._codec, self.module, self.stride, self.samples = codec, codec.module, codec.stride, codec.samples
         self.trainable, self.reads = trainable, reads
         self._latents = latents
 
@@ -89,7 +89,8 @@ class Latents:
         codec.module.eval().requires_grad_(False)
         self._kept: dict[bytes, Tensor] = {}
         self._num_bytes = 0
-        images = torch.rand(1, 3, 2 * codec.stride, 2 * codec.stride, generator=torch.Generator().manual_seed(0))
+        shape = (1, codec.samples.channels, 2 * codec.stride, 2 * codec.stride)
+        images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
         self._forward_is_exact = bool(
             ((self._passed(images, coded=False) - self._passed(images, coded=True)).abs() > 1e-3).float().mean() < 0.01
         )
@@ -98,7 +99,7 @@ class Latents:
         return self
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the latents, shape (B, M, h, w), of images of shape (B, 3, H, W), range [0, 1]."""
+        """Return the latents, shape (B, M, h, w), of images of shape (B, C, H, W), range [0, 1]."""
         keys = [hashlib.blake2b(image.cpu().contiguous().numpy().data, digest_size=16).digest() for image in images]
         new = [index for index, key in enumerate(keys) if key not in self._kept]
         fresh: dict[bytes, Tensor] = {}

@@ -49,6 +49,7 @@ ELSEWHERE = {
     "docs/own-loop.md": "test_docs_own_loop.py",  # its loop runs in one process
     "docs/pairs.md": "test_docs_pairs.py",  # its adapters are for foreign codecs, which the tests bring
     "docs/rates.md": "test_docs_training.py",  # its codecs are built in one process
+    "docs/samples.md": "test_docs_samples.py",  # its pictures are made by the test
     "docs/scale.md": "test_docs_scale.py",  # several processes, and scripts that take minutes
     "docs/step-extension.md": "test_docs_training.py",
 }
