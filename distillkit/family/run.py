@@ -179,7 +179,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        results = None
+        results = {}
     if not is_evaluation(results):
         raise DataError(f"family: {file}: expected what an evaluation writes, got something else; remove it.")
     return results
