@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .model.gain_units import GainedCodec as GainedCodec
     from .model.initialise import Cut as Cut
     from .model.initialise import find_cuts as find_cuts
+    from .model.lmbda import LmbdaRange as LmbdaRange
     from .model.sources import Source as Source
     from .recipe.recipe import Recipe as Recipe
     from .report.page import write_page as write_page
@@ -99,6 +100,7 @@ _HOME = {
     "Family": "family.plan",
     "GainedCodec": "model.gain_units",
     "ImageCodec": "codec.runtime",
+    "LmbdaRange": "model.lmbda",
     "LossConfig": "training.losses",
     "LossTerm": "training.losses",
     "MIDDLE": "model.conditioned",

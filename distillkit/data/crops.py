@@ -123,7 +123,8 @@ class CropDataset(Dataset[Tensor]):
         range. Like the crop, a quality follows from the seed and the sample's number alone.
         """
         start = int(self._random_words(_QUALITY_STREAM, 0, 1)[0])
-        words = [(start + sample * _GOLDEN) % 2**64 for sample in samples]
+        numbers = [sample % self.num_crops if self.num_crops else sample for sample in samples]
+        words = [(start + number * _GOLDEN) % 2**64 for number in numbers]
         return torch.tensor([(word >> 11) * 2.0**-53 for word in words], dtype=torch.float32)
 
     def with_seed(self, seed: int) -> CropDataset:

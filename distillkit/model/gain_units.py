@@ -123,11 +123,7 @@ class GainedCodec(ConditionedAdapter):
         self._gains = GainUnits(num_levels, _channels(self._codec, transforms))
         self.module.add_module("gain", self._gains)
         for place, transform in transforms.items():
-            unit = _PLACES[place]
-            if unit.endswith("inverse"):
-                transform.register_forward_pre_hook(partial(self._gains.on_input, unit))
-            else:
-                transform.register_forward_hook(partial(self._gains.on_output, unit))
+            self.attach(place, transform)
 
     @override
     def forward(self, images: Tensor, quality: Tensor | float = MIDDLE) -> CodecOutput:
@@ -155,6 +151,19 @@ class GainedCodec(ConditionedAdapter):
     @override
     def update(self) -> None:
         self._codec.update()
+
+    def attach(self, place: str, transform: nn.Module) -> None:
+        """Have the gains act around another network, which takes a transform's place.
+
+        Args:
+            place: `g_a`, `g_s`, `h_a` or `h_s`.
+            transform: the network.
+        """
+        unit = _PLACES[place]
+        if unit.endswith("inverse"):
+            transform.register_forward_pre_hook(partial(self._gains.on_input, unit))
+        else:
+            transform.register_forward_hook(partial(self._gains.on_output, unit))
 
     @property
     def gain_units(self) -> GainUnits:

@@ -16,6 +16,7 @@ from ..errors import PairError
 from ..hooks.components import Component
 from ..model.adapters import CodecAdapter, CodecOutput, as_codec
 from ..model.conditioned import ConditionedAdapter, FixedQuality, join_outputs
+from ..model.lmbda import Lmbda
 from ..model.sources import named_sources
 from .bank import TapBank, TapProvider, TapShapes, trace_modules
 from .points import Tap
@@ -36,8 +37,8 @@ class CodecPair(Component, ABC):
         return False
 
     @property
-    def teacher_lmbda(self) -> float | None:
-        """The trade-off that a pretrained teacher was trained for, if that is known."""
+    def teacher_lmbda(self) -> Lmbda | None:
+        """The trade-off, or the range of them, that a pretrained teacher was trained for, if that is known."""
         return None
 
     @classmethod

@@ -71,7 +71,9 @@ def replace_transform(codec: distillkit.CodecAdapter, name: str, size: Size) -> 
             "transforms have no light form here."
         )
     build = light_synthesis if name == "g_s" else light_analysis
-    setattr(module, name, build(channels, reduction, size, codec.samples.channels))
+    setattr(module, name, transform := build(channels, reduction, size, codec.samples.channels))
+    if isinstance(codec, distillkit.GainedCodec):
+        codec.attach(name, transform)
 
 
 @torch.no_grad()
