@@ -6,6 +6,7 @@ The tests fail while a page is not what this writes.
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 from collections.abc import Iterator
@@ -43,6 +44,9 @@ API = {
     ("plugins", "Plugins"): ("hooks",),
     ("errors", "Errors"): ("errors",),
 }
+
+#: Modules whose names are kept stable beside those of `distillkit` itself: what their `__all__` has.
+SUBMODULES = ("distillkit.testing", "distillkit.family", "distillkit.demo", "distillkit.codec.bitstream")
 
 
 def pages() -> dict[str, str]:
@@ -145,7 +149,7 @@ def hooks() -> str:
 def api() -> dict[str, str]:
     """The public names: a page that lists all, and one for each purpose."""
     found, lines = dict[str, str](), ["# Public API\n", NOTE]
-    lines += ["`import distillkit` has these names and no others that are kept stable.\n"]
+    lines += ["`import distillkit` has these names. They are kept stable, as are those of the modules at the end.\n"]
     closest = {name: _closest(distillkit._HOME[name]) for name in distillkit.__all__}
     for (slug, title), places in API.items():
         names = [name for place in places for name in distillkit.__all__ if closest[name] == place]
@@ -159,6 +163,11 @@ def api() -> dict[str, str]:
         lines.append("")
         contents = [f"::: distillkit.{name}\n" for name in names if name != "hookimpl"]
         found[page] = "\n".join([f"# {title}\n", NOTE, "[All public names](api.md)\n", *contents])
+    lines += ["## Modules with public names of their own\n", "| module | what it has | names |\n|---|---|---|"]
+    for name in SUBMODULES:
+        module = importlib.import_module(name)
+        about = (inspect.getdoc(module) or "").partition("\n\n")[0]
+        lines.append(f"| `{name}` | {_cell(about)} | {', '.join(f'`{each}`' for each in module.__all__)} |")
     return {"api.md": "\n".join(lines), **found}
 
 

@@ -23,9 +23,7 @@ The sizes of the latents are not stored: they follow from the model and the imag
 damaged files from sound ones. The entropy path tells which models decode the file: those that come to the same latents.
 The entropy hash tells files that were decoded to something else than was encoded: forged ones with a sound CRC, or
 those of a device that computes other entropy parameters. None is a signature: who has the model can write a sound file
-of any picture.
-
-Version 3 had no entropy path, and in place of the fields a byte that was 0; such files are read, too.
+of any picture. Version 3 had no entropy path, and a byte 0 in place of the fields; such files are read, too.
 """
 
 from __future__ import annotations
@@ -37,6 +35,8 @@ from dataclasses import dataclass
 
 from ..errors import BitstreamError
 from .checksums import NO_HASH, entropy_hash
+
+__all__ = ["CompressedImage", "read", "write"]
 
 MAGIC = b"DKIC"
 VERSION = 4
