@@ -21,8 +21,8 @@ from distillkit_models.lowres_presets import PRESETS
 
 import distillkit
 from distillkit.data.images import read_image
-from distillkit.evaluation.complexity import kmac_per_pixel, num_parameters
 from distillkit.model.adapters import as_codec
+from distillkit.model.complexity import kmac_per_pixel, num_parameters
 
 CHENG = Cheng2020Size(
     width=16, latent=192, blocks=0, swin_depth=0, hyper_width=48, entropy_width=56, context_kernel=3

@@ -17,7 +17,7 @@ import torch
 
 import distillkit
 from distillkit.data.listing import list_images
-from distillkit.evaluation.complexity import kmac_per_pixel, num_parameters
+from distillkit.model.complexity import kmac_per_pixel, num_parameters
 from distillkit.model.file import save_model
 from distillkit.model.zoo import MANIFEST
 

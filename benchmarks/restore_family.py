@@ -1,6 +1,6 @@
 """Lay kept models where a family expects them, so that it goes on from there on another machine.
 
-    python benchmarks/restore_family.py benchmarks/lowres-lengths.toml --runs runs/lengths \
+    python benchmarks/restore_family.py benchmarks/lowres-lengths.toml --runs benchmarks/runs/lengths \
         teacher-0.013=zoo:lite-student
     distillkit family benchmarks/lowres-lengths.toml --out runs/lengths
 

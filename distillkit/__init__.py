@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from .codec.reading import read_compressed as read_compressed
     from .codec.runtime import ImageCodec as ImageCodec
     from .data.images import read_image as read_image
-    from .data.samples import Samples as Samples
     from .errors import DistillkitError as DistillkitError
     from .errors import PairError as PairError
     from .errors import did_you_mean as did_you_mean
@@ -25,7 +24,9 @@ if TYPE_CHECKING:
     from .evaluation.results import Evaluation as Evaluation
     from .evaluation.side_by_side import Comparison as Comparison
     from .evaluation.side_by_side import compare as compare
+    from .experiment import Distilled as Distilled
     from .experiment import distil as distil
+    from .experiment import distil_recipes as distil_recipes
     from .export.export import export_model as export_model
     from .family.plan import Family as Family
     from .family.run import run_family as run_family
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from .model.gain_units import GainedCodec as GainedCodec
     from .model.initialise import Cut as Cut
     from .model.initialise import find_cuts as find_cuts
-    from .model.lmbda import LmbdaRange as LmbdaRange
     from .model.sources import Source as Source
     from .recipe.recipe import Recipe as Recipe
     from .report.page import write_page as write_page
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from .taps.pair import find_taps as find_taps
     from .taps.points import Tap as Tap
     from .taps.sampled import sampled as sampled
+    from .training.display.progress import ProgressDisplay as ProgressDisplay
     from .training.distributed import batch_variance as batch_variance
     from .training.extensions.base import StepExtension as StepExtension
     from .training.extensions.base import Trained as Trained
@@ -70,7 +71,6 @@ if TYPE_CHECKING:
     from .training.losses import Step as Step
     from .training.objectives.objective import Objective as Objective
     from .training.objectives.objective import rate_distortion as rate_distortion
-    from .training.observers import ProgressDisplay as ProgressDisplay
     from .training.own_loop import bind as bind
     from .training.own_loop import build_loss as build_loss
     from .training.pace.optimizers import OptimizerBuilder as OptimizerBuilder
@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from .training.preemption import TrainingStopped as TrainingStopped
     from .training.run_info import RunInfo as RunInfo
     from .training.trackers.mlflow import MLflowObserver as MLflowObserver
+    from .training.trackers.wandb import WandbObserver as WandbObserver
     from .training.train import train as train
 
 # Loaded at first use: torch takes seconds to import, and `distillkit --help` does not need it.
@@ -95,12 +96,12 @@ _HOME = {
     "CompressedLatents": "model.adapters",
     "ConditionedAdapter": "model.conditioned",
     "Cut": "model.initialise",
+    "Distilled": "experiment",
     "DistillkitError": "errors",
     "Evaluation": "evaluation.results",
     "Family": "family.plan",
     "GainedCodec": "model.gain_units",
     "ImageCodec": "codec.runtime",
-    "LmbdaRange": "model.lmbda",
     "LossConfig": "training.losses",
     "LossTerm": "training.losses",
     "MIDDLE": "model.conditioned",
@@ -112,14 +113,13 @@ _HOME = {
     "Phase": "training.phases",
     "PhaseSchedule": "training.phases",
     "Plugins": "hooks.loader",
-    "ProgressDisplay": "training.observers",
+    "ProgressDisplay": "training.display.progress",
     "RDCurve": "evaluation.curve",
     "RDPoint": "evaluation.curve",
     "Ramp": "training.phases",
     "RateSchedule": "training.pace.rates",
     "Recipe": "recipe.recipe",
     "RunInfo": "training.run_info",
-    "Samples": "data.samples",
     "Step": "training.losses",
     "StepExtension": "training.extensions.base",
     "Tap": "taps.points",
@@ -132,6 +132,7 @@ _HOME = {
     "Trained": "training.extensions.base",
     "TrainedModel": "model.file",
     "TrainingStopped": "training.preemption",
+    "WandbObserver": "training.trackers.wandb",
     "as_codec": "model.adapters",
     "batch_variance": "training.distributed",
     "bd_rate": "evaluation.bd",
@@ -141,6 +142,7 @@ _HOME = {
     "compare_curves": "evaluation.rd_compare",
     "did_you_mean": "errors",
     "distil": "experiment",
+    "distil_recipes": "experiment",
     "evaluate": "evaluation.evaluate",
     "evaluate_model": "evaluation.evaluate",
     "export_model": "export.export",

@@ -2,23 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, final
 
+from rich.console import Console
+
+from .data.held_out import hold_out
 from .data.images import check_images
 from .errors import DataError, RecipeError
 from .evaluation.side_by_side import Comparison, compare
 from .hooks.loader import Plugins, load_plugins
 from .model.file import load_model
 from .recipe.recipe import Recipe
+from .recipe.shipped import load_for_pair
+from .report.page import write_page
+from .training.display.progress import ProgressDisplay
+from .training.display.screens import duration
 from .training.distributed import refuse_several
-from .training.observers import ProgressDisplay
-from .training.setup.codecs import samples_of
+from .training.estimate import estimate_seconds, num_measured
+from .training.folder.checkpoint import list_checkpoints
+from .training.folder.run_folder import RunFolder
 from .training.setup.resolve import resolve
 from .training.train import train
 
+_WORTH = 10  #: a job of fewer times the steps that are measured is not estimated
+
+
+@final
+@dataclass(frozen=True)
+class Distilled:
+    """What `distil` made.
+
+    Attributes:
+        model: the file of the student, which needs neither teacher nor recipe.
+        comparison: teacher, control and student on the held-out pictures.
+        page: the whole job as an HTML file.
+    """
+
+    model: Path
+    comparison: Comparison
+    page: Path
+
 
 def distil(
+    photos: str | Path,
+    out: str | Path | None = None,
+    *,
+    pair: str = "models.lowres",
+    size: str = "lite",
+    changes: Mapping[str, Any] | None = None,
+    plugins: Plugins | None = None,
+    observers: Callable[[], Sequence[object]] = list,
+    console: Console | None = None,
+) -> Distilled:
+    """Distil a codec for a folder of photographs: teacher, control and student, measured, with a page of it all.
+
+    Every tenth picture is held out. Before the first step a few are measured, and the time of the whole job is
+    reported. A job that was stopped continues when it is called again with the same arguments.
+
+    Args:
+        photos: folder of pictures, searched recursively.
+        out: gets the runs, the measurements and the page; by default `runs/NAME`, from the folder's name.
+        pair: teacher and student. One without recipes that ship trains by those of `models.lowres`.
+        size: of both, and of the training: `tiny` (minutes), `lite` (hours) or `paper` (days on a GPU).
+        changes: other values for keys of both recipes, as for `Recipe.load`: `{"num_steps": 500}`.
+        plugins: where components are registered; by default the installed plugins.
+        observers: called for each run; gives observers beside the progress display.
+        console: where progress is shown; by default stderr.
+
+    Raises:
+        DistillkitError: bad input, or a loss that is not finite.
+    """
+    refuse_several("distil")
+    photos, plugins = Path(photos), plugins or load_plugins()
+    out = Path(out) if out is not None else Path("runs") / photos.resolve().name
+    console = console or Console(stderr=True, markup=False, emoji=False)
+    teacher, student = (
+        load_for_pair(pair, size, part, out / "images/train", plugins) for part in ("teacher", "student")
+    )
+    teacher, student = (recipe.changed(changes or {}) for recipe in (teacher, student))
+    for recipe in (teacher, student.model_copy(update={"teacher": out})):
+        resolve(recipe, plugins)  # what is wrong with a name or option is known before anything is written
+    _, held_out = hold_out(photos, out / "images")
+    if left := _time_left(out, teacher, student, plugins):
+        console.print(left, highlight=False, soft_wrap=True)
+    display = ProgressDisplay(console)
+    comparison = distil_recipes(
+        teacher, student, out, held_out, plugins=plugins, observers=lambda: [display, *observers()]
+    )
+    return Distilled(RunFolder(out / "student").model, comparison, write_page(out, plugins=plugins))
+
+
+def _time_left(out: Path, teacher: Recipe, student: Recipe, plugins: Plugins) -> str:
+    """Return a sentence on how long a job takes, or what is left of it; empty where that is not worth measuring."""
+    control = _control(student, plugins)
+    recipes = {"teacher": teacher, "control": control, "student": student}
+    runs = {name: RunFolder(out / name) for name in recipes}
+    file = out / "estimate.json"
+    if file.exists():
+        seconds = json.loads(file.read_text(encoding="utf-8"))
+    else:
+        measured = sum(num_measured(recipe, plugins) for recipe in (teacher, control)) * 2
+        if sum(recipe.num_steps for recipe in recipes.values()) < _WORTH * measured:
+            return ""
+        with TemporaryDirectory() as folder:
+            place = Path(folder)
+            seconds = dict[str, float]()
+            seconds["teacher"], model = estimate_seconds(teacher, plugins, place / "teacher")
+            seconds["control"], _ = estimate_seconds(control, plugins, place / "control")
+            taught = student.model_copy(update={"teacher": model})
+            seconds["student"], _ = estimate_seconds(taught, plugins, place / "student")
+        file.write_text(json.dumps(seconds) + "\n", encoding="utf-8")
+    left = {name: seconds[name] * (1 - _share_done(runs[name], recipes[name])) for name in recipes}
+    if not any(left.values()):
+        return ""
+    parts = ", ".join(f"{name} {duration(time)}" for name, time in left.items() if time)
+    return (
+        f"Training takes about {duration(sum(left.values()))} on this machine, from a few measured steps ({parts}); "
+        "then real files are measured. Ctrl-C stops it, and the same command continues."
+    )
+
+
+def _share_done(run: RunFolder, recipe: Recipe) -> float:
+    if run.model.exists():
+        return 1.0
+    checkpoints = list_checkpoints(run.checkpoints)
+    return int(checkpoints[-1].stem.removeprefix("step-")) / recipe.num_steps if checkpoints else 0.0
+
+
+def _control(student: Recipe, plugins: Plugins) -> Recipe:
+    """Return the recipe of the same student without its teacher; losses that need none stay."""
+    losses = {
+        label: options
+        for label, options in student.losses.items()
+        if not plugins.configure_loss(label, options)[0].needs_teacher
+    }
+    return student.model_copy(update={"losses": losses, "teacher": None})
+
+
+def distil_recipes(
     teacher: Recipe | Path,
     student: Recipe,
     folder: str | Path,
@@ -30,7 +156,7 @@ def distil(
     """Train a teacher, distil it, and measure the result beside its control.
 
     The control is the same student with the same steps, schedule, seed and crops, but without losses or teacher: what
-    is gained over it is gained by distillation. A job that was stopped goes on where it was.
+    is gained over it is gained by distillation. A job that was stopped continues where it was.
 
     Args:
         teacher: recipe of the teacher's run, or the file of one that is trained already.
@@ -51,20 +177,15 @@ def distil(
     folder = Path(folder)
     plugins = plugins or load_plugins()
     # What would end the job after hours of training is said before.
-    resolved = resolve(student.model_copy(update={"teacher": folder}), plugins)
-    check_images(images, samples=samples_of(resolved, plugins))
+    check_images(images)
+    resolve(student.model_copy(update={"teacher": folder}), plugins)
     if not isinstance(teacher, Recipe):
         load_model(teacher, plugins)
     models: dict[str, Path] = {}
     if isinstance(teacher, Recipe):
         teacher = train(teacher, folder / "teacher", plugins=plugins, observers=observers())
     models["teacher"] = teacher
-    regularisers = {
-        label: options
-        for label, options in student.losses.items()
-        if not plugins.configure_loss(label, options)[0].needs_teacher
-    }
-    control = student.model_copy(update={"losses": regularisers, "teacher": None})
+    control = _control(student, plugins)
     models["control"] = train(control, folder / "control", plugins=plugins, observers=observers())
     distilled = student.model_copy(update={"teacher": teacher})
     models["student"] = train(distilled, folder / "student", plugins=plugins, observers=observers())

@@ -6,7 +6,6 @@ The tests fail while a page is not what this writes.
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
 import re
 from collections.abc import Iterator
@@ -28,25 +27,47 @@ from distillkit.recipe.recipe import Recipe
 FOLDER = Path(__file__).resolve().parent / "reference"
 NOTE = "<!-- Written by docs/generate.py; change the source instead. -->\n"
 
-#: Page and heading -> packages and modules whose public names it has, those aside that another names more closely.
+#: Heading -> home modules of the public names below it.
 API = {
-    ("train", "Train and distil"): ("experiment", "training", "recipe", "family"),
-    ("use", "Use a trained codec"): ("model.file", "codec", "data", "export"),
-    ("measure", "Measure"): ("evaluation", "report"),
-    ("loop", "A loop of your own"): ("training.own_loop", "training.objectives"),
-    ("losses", "Write losses"): ("training.losses", "training.distributed"),
-    ("schedules", "Write schedules"): ("training.phases",),
-    ("steps", "Write optimisers, rates and step extensions"): (
-        *("training.pace", "training.extensions", "training.preemption", "training.trackers"),
+    "Train and distil": (
+        "experiment",
+        "training.train",
+        "recipe.recipe",
+        "training.observers",
+        "training.run_info",
+        "family.plan",
+        "family.run",
     ),
-    ("pairs", "Write pairs and codecs"): ("taps.pair", "model"),
-    ("taps", "Write providers of taps"): ("taps",),
-    ("plugins", "Plugins"): ("hooks",),
-    ("errors", "Errors"): ("errors",),
+    "Use a trained codec": (
+        "model.file",
+        "codec.load",
+        "codec.runtime",
+        "codec.reading",
+        "data.images",
+        "export.export",
+    ),
+    "Measure": (
+        *(
+            "evaluation.side_by_side",
+            "evaluation.evaluate",
+            "evaluation.first_look",
+            "evaluation.bd",
+            "evaluation.curve",
+        ),
+        *("evaluation.rd_compare", "evaluation.results", "report.page"),
+    ),
+    "A loop of your own": ("training.own_loop", "training.objectives.objective"),
+    "Write losses": ("training.losses",),
+    "Write schedules": ("training.phases",),
+    "Write optimisers, rates and step extensions": (
+        *("training.pace.optimizers", "training.pace.rates", "training.extensions.base"),
+        *("training.extensions.view", "training.preemption", "training.trackers.mlflow", "training.trackers.wandb"),
+    ),
+    "Write pairs and codecs": ("taps.pair", "model.sources", "model.adapters"),
+    "Write providers of taps": ("taps.bank", "taps.points", "taps.sampled"),
+    "Plugins": ("hooks.hookspecs", "hooks.loader", "hooks.components"),
+    "Errors": ("errors",),
 }
-
-#: Modules whose names are kept stable beside those of `distillkit` itself: what their `__all__` has.
-SUBMODULES = ("distillkit.testing", "distillkit.family", "distillkit.demo", "distillkit.codec.bitstream")
 
 
 def pages() -> dict[str, str]:
@@ -56,8 +77,8 @@ def pages() -> dict[str, str]:
         "recipe.md": recipe(),
         "components.md": components(),
         "hooks.md": hooks(),
+        "api.md": api(),
         "results.md": results(),
-        **api(),
     }
 
 
@@ -72,7 +93,12 @@ def cli() -> str:
     """The commands with their options."""
     command: Any = typer.main.get_command(app)
     lines = ["# Command line\n", NOTE]
-    lines += ["Bad input ends with a message and exit code 2. `--json`, where there is one, prints JSON for scripts.\n"]
+    lines += [
+        "Bad input ends with a message and exit code 2. `--json`, where there is one, prints JSON for scripts. "
+        "`-q`, before a command or behind it, shows no progress and no notes. `distillkit --version` prints "
+        "the version, "
+        "`distillkit --install-completion` has your shell complete commands and options.\n"
+    ]
     for name, each in _commands(command, "distillkit"):
         arguments = [p for p in each.params if p.param_type_name == "argument"]
         options = [p for p in each.params if p.param_type_name == "option" and p.name != "help"]
@@ -83,7 +109,7 @@ def cli() -> str:
         rows = [(f"`{p.name.upper()}`", p) for p in arguments] + [(f"`{', '.join(p.opts)}`", p) for p in options]
         if rows:
             lines.append("| | default | |\n|---|---|---|")
-            lines += [f"| {shown} | {_default(p)} | {_cell(_without_default(p.help))} |" for shown, p in rows]
+            lines += [f"| {shown} | {_default(p)} | {_cell(p.help or '')} |" for shown, p in rows]
             lines.append("")
     return "\n".join(lines)
 
@@ -97,17 +123,12 @@ def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _default(parameter: Any) -> str:
-    said = re.search(r"\[default: (.*)\]", parameter.help or "", re.DOTALL)
-    if said:
-        return _cell(said[1])
+    if isinstance(parameter.show_default, str):
+        return _cell(parameter.show_default)
     if parameter.required:
         return "required"
     default = getattr(parameter.default, "value", parameter.default)
     return "" if default in (None, False, []) or not isinstance(default, (str, int, float, Path)) else f"`{default}`"
-
-
-def _without_default(text: str | None) -> str:
-    return re.sub(r"\s*\[default: .*\]", "", text or "", flags=re.DOTALL)
 
 
 def recipe() -> str:
@@ -146,34 +167,21 @@ def hooks() -> str:
     return "\n".join(lines)
 
 
-def api() -> dict[str, str]:
-    """The public names: a page that lists all, and one for each purpose."""
-    found, lines = dict[str, str](), ["# Public API\n", NOTE]
-    lines += ["`import distillkit` has these names. They are kept stable, as are those of the modules at the end.\n"]
-    closest = {name: _closest(distillkit._HOME[name]) for name in distillkit.__all__}
-    for (slug, title), places in API.items():
-        names = [name for place in places for name in distillkit.__all__ if closest[name] == place]
-        page = f"api-{slug}.md"
-        lines.append(f"## [{title}]({page})\n\n| name | |\n|---|---|")
+def api() -> str:
+    """The public names."""
+    lines = ["# Public API\n", NOTE, "`import distillkit` has these names and no others that are kept stable.\n"]
+    rest = sorted(set(distillkit._HOME.values()) - {home for homes in API.values() for home in homes})
+    for title, homes in {**API, "More": tuple(rest)}.items():
+        names = [name for home in homes for name in distillkit.__all__ if distillkit._HOME[name] == home]
+        if not names:
+            continue
+        lines.append(f"## {title}\n\n| name | |\n|---|---|")
         for name in names:
             doc = inspect.getdoc(getattr(distillkit, name)) or ""
             doc = "Marks a function as a hook implementation." if name == "hookimpl" else doc
-            shown = name if name == "hookimpl" else f"[`{name}`]({page}#distillkit.{name})"
-            lines.append(f"| {shown} | {_cell(' '.join(doc.partition(chr(10) * 2)[0].split()))} |")
-        lines.append("")
-        contents = [f"::: distillkit.{name}\n" for name in names if name != "hookimpl"]
-        found[page] = "\n".join([f"# {title}\n", NOTE, "[All public names](api.md)\n", *contents])
-    lines += ["## Modules with public names of their own\n", "| module | what it has | names |\n|---|---|---|"]
-    for name in SUBMODULES:
-        module = importlib.import_module(name)
-        about = (inspect.getdoc(module) or "").partition("\n\n")[0]
-        lines.append(f"| `{name}` | {_cell(about)} | {', '.join(f'`{each}`' for each in module.__all__)} |")
-    return {"api.md": "\n".join(lines), **found}
-
-
-def _closest(home: str) -> str:
-    """Return the longest of the packages and modules in `API` that a module is in."""
-    return max((place for places in API.values() for place in places if f"{home}.".startswith(f"{place}.")), key=len)
+            lines.append(f"| `{name}` | {_cell(' '.join(doc.partition(chr(10) * 2)[0].split()))} |")
+        lines += ["", *(f"::: distillkit.{name}" for name in names if name != "hookimpl"), ""]
+    return "\n".join(lines)
 
 
 def _options(options: Iterator[Option]) -> list[str]:

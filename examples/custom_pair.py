@@ -37,4 +37,4 @@ if __name__ == "__main__":
     common["optimizer"] = {"name": "soap", "learning_rate": 3e-3, "rate_schedule": "cosine", "warmup_steps": 50}
     feds = {"losses": {"feds.alignment": {}, "feds.channel_entropy": {}}, "schedule": {"name": "feds.staged"}}
     teacher, student = (distillkit.Recipe.create(**common, **more) for more in ({"trains": "teacher"}, feds))
-    print(distillkit.distil(teacher, student, "runs/mine", images, plugins=plugins).to_json())
+    print(distillkit.distil_recipes(teacher, student, "runs/mine", images, plugins=plugins).to_json())

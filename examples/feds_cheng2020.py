@@ -86,7 +86,7 @@ def main() -> None:
         look = distillkit.first_look(SHOWN, held_out, out / "first-look")
         Console().print(look.table())
         print(f"The pictures side by side: {look.picture}\nNow a teacher, a control and a student are trained:")
-        comparison = distillkit.distil(
+        comparison = distillkit.distil_recipes(
             teacher=recipe(arguments.size, train, "teacher"),
             student=recipe(arguments.size, train, "student", **feds(arguments.size)),
             folder=out,

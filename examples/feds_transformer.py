@@ -62,7 +62,7 @@ def main() -> None:
     }
     try:
         train, held_out = gather_images(out / "images", arguments.data)
-        comparison = distillkit.distil(
+        comparison = distillkit.distil_recipes(
             teacher=recipe(arguments.teacher, "teacher", arguments.size, train),
             student=recipe(arguments.student, "student", arguments.size, train, **feds),
             folder=out,

@@ -134,9 +134,9 @@ def cases(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     other.module.get_parameter("latent_codec.hyper.h_s.0.weight").data.add_(1)
     yield "a compressed file of another model", lambda: distillkit.ImageCodec(other, "0" * 32).decode(data)
     yield "no codec at all", lambda: distillkit.CompressAIAdapter(torch_module())
-    yield "no pictures to measure on", lambda: distillkit.distil(teacher, recipe(**taught), folder / "k", [])
+    yield "no pictures to measure on", lambda: distillkit.distil_recipes(teacher, recipe(**taught), folder / "k", [])
     picture = folder / "photos" / "0.png"
-    yield "nothing to distil with", lambda: distillkit.distil(teacher, recipe(), folder / "l", [picture])
+    yield "nothing to distil with", lambda: distillkit.distil_recipes(teacher, recipe(), folder / "l", [picture])
     misspelt = plugin("register_loss_term", "register")
     yield "a plugin with a misspelt hook", lambda: distillkit.load_plugins(mine=misspelt)
     yield "a hook with a misspelt parameter", lambda: distillkit.load_plugins(mine=plugin("run_started", "runs"))

@@ -25,7 +25,8 @@ FLOORS = (
     {"training", "codec"},
     {"evaluation", "export", "builtin"},
     {"family", "testing"},
-    {"report", "experiment", "doctor", "demo"},
+    {"report"},
+    {"experiment", "doctor", "demo"},
     {"cli"},
     {"__main__"},
 )

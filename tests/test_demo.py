@@ -172,7 +172,7 @@ def test_what_would_end_the_job_late_is_said_at_once(tmp_path, own):
     def distil(**changes):
         arguments = {"teacher": teacher, "student": student, "images": held_out} | changes
         with pytest.raises(distillkit.DistillkitError) as caught:
-            distillkit.distil(folder=tmp_path / "runs", **arguments)
+            distillkit.distil_recipes(folder=tmp_path / "runs", **arguments)
         assert not (tmp_path / "runs").exists()
         return str(caught.value)
 

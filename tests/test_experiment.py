@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 import distillkit
 from distillkit.errors import RecipeError
+from distillkit.recipe.shipped import load_for_pair, load_shipped
+from distillkit.training.display.screens import duration
 
 
 @pytest.fixture
@@ -38,7 +42,9 @@ def test_the_job(recipes, photographs, tmp_path, plugins):
         def run_finished(self, run):
             seen.append((run.name, run.recipe.losses.keys(), run.recipe.teacher, run.recipe.seed))
 
-    comparison = distillkit.distil(*recipes, tmp_path / "job", images, plugins=plugins, observers=lambda: [Observer()])
+    comparison = distillkit.distil_recipes(
+        *recipes, tmp_path / "job", images, plugins=plugins, observers=lambda: [Observer()]
+    )
     assert [name for name, *_ in seen] == ["teacher", "control", "student"]
     assert not seen[1][1]
     assert seen[1][2] is None
@@ -62,7 +68,7 @@ def test_the_job(recipes, photographs, tmp_path, plugins):
     assert all(word in text for word in ("teacher", "control", "student", "RD", "2 held-out"))
 
     seen.clear()
-    distillkit.distil(*recipes, tmp_path / "job", images, plugins=plugins, observers=lambda: [Observer()])
+    distillkit.distil_recipes(*recipes, tmp_path / "job", images, plugins=plugins, observers=lambda: [Observer()])
     assert seen == []  # all three are done
 
 
@@ -70,10 +76,79 @@ def test_the_job(recipes, photographs, tmp_path, plugins):
 def test_a_trained_teacher_may_be_handed_over(recipes, photographs, tmp_path, plugins):
     teacher = distillkit.train(recipes[0], tmp_path / "mine", plugins=plugins)
     images = sorted(photographs.iterdir())[:1]
-    distillkit.distil(teacher, recipes[1], tmp_path / "job", images, plugins=plugins, observers=list)
+    distillkit.distil_recipes(teacher, recipes[1], tmp_path / "job", images, plugins=plugins, observers=list)
     assert not (tmp_path / "job" / "teacher").exists()
 
 
 def test_without_losses_there_is_nothing_to_distil(recipes, photographs, tmp_path, plugins):
     with pytest.raises(RecipeError, match="expected losses to distil with"):
-        distillkit.distil(recipes[0], recipes[0], tmp_path, sorted(photographs.iterdir()), plugins=plugins)
+        distillkit.distil_recipes(recipes[0], recipes[0], tmp_path, sorted(photographs.iterdir()), plugins=plugins)
+
+
+@pytest.fixture
+def photos(photographs, held_out, tmp_path) -> Path:
+    """Six pictures in one folder."""
+    (tmp_path / "photos").mkdir()
+    for number, path in enumerate([*sorted(photographs.iterdir()), *sorted(held_out.iterdir())]):
+        (tmp_path / "photos" / f"{number}.png").symlink_to(path)
+    return tmp_path / "photos"
+
+
+CHANGES = {"data.crop": 64, "data.batch_size": 2, "device": "cpu", "num_steps": 20, "checkpoint_every": 10}
+
+
+def test_one_call(photos, tmp_path, plugins, monkeypatch):
+    """A pair without recipes that ship; an estimate first; stopped, and continued by the same call."""
+    monkeypatch.setattr("distillkit.experiment._WORTH", 0)
+
+    class Stop:
+        @distillkit.hookimpl
+        def checkpoint_saved(self, run, step):
+            if run.name == "control":
+                raise distillkit.TrainingStopped("enough")
+
+    def call(**arguments) -> tuple[object, str]:
+        console = Console(width=100, file=io.StringIO())
+        arguments |= {"pair": "small.pair", "size": "tiny", "plugins": plugins, "console": console, "changes": CHANGES}
+        try:
+            return distillkit.distil(photos, tmp_path / "job", **arguments), console.file.getvalue()
+        except distillkit.TrainingStopped as stopped:
+            return stopped, console.file.getvalue()
+
+    stopped, text = call(observers=lambda: [Stop()])
+    assert isinstance(stopped, distillkit.TrainingStopped)
+    estimate = json.loads((tmp_path / "job/estimate.json").read_text())
+    assert set(estimate) == {"teacher", "control", "student"}
+    assert f"Training takes about {duration(sum(estimate.values()))} on this machine" in text
+    assert text.index("Training takes about") < text.index("teacher\n  device")
+
+    done, text = call()
+    left = estimate["control"] / 2 + estimate["student"]
+    assert f"Training takes about {duration(left)} on this machine" in text
+    assert "teacher" not in re.search(r"measured steps \((.*?)\)", text)[1]
+    assert "continues after step 10" in text
+    assert [model.name for model in done.comparison.models] == ["teacher", "control", "student"]
+    assert done.model == tmp_path / "job/student/model.safetensors"
+    assert done.page == tmp_path / "job/report.html"
+    assert [image.name for image in done.comparison.models[0].evaluation.images] == ["0"]  # every tenth
+    assert distillkit.load_model(done.model, plugins).part == "student"
+
+
+def test_the_recipes_of_one_call(plugins, tmp_path):
+    ours = load_for_pair("models.cheng2020", "lite", "student", tmp_path, plugins)
+    assert ours == load_shipped("cheng2020-lite", "student", tmp_path)
+    other = load_for_pair("small.pair", "tiny", "teacher", tmp_path, plugins)
+    assert (other.pair.name, other.trains, other.num_steps) == ("small.pair", "teacher", 1500)
+    with pytest.raises(RecipeError, match=r"Did you mean 'models.lowres'"):
+        load_for_pair("models.lowress", "tiny", "teacher", tmp_path, plugins)
+    with pytest.raises(RecipeError, match="write its recipe with `distillkit recipes compressai-paper`"):
+        load_for_pair("models.compressai", "paper", "teacher", tmp_path, plugins)
+
+
+def test_bad_input_of_one_call_leaves_nothing(photos, tmp_path, plugins):
+    for changes, told in (({"num_stepz": 3}, "Did you mean 'num_steps'"), ({"optimizer.momentun": 0}, "unknown key")):
+        with pytest.raises(RecipeError, match=told):
+            distillkit.distil(photos, tmp_path / "job", size="tiny", changes=changes, plugins=plugins)
+    with pytest.raises(distillkit.DistillkitError, match="expected a folder, got nothing there"):
+        distillkit.distil(tmp_path / "nowhere", tmp_path / "job", size="tiny", plugins=plugins)
+    assert not (tmp_path / "job").exists()

@@ -11,7 +11,7 @@ from PIL import Image
 import distillkit
 import distillkit.testing
 import tests.habits
-from distillkit.evaluation.complexity import kmac_per_pixel
+from distillkit.model.complexity import kmac_per_pixel
 from tests.habits import HABITS, Coarse, HabitPair, Named, Viewed, Wrapped
 from tests.lively import picture
 

@@ -16,20 +16,44 @@ from ..errors import DistillkitError, is_out_of_memory, printable
 from ..training.preemption import TrainingStopped
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
 app = typer.Typer(
     help="Distil large learned image codecs into small, fast ones.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 _FOR_SEVERAL = ("train", "resume")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
+def _everywhere(context: typer.Context, quiet: bool) -> bool:
+    """Return whether `-q` was given, behind the command or before it."""
+    return quiet or bool(context.find_root().params.get("quiet"))
+
+
+Quiet = Annotated[
+    bool,
+    typer.Option("-q", "--quiet", callback=_everywhere, help="No progress and no notes: results and errors alone."),
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"distillkit {version('distillkit-lic')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+]
+
+
 @app.callback()
-def _check_processes(context: typer.Context) -> None:
+def _check_processes(context: typer.Context, version: Version = False, quiet: Quiet = False) -> None:
     if context.invoked_subcommand not in _FOR_SEVERAL and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         from ..training.distributed import refuse_several
 
@@ -69,11 +93,18 @@ def goes_on_later() -> Generator[None]:
     try:
         yield
     except TrainingStopped as stopped:
-        print(f"distillkit: {stopped} The same command goes on.", file=sys.stderr)
+        print(f"distillkit: {stopped} Give the same command again to continue.", file=sys.stderr)
         raise typer.Exit(143) from None  # what a shell reports for SIGTERM: the work is not done
     except KeyboardInterrupt:
-        print("distillkit: stopped; the same command, or `distillkit resume RUN`, goes on.", file=sys.stderr)
+        print("distillkit: stopped. To continue, give the same command, or `distillkit resume RUN`.", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+def messages(quiet: bool) -> Console:
+    """Return the console for progress and notes, which are no results: stderr, or nothing after `-q`."""
+    from rich.console import Console
+
+    return Console(stderr=True, markup=False, emoji=False, quiet=quiet)
 
 
 def show(table: RenderableType, as_text: str, as_json: bool) -> None:
@@ -83,4 +114,8 @@ def show(table: RenderableType, as_text: str, as_json: bool) -> None:
     if as_json:
         print(as_text.rstrip())
     else:
-        Console(markup=False, emoji=False).print(table)  # brackets in names are brackets
+        from .tables import fitted
+
+        console = Console(markup=False, emoji=False)  # brackets in names are brackets
+        for part in fitted(table, console):
+            console.print(part)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .app import AsJson, app, show
+from .app import AsJson, Quiet, app, messages, show
 from .compress import Precise, Precision
 
 
@@ -30,24 +30,24 @@ _QUICK = [Classical.jpeg, Classical.webp, Classical.avif, Classical.jpeg_xl]
 def bench(
     model: Annotated[Path, typer.Argument(help="A run folder, or a model.safetensors: the student.")],
     data: Annotated[Path, typer.Option(help="Folder of pictures to measure on.")],
-    teacher: Annotated[Path | None, typer.Option(help="Another model, to compare with.", show_default=False)] = None,
+    teacher: Annotated[Path | None, typer.Option(help="Another model, to compare with.", show_default="none")] = None,
     out: Annotated[Path, typer.Option(help="Folder for bench.json and bench.png.")] = Path("runs/bench"),
     against: Annotated[
         list[Classical] | None,
         typer.Option(
-            help="A classical codec to compare with at the model's PSNR; may be given several times. "
-            "[default: all but vvc, which takes seconds a picture]",
-            show_default=False,
+            metavar="CODEC",
+            help="A classical codec to compare with at the model's PSNR: jpeg, webp, avif, jpeg-xl or vvc; may be "
+            "given several times.",
+            show_default="all but vvc, which takes seconds a picture",
         ),
     ] = None,
     repeats: Annotated[int, typer.Option(help="Timed runs on each picture.", min=1)] = 5,
     threads: Annotated[int, typer.Option(help="Threads that each codec may use.", min=1)] = 1,
     precision: Precise = Precision.auto,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure time by part, memory and size, against teacher and classical codecs."""
-    from rich.console import Console
-
     from ..data.listing import list_images
     from ..errors import DistillkitError
     from ..evaluation.speed.measure import bench as measure
@@ -61,7 +61,7 @@ def bench(
         raise DistillkitError(
             f"bench {out}: cannot be written: {error.strerror}; choose another place with --out."
         ) from None
-    with Console(stderr=True).status("loading") as status:
+    with messages(quiet).status("loading") as status:
         result = measure(
             model,
             images,

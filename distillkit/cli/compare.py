@@ -21,14 +21,19 @@ def compare(
     ],
     anchor: Annotated[
         str | None,
+        typer.Option(help="The curve to compare with: its name, or one of the sources.", show_default="the first"),
+    ] = None,
+    data: Annotated[
+        Path | None,
         typer.Option(
-            help="The curve to compare with: its name, or one of the sources.  [default: the first]", show_default=False
+            help="Folder of pictures to measure models and codecs on.", show_default="none; only evaluations and curves"
         ),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of pictures to measure models and codecs on.")] = None,
     classical: Annotated[
         list[str] | None,
-        typer.Option(help="Classical codecs to measure on the same pictures: 'jpeg,webp,avif,jpeg-xl,vvc'."),
+        typer.Option(
+            help="Classical codecs to measure on the same pictures: 'jpeg,webp,avif,jpeg-xl,vvc'.", show_default="none"
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for compressed files, results and curves.")] = Path(
         "runs/comparison"

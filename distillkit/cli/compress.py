@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import DataError, printable
-from .app import AsJson, app, show
+from .app import AsJson, Quiet, app, messages, show
 
 if TYPE_CHECKING:
     from ..codec.files import Settings
@@ -27,46 +27,48 @@ class Precision(StrEnum):
 
 
 Model = Annotated[Path, typer.Option(help="A run folder, or a model.safetensors.")]
-Target = Annotated[
-    Path | None, typer.Argument(help="File or folder to write.  [default: beside each source]", show_default=False)
-]
 Precise = Annotated[Precision, typer.Option(help="Of the transforms; auto: bf16 on devices that compute in it.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist; never a source.")]
 
 
 @app.command()
 def compress(
-    source: Annotated[Path, typer.Argument(help="A picture, or a folder of pictures.")],
-    target: Target = None,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Pictures, or folders of them. Of several arguments the last is the target: a folder, or for one "
+            "picture a file (.dk). Without a target each file goes beside its source."
+        ),
+    ],
     *,
     model: Model,
     convert: Annotated[
         bool,
-        typer.Option(
-            "--convert",
-            help="Make 8-bit RGB, or grey for a model of grey, of other kinds of picture.",
-        ),
+        typer.Option("--convert", help="Take pictures that are not 8-bit RGB: 16 bits, transparency, grey, CMYK."),
     ] = False,
     quality: Annotated[
-        float | None, typer.Option(help="Of a model of many rates, from 0 to 1.", show_default=False)
+        float | None,
+        typer.Option(help="Of a model of many rates, from 0 to 1.", show_default="0.5; models of one rate have none"),
     ] = None,
     bpp: Annotated[
         float | None,
-        typer.Option(help="Search for the quality at which each file has so many bits per pixel.", show_default=False),
+        typer.Option(help="Search for the quality at which each file has so many bits per pixel.", show_default="off"),
     ] = None,
     psnr: Annotated[
         float | None,
-        typer.Option(help="Search for the quality at which each picture has this PSNR in dB.", show_default=False),
+        typer.Option(help="Search for the quality at which each picture has this PSNR in dB.", show_default="off"),
     ] = None,
     precision: Precise = Precision.auto,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compress pictures with a trained model, several at once."""
     from ..codec.files import Settings
 
     wanted = _wanted(quality=quality, bpp=bpp, psnr=psnr)
-    _run(Settings("compress", model, precision.value, convert, wanted=wanted), source, target, overwrite, as_json)
+    settings = Settings("compress", model, precision.value, convert, wanted=wanted)
+    _run(settings, sources, overwrite, as_json, quiet)
 
 
 def _wanted(**options: float | None) -> Wanted | None:
@@ -82,44 +84,50 @@ def _wanted(**options: float | None) -> Wanted | None:
 
 @app.command()
 def decompress(
-    source: Annotated[Path, typer.Argument(help="A compressed file (.dk), or a folder of them.")],
-    target: Target = None,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Compressed files (.dk), or folders of them. Of several arguments the last is the target: a folder, "
+            "or for one file a picture (.png). Without a target each picture goes beside its source."
+        ),
+    ],
     *,
     model: Model,
     precision: Precise = Precision.auto,
     max_pixels: Annotated[
-        int | None,
-        typer.Option(help="Refuse files of larger images.  [default: 67108864]", min=1, show_default=False),
-    ] = None,
+        int,
+        typer.Option(help="Refuse files of larger images.", min=1),
+    ] = 1 << 26,
     trusted: Annotated[
         bool,
         typer.Option("--trusted", help="Take files that you made, of a codec whose decoder a forged file can crash."),
     ] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Decompress files with the model that wrote them, or a light decoder of it: to PNG, or TIFF where PNG cannot."""
+    """Decompress files to PNG with the model that wrote them, or with a light decoder of it."""
     from ..codec.files import Settings
-    from ..codec.reading import MAX_PIXELS
 
-    settings = Settings("decompress", model, precision.value, max_pixels=max_pixels or MAX_PIXELS, trusted=trusted)
-    _run(settings, source, target, overwrite, as_json)
+    settings = Settings("decompress", model, precision.value, max_pixels=max_pixels, trusted=trusted)
+    _run(settings, sources, overwrite, as_json, quiet)
 
 
-def _run(settings: Settings, source: Path, target: Path | None, overwrite: bool, as_json: bool) -> None:
-    from rich.console import Console
+def _run(settings: Settings, names: list[str], overwrite: bool, as_json: bool, quiet: bool) -> None:
     from rich.progress import MofNCompleteColumn, Progress
     from rich.table import Table
 
-    from ..codec.files import plan_files
     from ..codec.folder import code_files
+    from .sources import plan_files, split_target
+
+    console = messages(quiet)
 
     def note(text: str) -> None:
-        print(f"distillkit: note: {text}", file=sys.stderr)
+        console.print(f"distillkit: note: {text}", highlight=False, soft_wrap=True)
 
-    pairs = plan_files(settings.direction, source, target, overwrite)
+    pairs = plan_files(settings.direction, *split_target(settings.direction, names), overwrite)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=len(pairs) == 1) as progress:
+    with Progress(*columns, console=console, transient=True, disable=len(pairs) == 1) as progress:
         task = progress.add_task(settings.direction, total=len(pairs))
         coded = code_files(settings, pairs, lambda _: progress.advance(task), note)
     wanted = settings.wanted

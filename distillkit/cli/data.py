@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .app import app
+from .app import Quiet, app, messages
 
 
 @app.command()
@@ -16,13 +16,14 @@ def pack(
     images: Annotated[Path, typer.Argument(help="Folder of images, searched recursively.")],
     out: Annotated[Path, typer.Argument(help="New folder for the shards; name it as a recipe's data.train.")],
     shard_mib: Annotated[int, typer.Option(help="Size at which a shard is closed.", min=1)] = 512,
+    quiet: Quiet = False,
 ) -> None:
     """Pack training images into tar shards (WebDataset's layout), and leave out those that cannot be used."""
     from rich.progress import Progress
 
     from ..data.shards import pack as run
 
-    with Progress(disable=not sys.stderr.isatty()) as bar:
+    with Progress(console=messages(quiet), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("packing")
         done = run(images, out, shard_mib, progress=lambda seen, total: bar.update(task, completed=seen, total=total))
     for problem in done.problems:

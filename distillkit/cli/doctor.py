@@ -11,9 +11,9 @@ from .app import AsJson, app, show
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Say what is wrong with this installation or machine, and what to do; exit code 1 if something must be mended."""
-    from rich.markup import escape
+    """Say what is wrong with this installation or machine, and what to do; exit code 1 if something must be fixed."""
     from rich.table import Table
+    from rich.text import Text
 
     from ..doctor import diagnose
 
@@ -21,8 +21,8 @@ def doctor(as_json: AsJson = False) -> None:
     table = Table.grid(padding=(0, 2))
     colours = {"ok": "green", "note": "yellow", "problem": "bold red"}
     for each in findings:
-        text = escape(each.found) + (f"\n[bold]-> {escape(each.advice)}[/]" if each.advice else "")
-        table.add_row(f"[{colours[each.state]}]{each.state}[/]", each.topic, text)
+        advice = [Text(f"\n-> {each.advice}", "bold")] if each.advice else []
+        table.add_row(Text(each.state, colours[each.state]), each.topic, Text.assemble(each.found, *advice))
     show(table, json.dumps([vars(each) for each in findings], indent=2), as_json)
     if any(each.state == "problem" for each in findings):
         raise typer.Exit(1)

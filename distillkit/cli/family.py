@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .app import AsJson, app, goes_on_later, show
+from .app import AsJson, Quiet, app, goes_on_later, messages, show
+from .names import existing, named, run_folder
 
 if TYPE_CHECKING:
     from ..family.record import Record
@@ -20,37 +21,59 @@ def family(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the runs.  [default: runs/NAME, from the file's name]", show_default=False),
+        typer.Option(
+            help="Folder of the runs. Where it is relative, it starts from the file's folder.",
+            show_default="runs/NAME, from the file's name",
+        ),
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Only these jobs; a name or a pattern such as 'control-*'. May be given several times."),
+        typer.Option(
+            help="Only these jobs; a name or a pattern such as 'control-*'. May be given several times.",
+            show_default="all",
+        ),
     ] = None,
-    budget: Annotated[float | None, typer.Option(help="Stop cleanly after so many hours.", min=0)] = None,
-    status: Annotated[bool, typer.Option("--status", help="Only say how far each job is.")] = False,
+    budget: Annotated[
+        float | None, typer.Option(help="Stop cleanly after so many hours.", min=0, show_default="no limit")
+    ] = None,
+    status: Annotated[bool, typer.Option("--status", help="Only show the status of the jobs.")] = False,
     record: Annotated[
         Path | None,
         typer.Option(
-            help="Write what was measured to this JSON file, to keep. What it has of runs that are elsewhere stays."
+            help="Write what was measured to this JSON file, to keep. What it has of runs that are elsewhere stays.",
+            show_default="none",
         ),
     ] = None,
-    results: Annotated[Path | None, typer.Option(help="Write the tables of results to this markdown file.")] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Write the tables of results to this markdown file.", show_default="none")
+    ] = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train and measure a teacher and variants of its student at several lambdas and seeds, or what is left of that."""
     from ..family import plan, report, run
     from ..family.record import read_record, record_of
+    from ..training.display.progress import ProgressDisplay
 
+    record = record and named(record, ".json", "family --record")
+    results = results and named(results, ".md", "family --results")
+    file = existing(file, ".toml")
     if file.suffix == ".json":
         measured = read_record(file)
         as_text = measured.to_json()
     else:
-        loaded, folder = plan.Family.load(file), out or Path("runs") / file.stem
+        loaded, folder = plan.Family.load(file), run_folder(file, out)
         if status:
             rows = run.status(loaded, folder)
         else:
             with goes_on_later():
-                rows = run.run_family(loaded, folder, only=only or [], budget_hours=budget)
+                rows = run.run_family(
+                    loaded,
+                    folder,
+                    only=only or [],
+                    budget_hours=budget,
+                    observers=lambda: [ProgressDisplay(messages(quiet))],
+                )
         measured = record_of(rows, read_record(record) if record is not None and record.exists() else None)
         as_text = run.status_json(rows)
         if not as_json:

@@ -18,14 +18,20 @@ def evaluate(
         "runs/evaluation"
     ),
     lpips: Annotated[
-        Path | None, typer.Option(help="torchvision's weights of AlexNet: also measure LPIPS (extra `perceptual`).")
+        Path | None,
+        typer.Option(
+            help="torchvision's weights of AlexNet: also measure LPIPS (extra `perceptual`).", show_default="none"
+        ),
     ] = None,
     dists: Annotated[
-        Path | None, typer.Option(help="torchvision's weights of VGG-16: also measure DISTS (extra `perceptual`).")
+        Path | None,
+        typer.Option(
+            help="torchvision's weights of VGG-16: also measure DISTS (extra `perceptual`).", show_default="none"
+        ),
     ] = None,
     quality: Annotated[
         list[float] | None,
-        typer.Option(help="Of models of many rates, from 0 to 1; may be repeated.  [default: 0 0.25 0.5 0.75 1]"),
+        typer.Option(help="Of models of many rates, from 0 to 1; may be repeated.", show_default="0 0.25 0.5 0.75 1"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -39,9 +39,7 @@ def plugins(context: typer.Context, as_json: AsJson = False) -> None:
 @group.command()
 def new(
     name: Annotated[str, typer.Argument(help="The plugin's name: lower-case letters, digits and underscores.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Its folder.  [default: distillkit-NAME]", show_default=False)
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Its folder.", show_default="distillkit-NAME")] = None,
 ) -> None:
     """Write a new plugin: a package with a loss term and tests that pass, to be changed into yours."""
     from ..testing.scaffold import new_plugin

@@ -13,7 +13,7 @@ from .app import AsJson, app, show
 
 @app.command()
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="The recipes to write.  [default: list them]")] = None,
+    name: Annotated[str | None, typer.Argument(help="The recipes to write.", show_default="list them")] = None,
     out: Annotated[Path, typer.Option(help="Folder to write them to.")] = Path(),
     as_json: AsJson = False,
 ) -> None:

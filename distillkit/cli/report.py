@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .app import app
+from .app import Quiet, app, messages
+from .names import existing, named
 
 
 @app.command()
@@ -15,16 +16,16 @@ def report(
     path: Annotated[Path, typer.Argument(help="A run folder, or a folder of runs such as a family's.")],
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="The file.  [default: report.html in that folder]", show_default=False),
+        typer.Option("-o", "--out", help="The file.", show_default="report.html in that folder"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that no report wrote.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write the page of a run or a family: figures, curves, pictures and recipe in one HTML file."""
-    from rich.console import Console
-
     from ..report.page import write_page
 
-    console = Console(stderr=True, markup=False, emoji=False)
+    console = messages(quiet)
+    out = out and named(out, ".html", "report -o")
     file = write_page(
         path, out, overwrite=overwrite, on_part=lambda part: console.print(f"report: {part}", highlight=False)
     )
@@ -35,7 +36,9 @@ def report(
 def cite(
     what: Annotated[
         Path | None,
-        typer.Argument(help="A recipe, a run folder or a folder of runs.  [default: everything that is registered]"),
+        typer.Argument(
+            help="A recipe, a run folder or a folder of runs.", show_default="everything that is registered"
+        ),
     ] = None,
 ) -> None:
     """Print BibTeX for the methods that a run uses."""
@@ -46,6 +49,7 @@ def cite(
 
     recipes = []
     if what is not None:
-        recipes = [Recipe.load(what)] if what.is_file() else [run.recipe for run in read_runs(what).runs]
+        what = existing(what, ".toml")
+        recipes = [Recipe.load(what)] if what.is_file() else [run.recipe for run in read_runs(what, "cite").runs]
     for reference in references(load_plugins(), recipes):
         print(f"% {', '.join(reference.used_by)}\n{reference.bibtex}\n")

@@ -1,23 +1,21 @@
-"""Files to compressed files and back: what goes where, never half a file, never over another."""
+"""Files to compressed files and back: one whole file after the other, never half of one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..data.images import BadImageError, read_image
-from ..data.listing import list_images
-from ..data.samples import Samples
-from ..data.stored import SUFFIXES, write_picture
-from ..errors import BitstreamError, DataError, DistillkitError, is_out_of_memory
+from ..errors import DistillkitError, is_out_of_memory
 from ..model.file import load_model
-from .bitstream import read
 from .fast.codec import Precision
 from .rate_control import Encoded, Wanted, encode_as_wanted
 from .reading import MAX_PIXELS, read_compressed
@@ -35,7 +33,7 @@ class Settings:
         direction: compress or decompress.
         model: a run folder or model file.
         precision: of the transforms, see `ImageCodec`.
-        convert: take pictures of other kinds, see `read_image`.
+        convert: take pictures that are not 8-bit RGB, see `read_image`.
         max_pixels: larger images are not decoded.
         trusted: decode also by a decoder that forged files can crash, see `ImageCodec`.
         wanted: what compressed pictures are to come to; None with a model of one rate.
@@ -75,54 +73,6 @@ class Coded:
     reached: float | None = None
 
 
-def plan_files(direction: Direction, source: Path, target: Path | None, overwrite: bool) -> list[tuple[Path, Path]]:
-    """Return what is to be read and where it is to be written.
-
-    Pictures go to PNG, or to TIFF where PNG has not their samples.
-
-    Args:
-        direction: compress or decompress.
-        source: a file, or a folder, whose subfolders count.
-        target: a file or folder; by default beside each source.
-        overwrite: whether files that exist may be replaced; never a source.
-
-    Raises:
-        DataError: there is nothing to do, two files would go to one place, or a file would be overwritten.
-    """
-    if source.is_dir():
-        if direction == "compress":
-            sources = list_images(source)
-        elif not (sources := sorted(path for path in source.rglob(f"*{SUFFIX}") if path.is_file())):
-            raise DataError(f"folder {source}: expected files that end in {SUFFIX}, got none; check the path.")
-        folder = target or source
-        places = ((path, folder / path.relative_to(source)) for path in sources)
-        pairs = [(path, place.with_suffix(_suffix(direction, path))) for path, place in places]
-    elif source.is_file():
-        into = target.is_dir() if target is not None else False
-        suffix = _suffix(direction, source)
-        beside = source.with_suffix(suffix) if target is None else target
-        pairs = [(source, target / source.with_suffix(suffix).name if into and target is not None else beside)]
-        allowed = [suffix] if direction == "compress" else [s for s in SUFFIXES if s != ".png" or s == suffix]
-        if pairs[0][1].suffix.lower() not in allowed:
-            expected = " or ".join(allowed)
-            raise DataError(f"file {beside}: expected a name that ends in {expected}, got {beside.name}; rename it.")
-    else:
-        raise DataError(f"file {source}: expected a file or a folder, got nothing there; check the path.")
-    _check_targets(pairs, overwrite)
-    return pairs
-
-
-def _suffix(direction: Direction, source: Path) -> str:
-    """Return how the target's name ends."""
-    if direction == "compress":
-        return SUFFIX
-    try:
-        image = read(read_compressed(source))
-    except (BitstreamError, OSError):  # which decoding reports
-        return ".png"
-    return Samples(image.num_channels, image.bit_depth).suffix
-
-
 @contextmanager
 def whole_file(path: Path) -> Generator[Path]:
     """Give a name beside `path` to write to; it takes the place of `path` at the end, or vanishes on an error."""
@@ -133,25 +83,6 @@ def whole_file(path: Path) -> Generator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _check_targets(pairs: Sequence[tuple[Path, Path]], overwrite: bool) -> None:
-    taken: dict[Path, Path] = {}
-    sources = {source.resolve() for source, _ in pairs}
-    for source, target in pairs:
-        place = target.resolve()
-        if place in taken:
-            raise DataError(f"file {source}: would go to {target}, as {taken[place]} does; rename one of them.")
-        taken[place] = source
-        if place in sources:
-            raise DataError(f"file {target}: it is a source and would be overwritten; choose another target.")
-    existing = [target for _, target in pairs if target.exists()]
-    if existing and not overwrite:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise DataError(
-            f"file {existing[0]}{more}: exists already and would be overwritten; choose another target or pass "
-            "`--overwrite`."
-        )
 
 
 def load_codec(settings: Settings) -> ImageCodec:
@@ -176,17 +107,17 @@ def code_file(codec: ImageCodec, settings: Settings, source: Path, target: Path)
             if settings.direction == "compress":
                 part.write_bytes(encoded.data)
             else:
-                write_picture(part, pixels, target.suffix.lower())
+                Image.fromarray(pixels).save(part, "png")
     except OSError as error:
         return Coded(source, target, error=f"file {target}: cannot be written: {error.strerror or error}.")
     height, width, _ = pixels.shape
     return Coded(source, target, width, height, len(encoded.data), None, encoded.quality, encoded.value)
 
 
-def _read(codec: ImageCodec, settings: Settings, source: Path) -> tuple[Encoded, NDArray[Any]]:
+def _read(codec: ImageCodec, settings: Settings, source: Path) -> tuple[Encoded, NDArray[np.uint8]]:
     """Return the compressed file and the picture, one of which is read and the other made."""
     if settings.direction == "compress":
-        pixels = read_image(source, convert=settings.convert, samples=codec.samples)
+        pixels = read_image(source, convert=settings.convert)
         return encode_as_wanted(codec, pixels, settings.wanted), pixels
     data = read_compressed(source, settings.max_pixels)
     return Encoded(data), codec.decode(data)
@@ -196,7 +127,7 @@ def _message(source: Path, error: Exception, settings: Settings) -> str:
     if isinstance(error, DistillkitError):
         text = str(error)
         if isinstance(error, BadImageError) and error.problem.convertible and not settings.convert:
-            text += " Or pass `--convert`; it makes it what the model codes."
+            text += " Or pass `--convert`; it makes 8-bit RGB of it."
         return text if str(source) in text else f"file {source}: {text}"
     if is_out_of_memory(error):
         return f"file {source}: expected enough memory, got too little; cut the picture into parts, or free memory."

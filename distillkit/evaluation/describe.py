@@ -10,8 +10,8 @@ import numpy as np
 from ..codec.runtime import ImageCodec
 from ..hooks.loader import Plugins
 from ..model.adapters import CodecAdapter, as_codec, fingerprint
+from ..model.complexity import kmac_per_pixel, num_parameters, parameters_by_part
 from ..taps.pair import CodecPair
-from .complexity import kmac_per_pixel, num_parameters, parameters_by_part
 
 #: Height and width of the picture that is timed: Kodak's.
 TIMED_SIZE = (512, 768)

@@ -14,7 +14,8 @@ from ..errors import RecipeError
 from ..hooks.components import validate
 from ..model.file import MODEL_NAME
 from ..model.lmbda import Lmbda, LmbdaRange, as_lmbda
-from ..recipe.recipe import Recipe, from_folder, read_toml
+from ..recipe.paths import from_folder
+from ..recipe.recipe import Recipe, read_toml
 
 CONTROL = "control"
 

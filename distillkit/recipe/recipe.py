@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,8 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from ..errors import RecipeError
 from ..hooks.components import validate
 from ..model.lmbda import Lmbda, as_lmbda
+from .changes import apply_changes
+from .paths import from_folder
 from .settings import ComponentChoice, DataSettings, OptimizerSettings, Settings, ValidationSettings
 
 
@@ -92,15 +95,28 @@ class Recipe(Settings):
         return values
 
     @classmethod
-    def load(cls, path: str | Path) -> Recipe:
+    def load(cls, path: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
         """Read a recipe from a TOML file; relative paths in it start from its folder.
 
+        Args:
+            path: the file.
+            changes: values in place of the file's, by key: `{"num_steps": 50, "optimizer.learning_rate": 1e-3}`.
+
         Raises:
-            RecipeError: the file cannot be read, is not TOML, or is not a valid recipe.
+            RecipeError: the file cannot be read, is not TOML, or is not a valid recipe; or a change does not fit.
         """
-        path = Path(path)
-        values = from_folder(read_toml(path, "recipe"), path.resolve().parent)
-        return validate(cls, values, f"recipe {path.name}")
+        path, changes = Path(path), changes or {}
+        values = from_folder(apply_changes(read_toml(path, "recipe"), changes), path.resolve().parent)
+        return validate(cls, values, " ".join([f"recipe {path.name}", *(f"--set {key}" for key in changes)]))
+
+    def changed(self, changes: Mapping[str, Any]) -> Recipe:
+        """Return the recipe with some values changed, by key as with `load`; paths start from the working directory.
+
+        Raises:
+            RecipeError: a change does not fit.
+        """
+        where = " ".join(["recipe", *(f"--set {key}" for key in changes)])
+        return validate(type(self), apply_changes(self.model_dump(exclude_unset=True), changes), where)
 
     @classmethod
     def create(cls, **values: Any) -> Recipe:
@@ -145,26 +161,6 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         raise RecipeError(f"{what} {path}: not valid: its tables are nested too deeply; check the file.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{what} {path}: not valid TOML: {error}.") from None
-
-
-def from_folder(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the keys of a recipe with every relative path as it is from `folder`.
-
-    Whatever is no path stays as it is, for validation to refuse.
-    """
-    placed = dict(recipe)
-    if isinstance(teacher := recipe.get("teacher"), str):
-        placed["teacher"] = folder / teacher
-    if isinstance(weights := recipe.get("initial_weights"), str) and weights not in ("random", "teacher"):
-        placed["initial_weights"] = folder / weights
-    objective = recipe.get("objective")
-    if isinstance(objective, dict) and isinstance(objective.get("weights"), str):  # of core.lpips
-        placed["objective"] = {**objective, "weights": folder / objective["weights"]}
-    for key, inner in (("data", "train"), ("validation", "data")):
-        settings = recipe.get(key)
-        if isinstance(settings, dict) and isinstance(settings.get(inner), str):
-            placed[key] = {**settings, inner: folder / settings[inner]}
-    return placed
 
 
 def _without_none(value: Any) -> Any:

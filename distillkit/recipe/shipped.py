@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import RecipeError, did_you_mean
 from .recipe import Recipe
+from .settings import ComponentChoice
+
+if TYPE_CHECKING:
+    from ..hooks.loader import Plugins
 
 _FOLDER = resources.files("distillkit.recipe") / "shipped_recipes"
 
@@ -26,6 +30,34 @@ def load_shipped(name: str, part: Literal["teacher", "student"], images: Path) -
     with resources.as_file(_FOLDER / _known(name) / f"{part}.toml") as path:
         recipe = Recipe.load(path)
     return recipe.model_copy(update={"teacher": None, "data": recipe.data.model_copy(update={"train": images})})
+
+
+def load_for_pair(pair: str, size: str, part: Literal["teacher", "student"], images: Path, plugins: Plugins) -> Recipe:
+    """Return a recipe for any registered pair: the one that ships, or that of `models.lowres` with another pair.
+
+    Args:
+        pair: its full name.
+        size: of what ships: `tiny`, `lite` or `paper`; also the option `size` of the pair, if it has one.
+        part: whose recipe.
+        images: folder of the training images.
+        plugins: where the pair is registered.
+
+    Raises:
+        RecipeError: there is no such pair or size, or its teacher is not trained but downloaded.
+    """
+    options = plugins.get("pair", pair, "distil, pair").Config.model_fields
+    name = f"{pair.removeprefix('models.')}-{size}"
+    ships = pair.startswith("models.") and name in _names()
+    if not ships:
+        recipe = load_shipped(f"lowres-{size}", part, images)
+        own = {"name": pair} | ({"size": size} if "size" in options else {})
+        return recipe.model_copy(update={"pair": ComponentChoice.model_validate(own)})
+    if "teacher.toml" not in _files(name):
+        raise RecipeError(
+            f"distil, pair {pair}: its teacher of size {size} is downloaded, not trained; write its recipe with "
+            f"`distillkit recipes {name}`, and train that."
+        )
+    return load_shipped(name, part, images)
 
 
 def write_shipped(name: str, folder: Path) -> list[Path]:

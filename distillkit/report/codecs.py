@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import final
 
 from ..errors import DistillkitError
-from ..evaluation.complexity import kmac_per_pixel, num_parameters, parameters_by_part
 from ..family.gains import TEACHER
 from ..hooks.loader import Plugins
+from ..model.complexity import kmac_per_pixel, num_parameters, parameters_by_part
 from ..model.file import TrainedModel, load_model
 from .runs import Runs
 

@@ -126,20 +126,32 @@ class Runs:
         return None
 
 
-def read_runs(path: Path) -> Runs:
+def read_runs(path: Path, command: str = "report") -> Runs:
     """Read a run with its teacher and control, or all runs in a folder.
 
     The teacher is the one that the run's recipe names, or a run beside it; the control is a run beside it called
     `control`. The main run of a family is one of the variant with most measured runs, and among those with most losses,
     teacher and control aside; at the lambda with most of its seeds, and among those with most runs of any variant.
 
+    Args:
+        path: a run folder, or a folder of run folders.
+        command: that asks, for the messages.
+
     Raises:
         TrainingError: there is no run in `path`, or a file of one cannot be read.
     """
     path = path.resolve()
+    try:
+        return _read_runs(path, command)
+    except TrainingError as error:
+        where = f"{command} {path}: "
+        raise TrainingError(f"{where}{str(error).removeprefix(where)}") from None
+
+
+def _read_runs(path: Path, command: str) -> Runs:
     if not path.is_dir():
         got = "a file" if path.exists() else "nothing there"
-        raise TrainingError(f"report {path}: expected a run folder, or a folder of such, got {got}; check the path.")
+        raise TrainingError(f"{command} {path}: expected a run folder, or a folder of such, got {got}; check the path.")
     if _is_run(path):
         main = _read(path)
         beside = _read_all(path.parent)
@@ -152,8 +164,8 @@ def read_runs(path: Path) -> Runs:
     runs = _read_all(path)
     if not runs:
         raise TrainingError(
-            f"report {path}: expected a run folder (with recipe.toml), or a folder of run folders, got neither; "
-            "`distillkit train` and `distillkit family` make them."
+            f"{command} {path}: expected a run folder (with recipe.toml), or a folder of run folders, got neither; "
+            "`distillkit train`, `distil` and `family` make them."
         )
     return Runs(path.name, tuple(runs), _main(runs), len(runs) > 3)
 
@@ -189,7 +201,7 @@ def _read(folder: Path) -> Run:
     try:
         recipe = Recipe.load(RunFolder(folder).recipe_file)
     except DistillkitError as error:
-        raise TrainingError(f"report, run {folder.name}: {error}") from None
+        raise TrainingError(f"run {folder.name}: {error}") from None
     end = f"-{lmbda_name(recipe.lmbda)}"
     variant = folder.name.removesuffix(f"-seed{recipe.seed}").removesuffix(end)
     if recipe.trains == "teacher":
@@ -226,7 +238,7 @@ def _results(newest: Path) -> dict[str, Any]:
     images = results.get("images")
     rows = [results.get("averages"), *(images if isinstance(images, list) else [None])]
     if len(rows) < 2 or not all(_has(row, _MEASURED) for row in rows) or not all(_has(row, _NAMED) for row in rows[1:]):
-        raise TrainingError(f"report: {newest} is not what `distillkit evaluate` writes; measure again.")
+        raise TrainingError(f"{newest} is not what `distillkit evaluate` writes; measure again.")
     return results
 
 
@@ -238,11 +250,11 @@ def _metrics(file: Path) -> dict[str, tuple[dict[str, Any], ...]]:
     try:
         metrics = tuple(json.loads(line) for line in lines)
     except (ValueError, RecursionError) as error:
-        raise TrainingError(f"report: {file} cannot be read: {error}.") from None
+        raise TrainingError(f"{file} cannot be read: {error}.") from None
     validation = tuple(line for line in metrics if _has(line, ("step", "validation/rd_cost")))
     metrics = tuple(line for line in metrics if not _has(line, ("validation/rd_cost",)))
     if not all(_has(line, _LOGGED) for line in metrics):
-        raise TrainingError(f"report: {file}: expected {', '.join(_LOGGED)} in every line; is it of another program?")
+        raise TrainingError(f"{file}: expected {', '.join(_LOGGED)} in every line; is it of another program?")
     return {
         "metrics": metrics,
         "validation": tuple(
@@ -259,10 +271,10 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise TrainingError(f"report: {file} cannot be read: {error}.") from None
+        raise TrainingError(f"{file} cannot be read: {error}.") from None
     if not isinstance(content, dict):
         raise TrainingError(
-            f"report: {file}: expected an object, got {type(content).__name__}; it was not written by distillkit."
+            f"{file}: expected an object, got {type(content).__name__}; it was not written by distillkit."
         )
     return content
 

@@ -12,13 +12,10 @@ from typing import Any, final
 
 import torch
 from pluggy import PluginManager
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..errors import TrainingError, printable
+from ..errors import TrainingError
 from ..hooks.hookspecs import hookimpl
 from ..hooks.loader import plugin_manager, report_observer
-from .phases import Phase
 from .preemption import TrainingStopped
 from .run_info import RunInfo
 
@@ -94,91 +91,6 @@ class MetricsFile:
         with _written(path), path.open("a", encoding="utf-8") as file:
             finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
             file.write(json.dumps(finite) + "\n")
-
-
-@final
-class ProgressDisplay:
-    """Shows phase, step, rate, PSNR and the time left, live in a terminal and line by line elsewhere."""
-
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, markup=False, emoji=False)
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
-        self._phase = self._validated = self._best = ""
-
-    @hookimpl
-    def run_started(self, run: RunInfo) -> None:
-        """Open the display."""
-        self.close()  # a run that went back starts anew
-        for note in run.notes:
-            self.console.print(printable(f"{run.name}: {note}"), highlight=False, markup=False)
-        self._progress = Progress(
-            TextColumn("{task.fields[run]}", style="bold", markup=False),
-            TextColumn("{task.fields[phase]}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[numbers]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-        self._progress.start()
-        self._task = self._progress.add_task(
-            "", total=run.num_steps, completed=run.start_step, run=run.name, phase="", numbers=""
-        )
-
-    @hookimpl
-    def phase_started(self, run: RunInfo, phase: Phase, step: int) -> None:
-        """Show the phase."""
-        self._phase = phase.name
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, phase=phase.name)
-
-    @hookimpl
-    def metrics_logged(self, run: RunInfo, metrics: Mapping[str, float | int | str]) -> None:
-        """Show the newest numbers."""
-        assert self._progress is not None
-        assert self._task is not None
-        quality = "ms_ssim_db" if "ms_ssim_db" in metrics else "psnr_db"  # what the run trains for
-        numbers = f"{metrics['rate_bpp']:.3f} bpp  {metrics[quality]:.2f} dB{self._validated}"
-        self._progress.update(self._task, completed=int(metrics["step"]), numbers=numbers)
-        if not self.console.is_terminal:
-            left = float(metrics["seconds_per_step"]) * (run.num_steps - int(metrics["step"]))
-            self.console.print(
-                f"{run.name}  {self._phase}  step {metrics['step']}/{run.num_steps}  {numbers}  {left:.0f} s left",
-                highlight=False,
-            )
-
-    @hookimpl
-    def validated(self, run: RunInfo, metrics: Mapping[str, float | int]) -> None:
-        """Show what was measured on the held-out crops, and which model is the best."""
-        self._validated = f"  held out {metrics['rd_cost']:.4g}"
-        self._best = f"step {metrics['best_step']}, RD cost {metrics['best_rd_cost']:.4g}"
-        if not self.console.is_terminal:
-            self.console.print(
-                f"{run.name}  {self._phase}  step {metrics['step']}/{run.num_steps}  held out: "
-                f"{metrics['rate_bpp']:.3f} bpp  {metrics['psnr_db']:.2f} dB  RD cost {metrics['rd_cost']:.4g}  "
-                f"(best: {self._best})",
-                highlight=False,
-            )
-
-    @hookimpl
-    def run_finished(self, run: RunInfo, model: Path) -> None:
-        """Close the display, and say which model was saved."""
-        self.close()
-        if run.recipe.validation is not None and self._best:
-            which = (
-                f"the best ({self._best})" if run.recipe.validation.save == "best" else f"the last (best: {self._best})"
-            )
-            self.console.print(f"{run.name}: {model.name} is {which}", highlight=False)
-
-    def close(self) -> None:
-        """Give the terminal back; also called when a run ends by an error."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
 
 
 @contextmanager

@@ -23,6 +23,7 @@ class RunInfo:
         num_steps: steps of the whole run.
         model: the model of the run so far; None outside of a run.
         notes: what the user should know: images left out, taps that are copied, a damaged checkpoint.
+        header: what the run does, pairs of a name and a text: device, sizes, pictures, taps, losses, schedule.
     """
 
     name: str
@@ -32,3 +33,4 @@ class RunInfo:
     num_steps: int
     notes: tuple[str, ...] = ()
     model: ModelView | None = None
+    header: tuple[tuple[str, str], ...] = ()

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import DivergedError, RecipeError, TrainingError
 from ..hooks.loader import Plugins, load_plugins
 from ..recipe.recipe import Recipe
+from .display.header import header
 from .distributed import Ranks
 from .folder.lock import only_here
 from .folder.provenance import note_start
@@ -62,10 +63,11 @@ def train(
             raise TrainingError(f"run folder {run.path}: not all processes see it alike. Put it on a shared disk.")
         trainer.result.provenance, more = ranks.first(lambda: note_start(run, recipe, trainer.setup, ranks, start_step))
         if start_step:
-            notes.append(f"going on after step {start_step}")
+            notes.append(f"continues after step {start_step}")
         more += lengthening(recipe, plugins, before, start_step) if before else []
         about = (run.path.name, run.path, recipe, start_step, recipe.num_steps)
-        info = RunInfo(*about, (*notes, *more, *trainer.setup.notes), trainer.view)
+        shown = ranks.first(lambda: header(recipe, trainer.setup, run.path, ranks, trainer.precision.name))
+        info = RunInfo(*about, (*notes, *more, *trainer.setup.notes), trainer.view, shown)
         observing = plugins.observing([MetricsFile(), *observers])
         with observing, stop_on_signal() as stop:
             while True:

@@ -76,8 +76,7 @@ class MaskDecay(distillkit.StepExtension):
         before = [parameter.clone() for parameter, _ in self._gone]
         self._fade(0.0)
         self._cut()
-        shape = (1, self._student.samples.channels, crop, crop)
-        images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        images = torch.rand(1, 3, crop, crop, generator=torch.Generator().manual_seed(0))
         pictures: list[Tensor] = []
         for codec in (self.codec, self._student):
             training = codec.module.training

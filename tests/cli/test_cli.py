@@ -123,7 +123,7 @@ def teacher(work) -> Path:
         process.send_signal(signal.SIGINT)
         stderr = process.communicate(timeout=100)[1]
     assert process.returncode == 130, stderr
-    assert "stopped; the same command, or `distillkit resume RUN`, goes on." in stderr
+    assert "stopped. To continue, give the same command, or `distillkit resume RUN`." in stderr
     assert "Traceback" not in stderr
     assert not (run / "model.safetensors").exists()
     assert f"{run / 'model.safetensors'}" in succeed("resume", "teacher", cwd=work)
@@ -302,5 +302,5 @@ def test_sigterm_ends_a_command_with_143_and_a_checkpoint(work):
     process.terminate()
     _, told = process.communicate(timeout=60)
     assert process.returncode == 143, told
-    (step,) = re.findall(r"stopped after step (\d+) of 2000, and saved. The same command goes on.", told)
+    (step,) = re.findall(r"stopped after step (\d+) of 2000, and saved. Give the same command again to continue.", told)
     assert (work / "runs" / "preempted" / "checkpoints" / f"step-{int(step):08d}.safetensors").is_file()

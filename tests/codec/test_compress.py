@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from typer.testing import CliRunner
 
 import distillkit
 from distillkit.cli.app import app
+from distillkit.cli.sources import plan_files, split_target
 from distillkit.codec import folder
-from distillkit.codec.files import plan_files, whole_file
+from distillkit.codec.files import whole_file
 from distillkit.errors import DataError
 from distillkit.model.file import save_model
 from tests.lively import adapter, picture
@@ -116,30 +118,66 @@ class TestCommands:
         assert "--convert" in done.stderr
         assert "Traceback" not in done.stderr
 
+    def test_several_files_there_and_back(self, run, tmp_path):
+        """As a shell hands over `a.png b.png c.png out/` and `out/*.dk back/`, and `*.png` alone."""
+        sources = [save(tmp_path / f"{name}.png") for name in "abc"]
+        rows = json.loads(run("compress", *sources, f"{tmp_path}/out/", "--json"))
+        assert [row["target"] for row in rows] == [f"{tmp_path}/out/{name}.dk" for name in "abc"]
+        run("decompress", *sorted((tmp_path / "out").iterdir()), tmp_path / "back")
+        assert sorted(path.name for path in (tmp_path / "back").iterdir()) == ["a.png", "b.png", "c.png"]
+        run("compress", *sources)
+        assert all((tmp_path / f"{name}.dk").is_file() for name in "abc")
+
+    def test_a_suffix_that_is_missing_is_added(self, run, tmp_path):
+        run("compress", save(tmp_path / "a.png"), tmp_path / "new")
+        assert (tmp_path / "new.dk").is_file()
+        run("decompress", tmp_path / "new.dk", tmp_path / "back-0.013")
+        assert (tmp_path / "back-0.013.png").is_file()
+        assert "expected a name that ends in .png, got x.jpg; that is what is written" in run(
+            "decompress", tmp_path / "new.dk", tmp_path / "x.jpg", code=2
+        )
+
 
 class TestPlan:
+    def test_several_sources(self, tmp_path):
+        first, second = save(tmp_path / "one/a.png"), save(tmp_path / "two/a.png")
+        folders = [tmp_path / "one", tmp_path / "two"]
+        out = tmp_path / "out"
+        assert plan_files("compress", folders, out, False) == [(first, out / "one/a.dk"), (second, out / "two/a.dk")]
+        assert plan_files("compress", [first], f"{out}/", False) == [(first, out / "a.dk")]
+        with pytest.raises(DataError, match=r"two/a.png: would go to .*out/a.dk, as .*one/a.png does"):
+            plan_files("compress", [first, second], out, False)
+        with pytest.raises(DataError, match="expected a folder for several files, got .*x.dk; name a folder last"):
+            plan_files("compress", [first, second], tmp_path / "x.dk", False)
+        assert split_target("compress", [str(first), str(second)]) == ([first, second], None)
+        assert split_target("compress", [str(first), "b.png"]) == ([first], "b.png")
+        assert split_target("decompress", ["a.dk", "b.png"]) == ([Path("a.dk")], "b.png")
+
     def test_names(self, tmp_path):
         source = save(tmp_path / "a/photo.jpg")
         (tmp_path / "out").mkdir()
-        assert plan_files("compress", source, None, False) == [(source, tmp_path / "a/photo.dk")]
-        assert plan_files("compress", source, tmp_path / "x.dk", False) == [(source, tmp_path / "x.dk")]
-        assert plan_files("compress", source, tmp_path / "out", False) == [(source, tmp_path / "out/photo.dk")]
-        assert plan_files("compress", tmp_path, tmp_path / "new", False) == [(source, tmp_path / "new/a/photo.dk")]
+        assert plan_files("compress", [source], None, False) == [(source, tmp_path / "a/photo.dk")]
+        assert plan_files("compress", [source], tmp_path / "x.dk", False) == [(source, tmp_path / "x.dk")]
+        assert plan_files("compress", [source], tmp_path / "out", False) == [(source, tmp_path / "out/photo.dk")]
+        assert plan_files("compress", [tmp_path], tmp_path / "new", False) == [(source, tmp_path / "new/a/photo.dk")]
 
     def test_what_is_wrong(self, tmp_path):
         source = save(tmp_path / "photo.png")
         with pytest.raises(DataError, match=r"ends in .dk, got x.png"):
-            plan_files("compress", source, tmp_path / "x.png", False)
+            plan_files("compress", [source], tmp_path / "x.png", False)
         with pytest.raises(DataError, match="got nothing there"):
-            plan_files("compress", tmp_path / "no.png", None, False)
+            plan_files("compress", [tmp_path / "no.png"], None, False)
         with pytest.raises(DataError, match=r"end in .dk, got none"):
-            plan_files("decompress", tmp_path, None, False)
+            plan_files("decompress", [tmp_path], None, False)
         (tmp_path / "x.png").write_bytes(b"")
-        with pytest.raises(DataError, match="it is a source and would be overwritten"):
-            plan_files("decompress", tmp_path / "x.png", None, True)
+        with pytest.raises(
+            DataError,
+            match="expected a compressed file, got a name that ends in .png",
+        ):
+            plan_files("decompress", [tmp_path / "x.png"], None, True)
         save(tmp_path / "photo.jpg")
         with pytest.raises(DataError, match="as .*photo.jpg does; rename one"):
-            plan_files("compress", tmp_path, tmp_path / "new", False)
+            plan_files("compress", [tmp_path], tmp_path / "new", False)
 
     def test_a_file_is_whole_or_absent(self, tmp_path):
         target = tmp_path / "new/file"

@@ -20,8 +20,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from distillkit.cli.app import app
+from distillkit.cli.sources import plan_files
 from distillkit.codec import folder
-from distillkit.codec.files import Settings, plan_files, whole_file
+from distillkit.codec.files import Settings, whole_file
 from distillkit.codec.folder import code_files
 from distillkit.model.file import save_model
 from tests.lively import adapter, picture
@@ -42,7 +43,7 @@ def save(path, pixels=None):
 
 def code(model, source, target=None, direction="compress"):
     """Return the error of each file by its name."""
-    pairs = plan_files(direction, source, target, True)
+    pairs = plan_files(direction, [source], target, True)
     return {each.source.name: each.error for each in code_files(Settings(direction, model), pairs, id, print)}
 
 
@@ -161,7 +162,7 @@ def test_processes_that_die(model, tmp_path, monkeypatch):
             child.kill()
             killed.append(child.pid)
 
-    pairs = plan_files("compress", tmp_path / "in", tmp_path / "out", False)
+    pairs = plan_files("compress", [tmp_path / "in"], tmp_path / "out", False)
     coded = code_files(Settings("compress", model), pairs, kill, print)
     assert killed
     assert [each.error for each in coded] == [None] * 6
@@ -196,10 +197,11 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from distillkit.codec import folder
-from distillkit.codec.files import Settings, plan_files
+from distillkit.cli.sources import plan_files
+from distillkit.codec.files import Settings
 if __name__ == "__main__":
     folder._num_cores, folder._WORTH_SECONDS = lambda: 2, 0.0
-    pairs = plan_files("compress", Path("in"), Path("out"), False)
+    pairs = plan_files("compress", [Path("in")], Path("out"), False)
     folder.code_files(Settings("compress", Path(sys.argv[1])), pairs, print, print)
 """
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 import distillkit
-from distillkit.evaluation.complexity import parameters_by_part
+from distillkit.model.complexity import parameters_by_part
 from distillkit.taps.bank import TapBank
 from tests.foreign_codecs import TokenAdapter, TokenCodec
 

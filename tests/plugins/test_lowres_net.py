@@ -8,7 +8,7 @@ from distillkit_models.lowres_net import LowRes, LowResBlock
 from distillkit_models.lowres_presets import PRESETS, LowResSize
 
 import distillkit
-from distillkit.evaluation.complexity import num_parameters
+from distillkit.model.complexity import num_parameters
 
 SMALL = LowResSize(width=24, latent=32, blocks=1, swin_depth=0, hyper_width=8, entropy_width=8)
 WIDE = LowResSize(width=208, latent=192, blocks=1, swin_depth=2, hyper_width=8, entropy_width=8)

@@ -8,8 +8,8 @@ from distillkit_models.swin_net import WINDOWS, SwinCodec
 from distillkit_models.swin_presets import PRESETS, SwinSize
 
 import distillkit
-from distillkit.evaluation.complexity import num_parameters
 from distillkit.model.adapters import CompressAIAdapter
+from distillkit.model.complexity import num_parameters
 
 SMALL = SwinSize((8, 8, 8, 16), (1, 1, 2, 1), 2, hyper_width=8, entropy_width=8, context_kernel=3)
 

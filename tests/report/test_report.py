@@ -235,7 +235,7 @@ def test_names_are_escaped(trained_family, tmp_path, trained_plugins):
     [
         (lambda run: shutil.rmtree(run), "expected a run folder, or a folder of such, got nothing there"),
         (lambda run: (run / "recipe.toml").unlink(), "got neither; `distillkit train`"),
-        (lambda run: (run / "recipe.toml").write_text("num_steps = 1"), "report, run .*: recipe recipe.toml: pair"),
+        (lambda run: (run / "recipe.toml").write_text("num_steps = 1"), "report .*: run .*: recipe recipe.toml: pair"),
         (lambda run: (run / "metrics.jsonl").write_text("{nonsense}\n"), "metrics.jsonl cannot be read"),
         (lambda run: (run / "metrics.jsonl").write_text('{"step": 1}\n'), "expected step, phase, rd_cost"),
         (lambda run: (run.parent / "evaluation" / run.name / "results.json").write_text("{"), "results.json cannot be"),

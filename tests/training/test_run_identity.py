@@ -278,4 +278,4 @@ def test_a_family_and_a_comparison_in_python_are_refused_too(plain, tmp_path, mo
     with pytest.raises(TrainingError, match="^family: expected one process"):
         run_family(None, tmp_path)
     with pytest.raises(TrainingError, match="^distil: expected one process"):
-        distillkit.distil(tmp_path, plain(), tmp_path, [])
+        distillkit.distil_recipes(tmp_path, plain(), tmp_path, [])

@@ -73,7 +73,7 @@ def loud(weight):
 
 def test_the_control_of_distil_keeps_its_regularisers(recipe, teacher_file, photographs, tmp_path, plugins):
     student = recipe(losses={"kd.latent": {}, **QUIET}, schedule={"name": "core.constant"}, num_steps=2)
-    distillkit.distil(teacher_file, student, tmp_path, sorted(photographs.iterdir())[:1], plugins=plugins)
+    distillkit.distil_recipes(teacher_file, student, tmp_path, sorted(photographs.iterdir())[:1], plugins=plugins)
     control = distillkit.Recipe.load(tmp_path / "control" / "recipe.toml")
     assert list(control.losses) == ["own.loudness"]
     assert control.teacher is None

@@ -49,7 +49,7 @@ class BenchedModel:
         precision: of analysis and synthesis.
         num_parameters: in all.
         parameters_by_part: of analysis, synthesis and the entropy model.
-        kmac_per_pixel: see `evaluation.complexity`.
+        kmac_per_pixel: see `model.complexity`.
         images: one for each picture.
         latency: by direction.
         memory: by direction, on the largest picture; None where the system does not say.

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
-from ...errors import DistillkitError
 from ...hooks.hookspecs import hookimpl
 from ..run_info import RunInfo
-
-
-def _library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise DistillkitError(f"{name}: not installed; `pip install {name}`.") from None
+from .library import library
 
 
 @final
@@ -27,7 +19,7 @@ class MLflowObserver:
     """
 
     def __init__(self) -> None:
-        self._mlflow = _library("mlflow")
+        self._mlflow = library("mlflow")
 
     @hookimpl
     def run_started(self, run: RunInfo) -> None:

@@ -1,0 +1,74 @@
+"""Where the paths of a recipe lead: relative ones start from its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RecipeError
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
+
+_OPTIONS = ("weights", "teacher")  #: options of pairs and objectives that name files
+
+
+def from_folder(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the keys of a recipe with every relative path as it is from `folder`.
+
+    Whatever is no path stays as it is, for validation to refuse.
+    """
+    placed = dict(recipe)
+    if isinstance(teacher := recipe.get("teacher"), str):
+        placed["teacher"] = folder / teacher
+    if isinstance(weights := recipe.get("initial_weights"), str) and weights not in ("random", "teacher"):
+        placed["initial_weights"] = folder / weights
+    for key in ("pair", "objective"):
+        if isinstance(options := recipe.get(key), dict):
+            placed[key] = _placed_options(options, folder)
+    for key, inner in (("data", "train"), ("validation", "data")):
+        settings = recipe.get(key)
+        if isinstance(settings, dict) and isinstance(settings.get(inner), str):
+            placed[key] = {**settings, inner: folder / settings[inner]}
+    return placed
+
+
+def _placed_options(options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    placed = dict(options)
+    for name, value in options.items():
+        if isinstance(value, dict):
+            placed[name] = _placed_options(value, folder)
+        elif name in _OPTIONS and isinstance(value, str) and not value.startswith("zoo:"):
+            is_path = "/" in value or "." in value or (folder / value).exists()
+            placed[name] = str(folder / value) if is_path else value
+    return placed
+
+
+def check_paths(recipe: Recipe, file: Path) -> None:
+    """Check that what a recipe names is there.
+
+    Args:
+        recipe: read from `file`.
+        file: in whose folder relative paths start.
+
+    Raises:
+        RecipeError: something is not; says where it was sought.
+    """
+    for key, path in _paths(recipe):
+        if not path.exists():
+            first = "train the teacher first, or " if key == "teacher" else ""
+            raise RecipeError(
+                f"recipe {file.name}: {key}: expected a file or folder, got nothing at {path}; {first}check the path. "
+                f"Relative paths in a recipe, and --out, start from the recipe's folder, {file.resolve().parent}."
+            )
+
+
+def _paths(recipe: Recipe) -> Iterator[tuple[str, Path]]:
+    yield "data.train", recipe.data.train
+    if recipe.validation:
+        yield "validation.data", recipe.validation.data
+    if recipe.teacher:
+        yield "teacher", recipe.teacher
+    if isinstance(recipe.initial_weights, Path):
+        yield "initial_weights", recipe.initial_weights

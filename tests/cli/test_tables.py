@@ -1,0 +1,117 @@
+"""Tables in narrow terminals: every figure of every table that a command prints is there, whole."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from typer.testing import CliRunner
+
+from distillkit.cli import tables
+from distillkit.cli.app import app, show
+from distillkit.cli.tables import fitted
+from distillkit.model.file import save_model
+from tests.lively import adapter
+
+NAME = "a-model-with-a-name-that-is-longer-than-most-0.013-seed0"
+ROOT = Path(__file__).parents[2]
+
+
+def table(**options) -> Table:
+    made = Table("", title="Means over 24 pictures", caption="a caption", **options)
+    for number in range(12):
+        made.add_column(f"heading\n{number}", justify="right")
+    made.add_row(NAME, *(f"{10 + number}.1234" for number in range(12)))
+    return made
+
+
+@pytest.mark.parametrize("options", [{}, {"box": box.SIMPLE_HEAD, "pad_edge": False}, {"box": None}])
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_a_wide_table(width, options):
+    console = Console(file=io.StringIO(), width=width, markup=False)
+    for part in fitted(table(**options, collapse_padding=bool(options)), console):
+        console.print(part)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert all(text.count(f"{10 + number}.1234") == 1 for number in range(12))
+    assert all(text.count(f" {number} ") >= 1 for number in range(10))  # of the headings
+    assert text.count("Means over 24 pictures") == text.count("a caption") == 1
+    assert "…" not in text
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("narrow") / NAME
+    folder.mkdir()
+    file = folder / "model.safetensors"
+    save_model(file, adapter("checkerboard"), "models.cheng2020", {"size": "tiny"}, "student", 0.013)
+    return folder
+
+
+def commands(model: Path, photographs: Path):
+    """Every command that prints a table."""
+    out = str(model.parent / "out")
+    data = ["--data", str(photographs)]
+    yield ["recipes"]
+    yield ["doctor"]
+    yield ["evaluate", str(model), "zoo:lite-student", *data, "--out", out]
+    yield ["compress", str(photographs), f"{model.parent}/dk", "--model", str(model)]
+    yield [
+        "bench",
+        str(model),
+        "--teacher",
+        "zoo:lite-student",
+        *data,
+        "--out",
+        out,
+        "--repeats",
+        "1",
+        "--against",
+        "jpeg",
+    ]
+    yield ["compare", str(model), "zoo:lite-student", *data, "--out", out, "--classical", "jpeg,webp"]
+    yield ["family", str(ROOT / "benchmarks/lite.json")]
+    yield ["pairs"]
+
+
+def test_every_command(model, photographs, monkeypatch):
+    """What a wide terminal shows, narrow ones show, too."""
+    for arguments in commands(model, photographs):
+        contents: list = []
+        monkeypatch.setattr(tables, "fitted", lambda content, _, seen=contents: seen.append(content) or [])
+        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert done.exit_code in (0, 1), done.output
+        assert contents, arguments
+        monkeypatch.undo()
+        for content in contents:
+            wide = rendered(content, 400)
+            for width in (60, 80):
+                narrow = rendered(content, width)
+                assert max(map(len, narrow.splitlines())) <= width
+                assert "\u2026" not in narrow, arguments
+                if arguments[0] != "doctor":  # prose alone
+                    assert not figures(wide) - figures(narrow), f"{arguments[0]} at {width} columns:\n{narrow}"
+
+
+def rendered(content, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width, markup=False, emoji=False)
+    for part in fitted(content, console):
+        console.print(part)
+    return console.file.getvalue()
+
+
+def figures(text: str) -> Counter[str]:
+    """Numbers with two decimals and more, as they stand in cells of figures alone."""
+    return Counter(re.findall(r"(?<![\w.-])[+-]?\d+\.\d{2,}(?![\w.-])", text))
+
+
+def test_show(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    show(table(), "", False)
+    assert "19.1234" in capsys.readouterr().out
