@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from .model.initialise import Cut as Cut
     from .model.initialise import find_cuts as find_cuts
     from .model.sources import Source as Source
+    from .model.weights import read_weights as read_weights
+    from .model.weights import state_difference as state_difference
     from .recipe.recipe import Recipe as Recipe
     from .report.page import write_page as write_page
     from .taps.bank import TapProvider as TapProvider
@@ -158,8 +160,10 @@ _HOME = {
     "read_compressed": "codec.reading",
     "Source": "model.sources",
     "read_image": "data.images",
+    "read_weights": "model.weights",
     "run_family": "family.run",
     "sampled": "taps.sampled",
+    "state_difference": "model.weights",
     "train": "training.train",
     "write_page": "report.page",
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import CheckpointError
 from ..hooks.loader import Plugins, load_installed
@@ -17,6 +17,7 @@ from .adapters import CodecAdapter, CompressAIAdapter, as_codec, fingerprint
 from .claims import check_fingerprint, check_finite, check_shapes, read_claims, refuse_sources
 from .lmbda import Lmbda, LmbdaRange
 from .tensors import read_tensors, write_tensors
+from .weights import fit_tables
 from .zoo import located
 
 FORMAT = "distillkit-model-1"
@@ -151,15 +152,6 @@ def restore_tables(codec: CodecAdapter, tensors: Mapping[str, Tensor]) -> None:
     if type(codec) is not CompressAIAdapter or next(own, None) is not None:
         codec.update()
         codec.module.load_state_dict(tensors)
-
-
-def fit_tables(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give buffers the sizes that they have in `tensors`: a fresh model's tables are empty."""
-    for prefix, part in module.named_modules():
-        for name, buffer in part.named_buffers(recurse=False):
-            saved = tensors.get(f"{prefix}.{name}" if prefix else name)
-            if saved is not None and saved.shape != buffer.shape:
-                setattr(part, name, torch.empty(saved.shape, dtype=buffer.dtype))
 
 
 def _smallest(tensor: Tensor) -> Tensor:

@@ -27,7 +27,8 @@ class Recipe(Settings):
         teacher: file of the trained teacher (`model.safetensors` of its run), of this pair or another one; needed when
             there are losses.
         initial_weights: `random`, `teacher` (what fits of its weights, see `distillkit.model.initialise`), or the
-            file of another trained model, of which the same is done.
+            file of another trained model, or of weights that distillkit did not write (a checkpoint of CompressAI, or
+            of the pair's own codec), of which the same is done.
         objective: what the codec is trained for, by name, with options.
         lmbda: trade-off of the rate-distortion cost: `lmbda` times the objective's distortion is in bits per pixel; or
             the range of a codec of many rates, `{low = 0.0018, high = 0.0483}`, from which each crop draws its own,

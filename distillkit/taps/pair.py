@@ -6,6 +6,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, final, get_args, get_origin
 
 import torch
@@ -16,6 +17,7 @@ from ..hooks.components import Component
 from ..model.adapters import CodecAdapter, CodecOutput, as_codec
 from ..model.conditioned import ConditionedAdapter, FixedQuality, join_outputs
 from ..model.sources import named_sources
+from ..model.weights import load_weights
 from .bank import TapBank, TapProvider, TapShapes, trace_modules
 from .points import Tap
 
@@ -67,6 +69,23 @@ class CodecPair(Component, ABC):
             module: it.
         """
         return self.config.model_dump(mode="json")
+
+    def with_weights(self, part: Literal["teacher", "student"], path: Path) -> nn.Module | CodecAdapter:
+        """Return one of the codecs with weights from a file that distillkit did not write, such as a checkpoint.
+
+        A run starts from them: what fits by name and shape is copied, and wider tensors are cut. By default the codec
+        is built as it is, and the file's state dict has to be its own.
+
+        Args:
+            part: which of the two codecs.
+            path: the file.
+
+        Raises:
+            PairError: the file cannot be read, or holds other weights.
+        """
+        codec = self.build_teacher() if part == "teacher" else self.build_student()
+        load_weights(as_codec(codec).module, path)
+        return codec
 
     def sources_of(self, part: Literal["teacher", "student"]) -> list[str]:
         """Return the options by which building a codec would open other files or the network.

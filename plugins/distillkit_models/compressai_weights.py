@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import distillkit
 
-from .compressai_zoo import Architecture, build
+from .compressai_registry import arguments_of, find
+from .compressai_zoo import KNOWN, Architecture, build
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,11 +44,16 @@ def load(codec: Architecture, path: Path) -> nn.Module:
         PairError: the file cannot be read, holds no such codec, or one of other sizes than those given.
     """
     where = f"models.compressai: weights {path}"
-    return _with_state(codec, _read(path, where), where)
+    return _with_state(codec, distillkit.read_weights(path, where), where)
 
 
 def sizes(architecture: str, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """Return the sizes (N, M, groups) of the codec that has these weights, or None if it is of another architecture."""
+    """Return the sizes (N, M, groups) of the codec that has these weights, or None if it is of another architecture.
+
+    Of architectures that are not known here, `from_state_dict` of their class knows.
+    """
+    if architecture not in KNOWN:
+        return _sizes_by_class(architecture, state)
     first = "g_a.0.conv1.weight" if architecture.startswith("cheng2020") else "g_a.0.weight"
     if first not in state:
         return None
@@ -71,6 +76,20 @@ def sizes(architecture: str, state: Mapping[str, Tensor]) -> dict[str, Any] | No
     return found
 
 
+def _sizes_by_class(architecture: str, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    model = find(architecture)
+    if not hasattr(model, "from_state_dict"):
+        return {}  # sizes are those that the recipe gives
+    try:
+        given = arguments_of(model, state)
+    except Exception:  # of weights of something else
+        return None
+    own = {name: value for name, value in given.items() if name in ("N", "M")}
+    others = {name: value for name, value in given.items() if name not in own}
+    checked = Architecture.model_validate({"architecture": architecture, "arguments": others})  # numbers alone
+    return own | {"arguments": checked.arguments}
+
+
 def _with_state(codec: Architecture, state: Mapping[str, Tensor], where: str) -> nn.Module:
     from compressai.zoo.pretrained import load_pretrained
 
@@ -86,51 +105,6 @@ def _with_state(codec: Architecture, state: Mapping[str, Tensor], where: str) ->
     try:
         net.load_state_dict(state)
     except (RuntimeError, KeyError, ValueError):
-        raise distillkit.PairError(f"{other} ({_difference(net, state)}); name their architecture.") from None
+        told = distillkit.state_difference(net, state)
+        raise distillkit.PairError(f"{other} ({told}); name their architecture.") from None
     return net
-
-
-def _difference(net: nn.Module, state: Mapping[str, Tensor]) -> str:
-    """Return how weights differ from those that a codec has: how many, and the first one's name."""
-    own = dict(net.named_parameters())
-    kinds = {
-        "missing": [name for name in own if name not in state],
-        "unknown": [name for name in state if name not in net.state_dict()],
-        "of another shape": [name for name in own if name in state and state[name].shape != own[name].shape],
-    }
-    told = [f"{len(names)} {kind}, such as {names[0]}" for kind, names in kinds.items() if names]
-    return "; ".join(told) or "the entropy coder's tables do not fit"
-
-
-def _read(path: Path, where: str) -> dict[str, Tensor]:
-    import torch
-    from safetensors.torch import load_file
-
-    if path.exists() and not path.is_file():  # a named pipe would be waited for
-        raise distillkit.PairError(f"{where}: expected a file, got a folder or device; check the path.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise distillkit.PairError(f"{where}: no such file; check the path.") from None
-    except pickle.UnpicklingError:
-        raise distillkit.PairError(
-            f"{where}: it holds more than weights, and reading that could run code. Load it where you trust it, and "
-            "save its state dict with safetensors."
-        ) from None
-    except Exception as error:  # unpickling rubbish raises anything
-        raise distillkit.PairError(
-            f"{where}: expected safetensors (named so), or a file of torch.save, got something else or a damaged one "
-            f"({type(error).__name__}); save or copy it again."
-        ) from None
-    for key in ("state_dict", "model_state_dict", "network", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
-    ):
-        raise distillkit.PairError(
-            f"{where}: expected a state dict, or a checkpoint with one under 'state_dict', got neither; save it so."
-        )
-    return dict(content)

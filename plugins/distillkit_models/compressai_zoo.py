@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, final, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 import distillkit
+
+from .compressai_registry import Argument, find, parameters
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,13 +25,23 @@ Zoo = Literal[
     "cheng2020-anchor",
     "cheng2020-attn",
 ]
+#: Architectures whose sizes are known here, beside those; others that CompressAI registers know them themselves.
+KNOWN = (
+    *get_args(Zoo),
+    "cheng2020-anchor-checkerboard",
+    "elic2022-official",
+    "elic2022-chandelier",
+    "bmshj2018-hyperprior-vbr",
+    "mbt2018-mean-vbr",
+    "mbt2018-vbr",
+)
 
 
 class Architecture(distillkit.ComponentConfig):
     """One of CompressAI's codecs, untrained.
 
     Attributes:
-        architecture: its name in CompressAI.
+        architecture: its name in the registry of the installed CompressAI: any image codec.
         quality: 1 to 8 (6 for cheng2020): the sizes of CompressAI's zoo at that quality.
         N: channels of the transforms, in place of the quality's.
         M: channels of the latent, in place of the quality's; `cheng2020-*` have M = N.
@@ -37,35 +49,34 @@ class Architecture(distillkit.ComponentConfig):
         vr_entbttlnck: whether the hyper-latent's step size follows from the quality, too: the option of that name of
             `bmshj2018-hyperprior-vbr` and `mbt2018-mean-vbr`.
         gain_units: qualities at which gains are learnt, which make a codec of one rate one of many; none leaves it.
+        arguments: others that the codec's class is built with, by their names in CompressAI.
     """
 
-    architecture: Literal[
-        Zoo,
-        "cheng2020-anchor-checkerboard",
-        "elic2022-official",
-        "elic2022-chandelier",
-        "bmshj2018-hyperprior-vbr",
-        "mbt2018-mean-vbr",
-        "mbt2018-vbr",
-    ] = "mbt2018-mean"
+    architecture: str = "mbt2018-mean"
     quality: Annotated[int, Field(ge=1, le=8)] | None = None
     N: Annotated[int, Field(gt=0)] | None = None
     M: Annotated[int, Field(gt=0)] | None = None
     groups: tuple[Annotated[int, Field(gt=0)], ...] | None = None
     vr_entbttlnck: bool = False
     gain_units: Annotated[int, Field(ge=2)] | None = None
+    arguments: dict[str, Argument] = Field(default_factory=dict)
+
+    @field_validator("architecture")
+    @classmethod
+    def _is_registered(cls, name: str) -> str:
+        if name not in KNOWN:  # else CompressAI, which takes seconds to import, is not asked
+            find(name)
+        return name
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Architecture:
         name = self.architecture
-        one_width, grouped, variable = (
-            name.startswith("cheng2020"),
-            name.startswith("elic2022"),
-            name.endswith("-vbr"),
-        )
+        is_known = name in KNOWN
+        one_width, grouped = (is_known and name.startswith(family) for family in ("cheng2020", "elic2022"))
+        variable = name.endswith("-vbr")
         if one_width and self.M is not None:
             raise ValueError(f"M: {name} has as many latent channels as N; leave M out.")
-        if self.quality is not None and (grouped or variable or (one_width and self.quality > 6)):
+        if self.quality is not None and (not is_known or grouped or variable or (one_width and self.quality > 6)):
             known = "qualities 1 to 6" if one_width else "no qualities; give N and M"
             raise ValueError(f"quality: {name} has {known}, got {self.quality}.")
         if self.groups is not None and (not grouped or (self.M is not None and sum(self.groups) != self.M)):
@@ -77,6 +88,11 @@ class Architecture(distillkit.ComponentConfig):
             raise ValueError(f"gain_units: expected none, for {name} has many rates by itself.")
         if self.vr_entbttlnck and name not in ("bmshj2018-hyperprior-vbr", "mbt2018-mean-vbr"):
             raise ValueError(f"vr_entbttlnck: {name} has no such option; leave it out.")
+        if self.arguments:
+            known = [key for key in parameters(find(name)) if key not in Architecture.model_fields]
+            if unknown := [key for key in self.arguments if key not in known]:
+                told = f"expected some of {', '.join(known) or 'none'}, which {name} has beside the other options"
+                raise ValueError(f"arguments: {told}, got {', '.join(unknown)}; correct them.")
         if grouped and self.N == 1:
             raise ValueError(f"N: {name} halves its width within; expected at least 2, got 1.")
         return self
@@ -133,7 +149,7 @@ class CompressAIPair(distillkit.CodecPair):
     def examples(cls) -> list[dict[str, Any]]:
         """Return each architecture at the zoo's quality 4, or of its paper's size, and a thinner student."""
         listed = []
-        for name in get_args(Architecture.model_fields["architecture"].annotation):
+        for name in KNOWN:
             if name.endswith("-vbr"):  # as large as those without
                 continue
             if name.startswith("elic2022"):
@@ -188,6 +204,17 @@ class CompressAIPair(distillkit.CodecPair):
         """Return the student, untrained."""
         return adapted(self.config.student, build(self.config.student))
 
+    def with_weights(self, part: Literal["teacher", "student"], path: Path) -> nn.Module:
+        """Return a codec of the student's or teacher's architecture, of the sizes that a file of weights has.
+
+        Raises:
+            PairError: the file cannot be read, or holds another architecture.
+        """
+        from .compressai_weights import load
+
+        name = getattr(self.config, part).architecture
+        return load(Architecture.model_validate({"architecture": name}), path)
+
 
 def adapted(codec: Architecture, net: nn.Module) -> nn.Module | distillkit.CodecAdapter:
     """Return a codec with what makes it one of many rates, if it is to be one."""
@@ -204,27 +231,30 @@ def build(codec: Architecture) -> nn.Module:
     Raises:
         PairError: its sizes are not given.
     """
-    from compressai.registry import MODELS  # compressai takes seconds to import
-    from compressai.zoo import image_models  # noqa: F401 - importing it fills the registry
     from compressai.zoo.image import cfgs
 
-    model = MODELS[codec.architecture]
-    if codec.architecture.startswith("cheng2020"):
-        family = "cheng2020-anchor" if codec.architecture.endswith("checkerboard") else codec.architecture
-        sizes = cfgs[family][codec.quality] if codec.quality else (None,)
-        sizes = (codec.N or sizes[0],)
-    elif codec.architecture.endswith("-vbr"):
-        sizes = (codec.N, codec.M)
-    elif codec.architecture.startswith("elic2022"):
-        sizes = (codec.N, sum(codec.groups) if codec.groups else codec.M)
-    else:
-        sizes = cfgs[codec.architecture][codec.quality] if codec.quality else (None, None)
-        sizes = (codec.N or sizes[0], codec.M or sizes[1])
-    if None in sizes:
+    model = find(codec.architecture)
+    family = "cheng2020-anchor" if codec.architecture.endswith("checkerboard") else codec.architecture
+    usual = cfgs[family][codec.quality] if codec.quality else ()
+    sizes: dict[str, Any] = dict(zip(("N", "M"), usual, strict=False))
+    sizes |= {name: value for name in ("N", "M") if (value := getattr(codec, name)) is not None}
+    if codec.groups:
+        sizes |= {"groups": list(codec.groups), "M": sum(codec.groups)}
+    if codec.vr_entbttlnck:
+        sizes["vr_entbttlnck"] = True
+    sizes |= {name: list(value) if isinstance(value, tuple) else value for name, value in codec.arguments.items()}
+    named = parameters(model)
+    needed = [name for name, each in named.items() if each.default is each.empty]
+    if codec.architecture in KNOWN:  # the defaults of their classes are of one paper's size
+        needed = [name for name in ("N", "M") if name in named]
+    if missing := [name for name in needed if name not in sizes]:
         raise distillkit.PairError(
             f"models.compressai: {codec.architecture}: expected a quality or its sizes, got N = {codec.N}, "
-            f"M = {codec.M}; add what is missing."
+            f"M = {codec.M}; add what is missing: {', '.join(missing)}."
         )
-    if codec.vr_entbttlnck:
-        return model(*sizes, vr_entbttlnck=True)
-    return model(*sizes, groups=list(codec.groups)) if codec.groups else model(*sizes)
+    if unknown := [name for name in sizes if name not in named]:
+        raise distillkit.PairError(
+            f"models.compressai: {codec.architecture}: expected arguments of its class ({', '.join(named)}), got "
+            f"{', '.join(unknown)}; leave those out."
+        )
+    return model(**sizes)

@@ -7,11 +7,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 
 import distillkit
-from distillkit.errors import PairError, RecipeError
+from distillkit.errors import CheckpointError, PairError, RecipeError
 from distillkit.model.adapters import as_codec
 from distillkit.taps.bank import TapBank
+from distillkit.training.setup.prepare import prepare
+from distillkit.training.setup.resolve import resolve
 
 FEDS = {"feds.alignment": {}, "feds.channel_entropy": {"calibration_crops": 2}}
 SMALL = {
@@ -169,7 +172,7 @@ class TestWhatIsWrongIsSaid:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"student": {"architecture": "mbt2018-men"}}, "expected 'bmshj2018-factorized'"),
+            ({"student": {"architecture": "mbt2018-men"}}, "which it does not know. Did you mean 'mbt2018-mean'"),
             ({"student": {"architecture": "cheng2020-anchor", "M": 5}}, "cheng2020-anchor has as many latent channels"),
             (
                 {"student": {"architecture": "cheng2020-attn", "quality": 7}},
@@ -275,3 +278,120 @@ class TestPretrained:
     def test_no_network(self, cache):
         with pytest.raises(PairError, match=r"quality 1: its weights could not be downloaded .*teacher\.weights"):
             pair(teacher=PRETRAINED).build_teacher()
+
+
+def registered():
+    from compressai.registry import MODELS
+    from distillkit_models.compressai_registry import _import_all, _other
+
+    _import_all()
+    return {name: _other(model) for name, model in MODELS.items()}
+
+
+class TestTheWholeRegistry:
+    """Whatever the installed CompressAI registers."""
+
+    def test_every_image_codec_is_built_and_comes_back_from_its_weights(self, tmp_path):
+        images = [name for name, other in registered().items() if other is None]
+        assert set(SMALL) < set(images)
+        for name in images:
+            sizes = SMALL.get(name, {"N": 8, "M": 16})
+            made = pair(student={"architecture": name, **sizes})
+            source = as_codec(made.build_student()).module
+            torch.save({"state_dict": source.state_dict()}, tmp_path / "weights.pth.tar")
+            loaded = pair(teacher={"architecture": name, "weights": tmp_path / "weights.pth.tar"})
+            again = as_codec(loaded.build_teacher()).module
+            assert all(torch.equal(value, again.state_dict()[key]) for key, value in source.state_dict().items()), name
+            rebuilt = pair(**loaded.options_of("teacher", again)).build_teacher()
+            shapes = {key: value.shape for key, value in as_codec(rebuilt).module.named_parameters()}
+            assert shapes == {key: value.shape for key, value in source.named_parameters()}, name
+
+    def test_one_that_distillkit_has_no_word_of_trains_and_codes(self, recipe, tmp_path, plugins):
+        codec = {"architecture": "bmshj2018-factorized-relu", "N": 8, "M": 16}
+        model = distil(recipe, tmp_path, plugins, codec, codec)
+        coder = distillkit.ImageCodec(model.codec, model.fingerprint)
+        picture = np.zeros((40, 70, 3), np.uint8)
+        assert coder.decode(coder.encode(picture)).shape == picture.shape
+
+    def test_sizes_beside_N_and_M_come_from_weights_and_from_options(self, tmp_path, monkeypatch):  # noqa: N802
+        """As CompressAI's newer architectures have them."""
+        from compressai.models import MeanScaleHyperprior
+        from compressai.registry import MODELS
+
+        class Deep(MeanScaleHyperprior):
+            def __init__(self, N=8, M=16, depths=(1, 1), **kwargs):
+                super().__init__(N, M, **kwargs)
+                self.depths = nn.ModuleList(nn.Linear(depth, depth) for depth in depths)
+
+            @classmethod
+            def from_state_dict(cls, state):
+                depths = [
+                    state[name].shape[0] for name in sorted(state) if name.startswith("depths.") and "weight" in name
+                ]
+                net = cls(state["g_a.0.weight"].shape[0], state["g_a.6.weight"].shape[0], depths)
+                net.load_state_dict(state)
+                return net
+
+        monkeypatch.setitem(MODELS, "deep2027", Deep)
+        sizes = {"architecture": "deep2027", "N": 8, "M": 24, "arguments": {"depths": [3, 5]}}
+        source = pair(student=sizes).build_student()
+        assert [layer.in_features for layer in source.depths] == [3, 5]
+        torch.save(source.state_dict(), tmp_path / "weights.pth")
+        loaded = pair(teacher={"architecture": "deep2027", "weights": tmp_path / "weights.pth"})
+        options = loaded.options_of("teacher", loaded.build_teacher())["teacher"]
+        assert (options["N"], options["M"], list(options["arguments"]["depths"])) == (8, 24, [3, 5])
+        for wrong, words in (
+            ({"depth": 3}, "expected some of depths, which deep2027 has beside the other options, got depth"),
+            ({"depths": "/etc/passwd"}, "arguments.depths"),
+        ):
+            with pytest.raises(RecipeError) as error:
+                pair(student=sizes | {"arguments": wrong})
+            assert words in str(error.value)
+        with pytest.raises(RecipeError, match="deep2027 has no qualities"):
+            pair(student={"architecture": "deep2027", "quality": 3})
+
+    def test_what_codes_no_images_is_refused(self):
+        others = {name: other for name, other in registered().items() if other}
+        assert {"ssf2020", "sfu2023-pcc-rec-pointnet"} <= set(others)
+        for name, other in others.items():
+            with pytest.raises(RecipeError, match=f"image codec .* got '{name}', {other}. It has bmshj2018-"):
+                pair(student={"architecture": name})
+
+
+class TestAStudentStartsFromACheckpoint:
+    def test_of_compressai_of_its_own_sizes_and_of_larger_ones(self, recipe, tmp_path, plugins):
+        own = {"architecture": "mbt2018-mean", "N": 8, "M": 16}
+        for number, sizes in enumerate(({}, {"N": 12, "M": 24})):
+            source = pair(student=own | sizes).build_student()
+            source.update()
+            path = tmp_path / f"{number}.pth.tar"
+            torch.save({"epoch": 3, "state_dict": source.state_dict()}, path)
+            options = {"name": "models.compressai", "student": own}
+            run = resolve(recipe(pair=options, initial_weights=path), plugins)
+            setup = prepare(run, plugins)
+            student = setup.codec.module
+            assert any("100% of the parameters are taken over" in note for note in setup.notes), setup.notes
+            if not sizes:
+                assert torch.equal(student.g_a[0].weight, source.g_a[0].weight)
+            else:
+                rows = {tuple(row.flatten().tolist()) for row in source.g_s[-1].weight}
+                assert {tuple(row.flatten().tolist()) for row in student.g_s[-1].weight} <= rows
+        distillkit.train(run, tmp_path / "run", plugins=plugins)
+
+    def test_of_the_pairs_own_codec(self, recipe, tmp_path, plugins):
+        """A codec that CompressAI has not: the pair builds it, the file fills it."""
+        plain = recipe()
+        pair_class, config = plugins.configure("pair", "small.pair", {}, "test")
+        built = pair_class(config)
+        source = as_codec(built.build_student()).module
+        torch.save(
+            {"model": {f"module.{key}": value for key, value in source.state_dict().items()}}, tmp_path / "a.pth"
+        )
+        setup = prepare(resolve(recipe(initial_weights=tmp_path / "a.pth"), plugins), plugins)
+        mine = setup.codec.module.state_dict()
+        assert all(torch.equal(mine[key], value) for key, value in source.state_dict().items() if value.numel())
+        torch.save({"other": torch.zeros(3)}, tmp_path / "b.pth")
+        with pytest.raises(PairError, match=r"weights .*b.pth: expected those of .* got others \(\d+ missing, such as"):
+            prepare(resolve(plain.model_copy(update={"initial_weights": tmp_path / "b.pth"}), plugins), plugins)
+        with pytest.raises(CheckpointError, match="no such file"):
+            prepare(resolve(plain.model_copy(update={"initial_weights": tmp_path / "c.pth"}), plugins), plugins)

@@ -16,6 +16,7 @@ from ...model.adapters import CodecAdapter, as_codec, fingerprint
 from ...model.file import load_model
 from ...model.initialise import inherit_weights
 from ...model.lmbda import Lmbda
+from ...model.weights import is_foreign
 from ...recipe.recipe import Recipe
 from ...taps.pair import CodecPair
 from ...taps.points import Tap
@@ -85,7 +86,9 @@ def build_codecs(recipe: Recipe, plugins: Plugins, dataset: CropDataset) -> Code
     check_rates(codec, recipe)
     source: CodecAdapter | None = None
     if isinstance(recipe.initial_weights, Path):
-        source = load_model(recipe.initial_weights, plugins).codec
+        path = recipe.initial_weights
+        is_own = not is_foreign(path)
+        source = load_model(path, plugins).codec if is_own else as_codec(pair.with_weights(recipe.trains, path))
     teacher: TeacherCodec | None = None
     if is_taught(recipe, plugins) or recipe.initial_weights == "teacher" or needs_teacher(recipe, plugins):
         teacher = _teacher(recipe, pair, plugins)
