@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor, nn
@@ -14,10 +15,14 @@ from torch._subclasses.fake_tensor import (  # torch's public way to tensors wit
     DynamicOutputShapeException,
     FakeTensorMode,
 )
+from torch.utils._python_dispatch import TorchDispatchMode  # likewise to every operation
 
 from ..errors import CheckpointError
-from .adapters import as_codec
+from .adapters import CodecAdapter, as_codec
 from .lmbda import Lmbda, as_lmbda
+
+# What is made while a codec is built may be so many times what its file has, and so much more.
+_VALUES, _TENSORS = (4, 2**26), (20, 5000)
 
 
 class Claims(BaseModel):
@@ -70,8 +75,8 @@ def refuse_sources(path: Path, pair: Any, part: str) -> None:
         )
 
 
-def check_shapes(path: Path, build: Any, tensors: Mapping[str, Tensor]) -> None:
-    """Compare the weights' names and shapes with those of the codec that would be built, without memory for it.
+def build_checked(path: Path, build: Callable[[], Any], tensors: Mapping[str, Tensor]) -> CodecAdapter:
+    """Build a codec by options that a stranger may have chosen: its shapes are compared before there is memory for it.
 
     Args:
         path: names the file in errors.
@@ -79,18 +84,62 @@ def check_shapes(path: Path, build: Any, tensors: Mapping[str, Tensor]) -> None:
         tensors: of the file; tables of entropy models may have any size.
 
     Raises:
-        CheckpointError: they differ, or the options are none that the codec can be built with.
+        CheckpointError: names or shapes of weights differ, the options are none that the codec can be built with, or
+            it needs far more memory or parts than the file has.
     """
+    num_values = sum(tensor.numel() for tensor in tensors.values())
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
+        with FakeTensorMode(allow_non_fake_inputs=True), _Limit(len(tensors), math.inf):  # takes no memory
             module = as_codec(build()).module
-    except (DataDependentOutputException, DynamicOutputShapeException):  # it computes with values while it is built
-        return
+    except (DataDependentOutputException, DynamicOutputShapeException):
+        pass  # it computes with values while it is built: it is compared when it is
     except Exception as error:  # of the pair's own code, by options that a stranger chose
-        raise CheckpointError(
-            f"model {path}: its codec cannot be built with the options in the file ({type(error).__name__}: {error}); "
-            "copy it again, or ask where it comes from."
-        ) from None
+        raise _not_built(path, error) from None
+    else:
+        _check_shapes(path, module, tensors)
+    try:
+        with _Limit(len(tensors), num_values):
+            codec = as_codec(build())
+    except Exception as error:
+        raise _not_built(path, error) from None
+    _check_shapes(path, codec.module, tensors)
+    return codec
+
+
+def _not_built(path: Path, error: Exception) -> CheckpointError:
+    reason = " ".join(str(error).partition("\nException raised")[0].split())[:300]
+    return CheckpointError(
+        f"model {path}: its codec cannot be built with the options in the file ({type(error).__name__}: {reason}); "
+        "copy it again, or ask where it comes from."
+    )
+
+
+@final
+class _Limit(TorchDispatchMode):
+    """Ends the building of a codec that is far larger than the file that it is to be filled from.
+
+    Args:
+        num_tensors: in the file.
+        num_values: in them, or infinity.
+    """
+
+    def __init__(self, num_tensors: int, num_values: float) -> None:
+        super().__init__()
+        self._values_left = _VALUES[0] * num_values + _VALUES[1]
+        self._tensors_left = _TENSORS[0] * num_tensors + _TENSORS[1]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call `func`, unless it makes one tensor too many from nothing."""
+        size = args[0] if args and isinstance(args[0], list | tuple) else ()
+        if size and all(isinstance(side, int) for side in size):  # torch.empty and the like
+            self._values_left -= math.prod(size)
+            self._tensors_left -= 1
+            if self._values_left < 0 or self._tensors_left < 0:
+                raise ValueError(f"its tensors are many times those in the file, such as one of shape {tuple(size)}")
+        return func(*args, **(kwargs or {}))
+
+
+def _check_shapes(path: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     tables = set(_tables(module))
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items() if name not in tables}
     got = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name not in tables}

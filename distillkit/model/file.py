@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..hooks.loader import Plugins, load_installed
-from .adapters import CodecAdapter, CompressAIAdapter, as_codec, fingerprint
-from .claims import check_fingerprint, check_finite, check_shapes, read_claims, refuse_sources
+from .adapters import CodecAdapter, CompressAIAdapter, fingerprint
+from .claims import build_checked, check_fingerprint, check_finite, read_claims, refuse_sources
 from .lmbda import Lmbda, LmbdaRange
 from .tensors import read_tensors, write_tensors
 from .weights import fit_tables
@@ -121,18 +121,17 @@ def load_model(path: str | Path, plugins: Plugins | None = None) -> TrainedModel
     pair = pair_class(config)
     refuse_sources(path, pair, claims.part)
     build = pair.build_student if claims.part == "student" else pair.build_teacher
-    check_shapes(path, build, tensors)
     check_finite(path, tensors)
-    codec = as_codec(build())
-    fit_tables(codec.module, tensors)
+    codec = build_checked(path, build, tensors)
     try:
+        fit_tables(codec.module, tensors)
         codec.module.load_state_dict(tensors)
-    except RuntimeError as error:
+        restore_tables(codec, tensors)
+    except Exception as error:  # of the codec's own code, too, on tables that a stranger wrote
         raise CheckpointError(
-            f"model {path}: its weights do not fit pair {claims.pair} with options {claims.options}: {error}. "
+            f"model {path}: its weights do not fit pair {claims.pair} with options {claims.options}: {error!r}. "
             "Was the plugin changed since it was trained?"
         ) from None
-    restore_tables(codec, tensors)
     codec.module.eval()
     check_fingerprint(path, claims.fingerprint, fingerprint(codec.module))
     about: dict[str, Any] = claims.model_dump(exclude_none=True)

@@ -169,6 +169,30 @@ def test_sizes_are_compared_before_there_is_memory_for_them(teacher, tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB; its weights take 5 GB
 
 
+@pytest.mark.parametrize("synthesis", [{"width": 10**400}, {"width": 200_000}, {"width": 1, "blocks": 10**9}])
+def test_a_codec_that_computes_while_it_is_built_is_bounded_too(tmp_path, synthesis):
+    plugins = distillkit.load_plugins()
+    options = {"teacher": "zoo:lite-student", "synthesis": {"width": 8}}
+    pair_class, config = plugins.configure("pair", "models.light", options, "test")
+    pair = pair_class(config)
+    codec, file = pair.build_student(), tmp_path / "light.safetensors"
+    save_model(file, codec, "models.light", pair.options_of("student", codec.module), "student", 0.01)
+    assert distillkit.load_model(file).pair == "models.light"
+    refused(
+        forged(file, tmp_path, lambda about: about["options"]["synthesis"].update(synthesis)),
+        "cannot be built with the options in the file .*(Overflow|many times those in the file)",
+    )
+
+
+@pytest.mark.parametrize("name", ["_quantized_cdf", "_cdf_length", "_offset"])
+def test_tables_that_are_missing_or_none(teacher, tmp_path, name):
+    key = f"gaussian_conditional.{name}"
+    assert key in read_tensors(teacher)[0]
+    refused(forged(teacher, tmp_path, spoil=lambda tensors: tensors.pop(key)), "its weights do not fit pair")
+    scalar = torch.zeros((), dtype=torch.int32)
+    refused(forged(teacher, tmp_path, spoil=lambda tensors: tensors.update({key: scalar})), "altered since|do not fit")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_weights_that_are_not_finite(teacher, tmp_path, value):
     file = forged(teacher, tmp_path, spoil=lambda tensors: tensors["g_s.0.weight"].view(-1)[3:4].fill_(value))
