@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .codec.reading import read_compressed as read_compressed
     from .codec.runtime import ImageCodec as ImageCodec
     from .data.images import read_image as read_image
+    from .data.samples import Samples as Samples
     from .errors import DistillkitError as DistillkitError
     from .errors import PairError as PairError
     from .errors import did_you_mean as did_you_mean
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from .model.gain_units import GainedCodec as GainedCodec
     from .model.initialise import Cut as Cut
     from .model.initialise import find_cuts as find_cuts
+    from .model.lmbda import LmbdaRange as LmbdaRange
     from .model.sources import Source as Source
     from .model.weights import read_weights as read_weights
     from .model.weights import state_difference as state_difference
@@ -104,6 +106,7 @@ _HOME = {
     "Family": "family.plan",
     "GainedCodec": "model.gain_units",
     "ImageCodec": "codec.runtime",
+    "LmbdaRange": "model.lmbda",
     "LossConfig": "training.losses",
     "LossTerm": "training.losses",
     "MIDDLE": "model.conditioned",
@@ -122,6 +125,7 @@ _HOME = {
     "RateSchedule": "training.pace.rates",
     "Recipe": "recipe.recipe",
     "RunInfo": "training.run_info",
+    "Samples": "data.samples",
     "Step": "training.losses",
     "StepExtension": "training.extensions.base",
     "Tap": "taps.points",

@@ -11,6 +11,8 @@ from .errors import DataError
 from .recipe.recipe import Recipe
 from .recipe.shipped import load_shipped
 
+__all__ = ["SHOWN", "gather_images", "recipes"]
+
 Size = Literal["tiny", "lite", "paper"]
 
 #: Photographs inside packages: (package, path in it).

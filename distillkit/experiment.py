@@ -26,6 +26,7 @@ from .training.distributed import refuse_several
 from .training.estimate import estimate_seconds, num_measured
 from .training.folder.checkpoint import list_checkpoints
 from .training.folder.run_folder import RunFolder
+from .training.setup.codecs import samples_of
 from .training.setup.resolve import resolve
 from .training.train import train
 
@@ -177,8 +178,8 @@ def distil_recipes(
     folder = Path(folder)
     plugins = plugins or load_plugins()
     # What would end the job after hours of training is said before.
-    check_images(images)
-    resolve(student.model_copy(update={"teacher": folder}), plugins)
+    resolved = resolve(student.model_copy(update={"teacher": folder}), plugins)
+    check_images(images, samples=samples_of(resolved, plugins))
     if not isinstance(teacher, Recipe):
         load_model(teacher, plugins)
     models: dict[str, Path] = {}

@@ -6,6 +6,7 @@ The tests fail while a page is not what this writes.
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 from collections.abc import Iterator
@@ -27,47 +28,25 @@ from distillkit.recipe.recipe import Recipe
 FOLDER = Path(__file__).resolve().parent / "reference"
 NOTE = "<!-- Written by docs/generate.py; change the source instead. -->\n"
 
-#: Heading -> home modules of the public names below it.
+#: Page and heading -> packages and modules whose public names it has, those aside that another names more closely.
 API = {
-    "Train and distil": (
-        "experiment",
-        "training.train",
-        "recipe.recipe",
-        "training.observers",
-        "training.run_info",
-        "family.plan",
-        "family.run",
+    ("train", "Train and distil"): ("experiment", "training", "recipe", "family"),
+    ("use", "Use a trained codec"): ("model.file", "codec", "data", "export"),
+    ("measure", "Measure"): ("evaluation", "report"),
+    ("loop", "A loop of your own"): ("training.own_loop", "training.objectives"),
+    ("losses", "Write losses"): ("training.losses", "training.distributed"),
+    ("schedules", "Write schedules"): ("training.phases",),
+    ("steps", "Write optimisers, rates and step extensions"): (
+        *("training.pace", "training.extensions", "training.preemption", "training.trackers"),
     ),
-    "Use a trained codec": (
-        "model.file",
-        "codec.load",
-        "codec.runtime",
-        "codec.reading",
-        "data.images",
-        "export.export",
-    ),
-    "Measure": (
-        *(
-            "evaluation.side_by_side",
-            "evaluation.evaluate",
-            "evaluation.first_look",
-            "evaluation.bd",
-            "evaluation.curve",
-        ),
-        *("evaluation.rd_compare", "evaluation.results", "report.page"),
-    ),
-    "A loop of your own": ("training.own_loop", "training.objectives.objective"),
-    "Write losses": ("training.losses",),
-    "Write schedules": ("training.phases",),
-    "Write optimisers, rates and step extensions": (
-        *("training.pace.optimizers", "training.pace.rates", "training.extensions.base"),
-        *("training.extensions.view", "training.preemption", "training.trackers.mlflow", "training.trackers.wandb"),
-    ),
-    "Write pairs and codecs": ("taps.pair", "model.sources", "model.adapters"),
-    "Write providers of taps": ("taps.bank", "taps.points", "taps.sampled"),
-    "Plugins": ("hooks.hookspecs", "hooks.loader", "hooks.components"),
-    "Errors": ("errors",),
+    ("pairs", "Write pairs and codecs"): ("taps.pair", "model"),
+    ("taps", "Write providers of taps"): ("taps",),
+    ("plugins", "Plugins"): ("hooks",),
+    ("errors", "Errors"): ("errors",),
 }
+
+#: Modules whose names are kept stable beside those of `distillkit` itself: what their `__all__` has.
+SUBMODULES = ("distillkit.testing", "distillkit.family", "distillkit.demo", "distillkit.codec.bitstream")
 
 
 def pages() -> dict[str, str]:
@@ -77,8 +56,8 @@ def pages() -> dict[str, str]:
         "recipe.md": recipe(),
         "components.md": components(),
         "hooks.md": hooks(),
-        "api.md": api(),
         "results.md": results(),
+        **api(),
     }
 
 
@@ -167,21 +146,34 @@ def hooks() -> str:
     return "\n".join(lines)
 
 
-def api() -> str:
-    """The public names."""
-    lines = ["# Public API\n", NOTE, "`import distillkit` has these names and no others that are kept stable.\n"]
-    rest = sorted(set(distillkit._HOME.values()) - {home for homes in API.values() for home in homes})
-    for title, homes in {**API, "More": tuple(rest)}.items():
-        names = [name for home in homes for name in distillkit.__all__ if distillkit._HOME[name] == home]
-        if not names:
-            continue
-        lines.append(f"## {title}\n\n| name | |\n|---|---|")
+def api() -> dict[str, str]:
+    """The public names: a page that lists all, and one for each purpose."""
+    found, lines = dict[str, str](), ["# Public API\n", NOTE]
+    lines += ["`import distillkit` has these names. They are kept stable, as are those of the modules at the end.\n"]
+    closest = {name: _closest(distillkit._HOME[name]) for name in distillkit.__all__}
+    for (slug, title), places in API.items():
+        names = [name for place in places for name in distillkit.__all__ if closest[name] == place]
+        page = f"api-{slug}.md"
+        lines.append(f"## [{title}]({page})\n\n| name | |\n|---|---|")
         for name in names:
             doc = inspect.getdoc(getattr(distillkit, name)) or ""
             doc = "Marks a function as a hook implementation." if name == "hookimpl" else doc
-            lines.append(f"| `{name}` | {_cell(' '.join(doc.partition(chr(10) * 2)[0].split()))} |")
-        lines += ["", *(f"::: distillkit.{name}" for name in names if name != "hookimpl"), ""]
-    return "\n".join(lines)
+            shown = name if name == "hookimpl" else f"[`{name}`]({page}#distillkit.{name})"
+            lines.append(f"| {shown} | {_cell(' '.join(doc.partition(chr(10) * 2)[0].split()))} |")
+        lines.append("")
+        contents = [f"::: distillkit.{name}\n" for name in names if name != "hookimpl"]
+        found[page] = "\n".join([f"# {title}\n", NOTE, "[All public names](api.md)\n", *contents])
+    lines += ["## Modules with public names of their own\n", "| module | what it has | names |\n|---|---|---|"]
+    for name in SUBMODULES:
+        module = importlib.import_module(name)
+        about = (inspect.getdoc(module) or "").partition("\n\n")[0]
+        lines.append(f"| `{name}` | {_cell(about)} | {', '.join(f'`{each}`' for each in module.__all__)} |")
+    return {"api.md": "\n".join(lines), **found}
+
+
+def _closest(home: str) -> str:
+    """Return the longest of the packages and modules in `API` that a module is in."""
+    return max((place for places in API.values() for place in places if f"{home}.".startswith(f"{place}.")), key=len)
 
 
 def _options(options: Iterator[Option]) -> list[str]:

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Section -> its pages in order; every page has a place here.
 NAVIGATION = {
     "Start here": ["index.md"],
+    "Your aim": ["aim-smaller.md", "aim-loss.md", "aim-old-files.md", "aim-rates.md", "aim-device.md", "choose.md"],
     "Tutorials": ["tutorial-codec.md", "tutorial-loss.md"],
     "How to": [
         "distil.md",
@@ -30,6 +31,7 @@ NAVIGATION = {
         "rates.md",
         "step-extension.md",
         "pairs.md",
+        "samples.md",
         "families.md",
         "scale.md",
         "evaluation.md",
@@ -44,8 +46,13 @@ NAVIGATION = {
         "reference/recipe.md",
         "reference/components.md",
         "reference/hooks.md",
-        "reference/api.md",
         "file-format.md",
+    ],
+    "API": [
+        "reference/api.md",
+        *("reference/api-train.md", "reference/api-use.md", "reference/api-measure.md", "reference/api-loop.md"),
+        *("reference/api-losses.md", "reference/api-schedules.md", "reference/api-steps.md", "reference/api-pairs.md"),
+        *("reference/api-taps.md", "reference/api-plugins.md", "reference/api-errors.md"),
     ],
 }
 _LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)\s]*)?\))")

@@ -15,6 +15,7 @@ with warnings.catch_warnings():
     from compressai.ans import BufferedRansEncoder, RansDecoder, RansEncoder
     from compressai.entropy_models import EntropyBottleneck
     from compressai.models import MeanScaleHyperprior
+    from compressai.models.utils import conv, deconv
 
 
 class Residual(MeanScaleHyperprior):
@@ -270,6 +271,23 @@ class Viewed(MeanScaleHyperprior):
         self.g_a.append(Scaled(m))
 
 
+class Grey(MeanScaleHyperprior):
+    """Codes one channel of 8 bits."""
+
+    samples = distillkit.Samples(1, 8)
+
+    def __init__(self, n=8, m=16):
+        super().__init__(n, m)
+        channels = self.samples.channels
+        self.g_a[0], self.g_s[-1] = conv(channels, n), deconv(n, channels)
+
+
+class Bands(Grey):
+    """Codes four channels of 12 bits, as a satellite's camera has them."""
+
+    samples = distillkit.Samples(4, 12)
+
+
 HABITS = {
     "residual": Residual,
     "slices": Slices,
@@ -279,6 +297,8 @@ HABITS = {
     "coarse": Coarse,
     "named": Named,
     "viewed": Viewed,
+    "grey": Grey,
+    "bands": Bands,
 }
 
 
@@ -302,7 +322,8 @@ class HabitPair(distillkit.CodecPair):
 
     def codec(self, n):
         codec = HABITS[self.config.habit](n, 16)
-        return distillkit.CompressAIAdapter(codec, 128) if self.config.habit == "coarse" else codec
+        stride = 128 if self.config.habit == "coarse" else None
+        return distillkit.CompressAIAdapter(codec, stride, getattr(codec, "samples", distillkit.Samples()))
 
 
 @distillkit.hookimpl

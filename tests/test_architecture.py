@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -34,6 +36,66 @@ def test_plugins_use_public_names_only():
                 used.add(node.attr)
     assert used
     assert used <= set(distillkit.__all__)
+
+
+def used_names(tree):
+    """Yield (module, name) of all that a program takes from distillkit, and (module, None) of what it imports."""
+    modules = {"distillkit": "distillkit"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.partition(".")[0] == "distillkit":
+                    modules[alias.asname or alias.name] = alias.name
+                    yield alias.name, None
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "distillkit":
+            yield from ((node.module, alias.name) for alias in node.names)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and (module := modules.get(ast.unparse(node.value))):
+            yield module, node.attr
+
+
+def programs():
+    """Python that a reader sees: name -> source."""
+    found = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").rglob("*.py"))}
+    found |= {
+        path: path.read_text(encoding="utf-8")
+        for path in sorted((ROOT / "distillkit/testing/templates").rglob("*.py*"))
+    }
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    blocks = {
+        page: re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S) for page in pages
+    }
+    blocks |= {page: [*each, *heredocs(page)] for page, each in blocks.items()}
+    shown = {path.relative_to(ROOT).as_posix(): [source] for path, source in found.items()}
+    return shown | {page.relative_to(ROOT).as_posix(): each for page, each in blocks.items() if each}
+
+
+def heredocs(page):
+    return re.findall(r"^python - <<'END'\n(.*?)^END$", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+@pytest.mark.parametrize("name", programs())
+def test_docs_and_examples_use_public_names_only(name):
+    submodules = {
+        line.split("`")[1]
+        for line in (ROOT / "docs/reference/api.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| `distillkit.")
+    }
+    for source in programs()[name]:
+        for module, used in used_names(ast.parse(source)):
+            assert module == "distillkit" or module in submodules, f"{name}: {module} is not public"
+            if used is not None and f"{module}.{used}" not in submodules:
+                assert used in importlib.import_module(module).__all__, f"{name}: {module}.{used} is not public"
+
+
+def test_the_list_of_public_modules_is_read():
+    assert set(used_names(ast.parse("import distillkit.testing\ndistillkit.testing.check_pair(distillkit.x)"))) == {
+        ("distillkit.testing", None),
+        ("distillkit", "testing"),
+        ("distillkit", "x"),
+        ("distillkit.testing", "check_pair"),
+    }
+    assert ("distillkit.codec.bitstream", "read") in set(used_names(ast.parse(programs()["docs/file-format.md"][0])))
 
 
 def test_no_import_circles():

@@ -44,7 +44,10 @@ def compress(
     model: Model,
     convert: Annotated[
         bool,
-        typer.Option("--convert", help="Take pictures that are not 8-bit RGB: 16 bits, transparency, grey, CMYK."),
+        typer.Option(
+            "--convert",
+            help="Make 8-bit RGB, or grey for a model of grey, of other kinds of picture.",
+        ),
     ] = False,
     quality: Annotated[
         float | None,
@@ -106,7 +109,7 @@ def decompress(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Decompress files to PNG with the model that wrote them, or with a light decoder of it."""
+    """Decompress files with the model that wrote them, or a light decoder of it: to PNG, or TIFF where PNG cannot."""
     from ..codec.files import Settings
 
     settings = Settings("decompress", model, precision.value, max_pixels=max_pixels, trusted=trusted)

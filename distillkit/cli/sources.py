@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..codec.files import SUFFIX, Direction
+from ..codec.files import SUFFIX, Direction, target_suffix
 from ..data.content import SUFFIXES
 from ..data.listing import list_images
+from ..data.stored import SUFFIXES as STORED
 from ..errors import DataError
 from .names import named
 
@@ -31,6 +32,8 @@ def plan_files(
 ) -> list[tuple[Path, Path]]:
     """Return what is to be read and where it is to be written.
 
+    Pictures go to PNG, or to TIFF where PNG has not their samples.
+
     Args:
         direction: compress or decompress.
         sources: files, or folders, whose subfolders count.
@@ -41,14 +44,14 @@ def plan_files(
     Raises:
         DataError: there is nothing to do, two files would go to one place, or a file would be overwritten.
     """
-    suffix = SUFFIX if direction == "compress" else ".png"
     pairs: list[tuple[Path, Path]] = []
     for source in sources:
         if source.is_dir():
             kept = Path(source.resolve().name) if len(sources) > 1 else Path()
             folder = source if target is None else Path(target) / kept
             found = list(_found(direction, source))
-            pairs += [(path, (folder / path.relative_to(source)).with_suffix(suffix)) for path in found]
+            places = ((path, folder / path.relative_to(source)) for path in found)
+            pairs += [(path, place.with_suffix(target_suffix(direction, path))) for path, place in places]
         elif source.is_file():
             pairs.append((source, _target_of(direction, source, target, len(sources) > 1)))
         else:
@@ -71,7 +74,7 @@ def _found(direction: Direction, folder: Path) -> Iterator[Path]:
 
 
 def _target_of(direction: Direction, source: Path, target: str | Path | None, several: bool) -> Path:
-    suffix = SUFFIX if direction == "compress" else ".png"
+    suffix = target_suffix(direction, source)
     name = source.with_suffix(suffix).name
     if target is None:
         if source.suffix.lower() == suffix:
@@ -88,6 +91,8 @@ def _target_of(direction: Direction, source: Path, target: str | Path | None, se
         if path.suffix.lower() == suffix or path.is_file():
             raise DataError(f"{direction}: expected a folder for several files, got {path}; name a folder last.")
         return path / name
+    if direction == "decompress" and path.suffix.lower() in STORED and path.suffix.lower() != ".png":
+        return path  # holds any samples
     return named(path, suffix, direction)
 
 

@@ -23,9 +23,7 @@ The sizes of the latents are not stored: they follow from the model and the imag
 damaged files from sound ones. The entropy path tells which models decode the file: those that come to the same latents.
 The entropy hash tells files that were decoded to something else than was encoded: forged ones with a sound CRC, or
 those of a device that computes other entropy parameters. None is a signature: who has the model can write a sound file
-of any picture.
-
-Version 3 had no entropy path, and in place of the fields a byte that was 0; such files are read, too.
+of any picture. Version 3 had no entropy path, and a byte 0 in place of the fields; such files are read, too.
 """
 
 from __future__ import annotations
@@ -37,6 +35,8 @@ from dataclasses import dataclass
 
 from ..errors import BitstreamError
 from .checksums import NO_HASH, entropy_hash
+
+__all__ = ["CompressedImage", "read", "write"]
 
 MAGIC = b"DKIC"
 VERSION = 4
@@ -50,8 +50,8 @@ NUM_PATH_BYTES = 4
 NO_PATH = bytes(NUM_PATH_BYTES)
 #: How a file of each version that is read begins; the last fields are width, height and number of substreams.
 HEADS = {VERSION: struct.Struct("<4sB8s4s4sBHHB"), 3: struct.Struct("<4sB8s4sBHHB")}
-_QUALITY, _SAMPLES = struct.Struct("<H"), struct.Struct("<HB")
-_HAS_QUALITY, _HAS_SAMPLES = 1, 2
+QUALITY, SAMPLES = struct.Struct("<H"), struct.Struct("<HB")
+HAS_QUALITY, HAS_SAMPLES = 1, 2
 _CRC = struct.Struct("<I")
 _MAX_LENGTH_BYTES = 5
 _DAMAGED = "the file is damaged; copy or compress it again."
@@ -169,11 +169,11 @@ def write(image: CompressedImage) -> bytes:
         )
     fields, extra = 0, b""
     if image.quality is not None:
-        fields |= _HAS_QUALITY
-        extra += _QUALITY.pack(round(image.quality * QUALITY_STEPS))
+        fields |= HAS_QUALITY
+        extra += QUALITY.pack(round(image.quality * QUALITY_STEPS))
     if (image.num_channels, image.bit_depth) != (3, 8):
-        fields |= _HAS_SAMPLES
-        extra += _SAMPLES.pack(image.num_channels, image.bit_depth)
+        fields |= HAS_SAMPLES
+        extra += SAMPLES.pack(image.num_channels, image.bit_depth)
     about = (image.fingerprint, image.entropy_path, image.entropy_hash, fields, image.width, image.height)
     head = HEADS[VERSION].pack(MAGIC, VERSION, *about, len(image.substreams))
     lengths = b"".join(_leb128(len(substream)) for substream in image.substreams)
@@ -207,20 +207,20 @@ def read(data: bytes) -> CompressedImage:
     if crc != expected_crc:
         raise BitstreamError(f"compressed file: expected CRC-32 {expected_crc:08x}, got {crc:08x}; {_DAMAGED}")
     _, _, fingerprint, *path, digest, fields, width, height, num_substreams = layout.unpack_from(data)
-    known = _HAS_QUALITY | _HAS_SAMPLES if version == VERSION else 0
+    known = HAS_QUALITY | HAS_SAMPLES if version == VERSION else 0
     if fields & ~known:
         place = layout.size - 6
         raise BitstreamError(f"compressed file, byte {place}: expected fields up to {known}, got {fields}; {_NEWER}")
     check_bounds(width, height, num_substreams)
     quality, samples, position = None, (3, 8), layout.size
-    if fields & _HAS_QUALITY:
-        quality = _QUALITY.unpack(_take(data, position, _QUALITY.size, end))[0] / QUALITY_STEPS
-        position += _QUALITY.size
-    if fields & _HAS_SAMPLES:
-        samples = _SAMPLES.unpack(_take(data, position, _SAMPLES.size, end))
+    if fields & HAS_QUALITY:
+        quality = QUALITY.unpack(_take(data, position, QUALITY.size, end))[0] / QUALITY_STEPS
+        position += QUALITY.size
+    if fields & HAS_SAMPLES:
+        samples = SAMPLES.unpack(_take(data, position, SAMPLES.size, end))
         if samples == (3, 8):  # two files would hold the same image
             raise BitstreamError(f"compressed file, byte {position}: expected samples that are not RGB; {_DAMAGED}")
-        position += _SAMPLES.size
+        position += SAMPLES.size
     lengths = []
     for index in range(num_substreams):
         length, position = _read_leb128(data, position, end, index)

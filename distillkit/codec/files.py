@@ -7,15 +7,16 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..data.images import BadImageError, read_image
-from ..errors import DistillkitError, is_out_of_memory
+from ..data.samples import Samples
+from ..data.stored import write_picture
+from ..errors import BitstreamError, DistillkitError, is_out_of_memory
 from ..model.file import load_model
+from .bitstream import read
 from .fast.codec import Precision
 from .rate_control import Encoded, Wanted, encode_as_wanted
 from .reading import MAX_PIXELS, read_compressed
@@ -33,7 +34,7 @@ class Settings:
         direction: compress or decompress.
         model: a run folder or model file.
         precision: of the transforms, see `ImageCodec`.
-        convert: take pictures that are not 8-bit RGB, see `read_image`.
+        convert: take pictures of other kinds, see `read_image`.
         max_pixels: larger images are not decoded.
         trusted: decode also by a decoder that forged files can crash, see `ImageCodec`.
         wanted: what compressed pictures are to come to; None with a model of one rate.
@@ -73,6 +74,17 @@ class Coded:
     reached: float | None = None
 
 
+def target_suffix(direction: Direction, source: Path) -> str:
+    """Return how the target's name ends: pictures go to PNG, or to TIFF where PNG has not their samples."""
+    if direction == "compress":
+        return SUFFIX
+    try:
+        image = read(read_compressed(source))
+    except (BitstreamError, OSError):  # which decoding reports
+        return ".png"
+    return Samples(image.num_channels, image.bit_depth).suffix
+
+
 @contextmanager
 def whole_file(path: Path) -> Generator[Path]:
     """Give a name beside `path` to write to; it takes the place of `path` at the end, or vanishes on an error."""
@@ -107,17 +119,17 @@ def code_file(codec: ImageCodec, settings: Settings, source: Path, target: Path)
             if settings.direction == "compress":
                 part.write_bytes(encoded.data)
             else:
-                Image.fromarray(pixels).save(part, "png")
+                write_picture(part, pixels, target.suffix.lower())
     except OSError as error:
         return Coded(source, target, error=f"file {target}: cannot be written: {error.strerror or error}.")
     height, width, _ = pixels.shape
     return Coded(source, target, width, height, len(encoded.data), None, encoded.quality, encoded.value)
 
 
-def _read(codec: ImageCodec, settings: Settings, source: Path) -> tuple[Encoded, NDArray[np.uint8]]:
+def _read(codec: ImageCodec, settings: Settings, source: Path) -> tuple[Encoded, NDArray[Any]]:
     """Return the compressed file and the picture, one of which is read and the other made."""
     if settings.direction == "compress":
-        pixels = read_image(source, convert=settings.convert)
+        pixels = read_image(source, convert=settings.convert, samples=codec.samples)
         return encode_as_wanted(codec, pixels, settings.wanted), pixels
     data = read_compressed(source, settings.max_pixels)
     return Encoded(data), codec.decode(data)
@@ -127,7 +139,7 @@ def _message(source: Path, error: Exception, settings: Settings) -> str:
     if isinstance(error, DistillkitError):
         text = str(error)
         if isinstance(error, BadImageError) and error.problem.convertible and not settings.convert:
-            text += " Or pass `--convert`; it makes 8-bit RGB of it."
+            text += " Or pass `--convert`; it makes it what the model codes."
         return text if str(source) in text else f"file {source}: {text}"
     if is_out_of_memory(error):
         return f"file {source}: expected enough memory, got too little; cut the picture into parts, or free memory."

@@ -41,14 +41,14 @@ class ForeignCodec:
     # no_grad, not inference_mode: a module that caches a tensor in its forward pass must still train afterwards.
     @torch.no_grad()
     def compress(self, images: Tensor, quality: float | None = None) -> tuple[CompressedLatents, dict[str, int]]:
-        """Return the latents of `images`, shape (B, 3, H, W), range [0, 1], and no checksums."""
+        """Return the latents of `images`, shape (B, C, H, W), range [0, 1], and no checksums."""
         self.adapter.module.eval()
         with torch.autocast(images.device.type, enabled=False), self._stopwatch.time("coder"):
             return at_quality(self.adapter, quality).compress(images), {}
 
     @torch.no_grad()
     def decompress(self, latents: CompressedLatents, image: CompressedImage) -> Tensor:
-        """Return the reconstruction, shape (1, 3, H, W).
+        """Return the reconstruction, shape (1, C, H, W).
 
         Args:
             latents: of one image, as they stand in its file.

@@ -24,7 +24,7 @@ class Wanted:
 
     Attributes:
         measure: `quality`, of a codec of many rates, in [0, 1]; `bpp`, of the whole file, in bits per pixel; `psnr`, of
-            the decoded 8-bit picture over all RGB samples, in dB.
+            the decoded picture over all samples, in dB.
         value: of that measure.
 
     Raises:
@@ -81,7 +81,7 @@ def encode_as_wanted(codec: ImageCodec, image: NDArray[Any], wanted: Wanted | No
 
     Args:
         codec: of a model of many rates.
-        image: uint8, shape (H, W, 3), RGB.
+        image: of the codec's samples, shape (H, W, C).
         wanted: a rate or quality that the model cannot reach on this picture gives the file at the end of its range;
             None is for a codec of one rate.
 
@@ -98,7 +98,7 @@ def encode_as_wanted(codec: ImageCodec, image: NDArray[Any], wanted: Wanted | No
     def value_at(quality: float) -> float:
         data = codec.encode(image, quality)
         rate = 8 * len(data) / (width * height)
-        value = rate if wanted.measure == "bpp" else psnr_db(image, codec.decode(data))
+        value = rate if wanted.measure == "bpp" else psnr_db(image, codec.decode(data), codec.samples.peak)
         found[quality] = Encoded(data, quality, value)
         return value
 
@@ -131,7 +131,7 @@ def search(value_at: Callable[[float], float], wanted: float, tolerance: float, 
     return min(values, key=lambda quality: abs(values[quality] - wanted))
 
 
-def psnr_db(original: NDArray[Any], decoded: NDArray[Any]) -> float:
+def psnr_db(original: NDArray[Any], decoded: NDArray[Any], peak: int = 255) -> float:
     """Return the PSNR of a picture over all samples, in dB; infinite where both are equal."""
     mse = float(np.square(original.astype(np.float32) - decoded).mean(dtype=np.float64))
-    return 10 * math.log10(255**2 / mse) if mse > 0 else math.inf
+    return 10 * math.log10(peak**2 / mse) if mse > 0 else math.inf

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..data.samples import Samples
 from ..errors import BitstreamError, PairError
 from ..model.adapters import CodecAdapter, CompressedLatents, entropy_path
 from ..model.adapters import fingerprint as fingerprint_of
@@ -41,7 +42,7 @@ _LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
 
 @final
 class ImageCodec:
-    """A codec as a user wants it: any image of 8-bit RGB to a compressed file and back.
+    """A codec as a user wants it: any image of the samples that it codes, mostly 8-bit RGB, to a file and back.
 
     A codec with entropy models of CompressAI's kind, or that calls CompressAI's coder, is copied, and the copy made
     fast and safe (`fast`): what is decoded is what was encoded, on any number of torch's threads, or an error. Others
@@ -56,6 +57,7 @@ class ImageCodec:
     Attributes:
         adapter: the codec.
         fingerprint: of its module.
+        samples: of its pictures.
         stopwatch: where the time of the last `encode` or `decode`, by any thread, went.
         has_many_rates: whether `encode` takes a quality.
         is_fast: whether the coding was replaced.
@@ -66,8 +68,9 @@ class ImageCodec:
         model: a trained model, or a codec whose entropy tables are up to date (`codec.update()`).
         fingerprint: of its module, at least 16 hexadecimal digits, of which files carry the first 16; by default the
             model's, or computed.
-        precision: of analysis and synthesis: `auto` is bf16 on devices that compute in it, else fp32. Files of one
-            precision are decoded in another to the same latents, and pictures that differ by rounding.
+        precision: of analysis and synthesis: `auto` is bf16 on devices that compute in it, for samples of up to
+            8 bits, else fp32. Files of one precision are decoded in another to the same latents, and pictures that
+            differ by rounding.
         max_pixels: files of larger images are refused before anything is allocated.
         trusted: decode also by a decoder that forged files can crash; for files that you made yourself.
 
@@ -87,7 +90,7 @@ class ImageCodec:
         self.adapter = adapter = model.codec if isinstance(model, TrainedModel) else model
         if fingerprint is None:
             fingerprint = model.fingerprint if isinstance(model, TrainedModel) else fingerprint_of(adapter.module)
-        self.fingerprint = fingerprint
+        self.fingerprint, self.samples = fingerprint, adapter.samples
         self.max_pixels = max_pixels
         self.stopwatch = Stopwatch()
         self.has_many_rates = isinstance(adapter, ConditionedAdapter)
@@ -119,21 +122,27 @@ class ImageCodec:
         """Return the compressed file of a picture.
 
         Args:
-            image: uint8, shape (H, W, 3), RGB.
+            image: of `samples`, shape (H, W, C): 8-bit RGB is uint8, shape (H, W, 3).
             quality: in [0, 1], for a codec of many rates; None for one of a single rate.
 
         Raises:
             BitstreamError: a side is longer than the file format can say.
             PairError: the quality is missing, out of range or one too many, or the codec's output does not follow the
                 rule that it followed on blank images.
-            ValueError: `image` is not of that type and shape.
+            ValueError: `image` is not of that type and shape, or has values above the peak.
         """
         at_quality(self.adapter, quality)  # it says what is wrong
         if quality is None and self.has_many_rates:
             raise PairError(f"codec {self._name}: it has many rates; expected a quality from 0 to 1, got none.")
         quality = None if quality is None else file_quality(quality)  # as the decoder will read it
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise ValueError(f"image: expected uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}.")
+        samples = self.samples
+        if image.dtype != samples.dtype or image.ndim != 3 or image.shape[2] != samples.channels or image.size == 0:
+            raise ValueError(
+                f"image: expected {samples.dtype} of shape (H, W, {samples.channels}), got {image.dtype} of shape "
+                f"{image.shape}."
+            )
+        if samples.bits not in (8, 16) and int(image.max()) > samples.peak:
+            raise ValueError(f"image: expected values up to {samples.peak}, got {image.max()}; scale it.")
         with self._call():
             height, width, _ = image.shape
             check_bounds(width, height)
@@ -143,19 +152,19 @@ class ImageCodec:
             substreams = tuple(strings[0] for strings in latents.strings)
             digest = entropy_hash(width, height, checksums)
             about = (self._file_fingerprint, width, height, substreams, digest, self._entropy_path, quality)
-            return write(CompressedImage(*about))
+            return write(CompressedImage(*about, samples.channels, samples.bits))
 
-    def decode(self, data: bytes) -> NDArray[np.uint8]:
-        """Return the image in the compressed file `data`: uint8, shape (H, W, 3), RGB.
+    def decode(self, data: bytes) -> NDArray[Any]:
+        """Return the image in the compressed file `data`: of `samples`, shape (H, W, C).
 
         Raises:
-            BitstreamError: the file is damaged, a model of another entropy path wrote it, its image is too large or not
-                8-bit RGB, or it was decoded to something else than was encoded.
+            BitstreamError: the file is damaged, a model of another entropy path wrote it, its image is too large or of
+                other samples, or it was decoded to something else than was encoded.
         """
         with self._call():
             image = read(data)
             image.check_model(self._file_fingerprint, self._entropy_path, self._reads)
-            image.check_samples(3, 8)
+            image.check_samples(self.samples.channels, self.samples.bits)
             image.check_rate(is_variable=self.has_many_rates)
             check_size(image.width, image.height, self.max_pixels)
             if len(image.substreams) != self._num_substreams:
@@ -166,13 +175,13 @@ class ImageCodec:
             rows, columns = self._padded_strides(image.height, image.width)
             latents = CompressedLatents([[substream] for substream in image.substreams], self._shape(rows, columns))
             x_hat = self._coder.decompress(latents, image)
-            expected = (1, 3, rows * self.adapter.stride, columns * self.adapter.stride)
+            expected = (1, self.samples.channels, rows * self.adapter.stride, columns * self.adapter.stride)
             if tuple(x_hat.shape) != expected:
                 raise PairError(
                     f"codec {self._name}: expected a decoded batch of shape {expected}, got {tuple(x_hat.shape)}; "
                     "its decompress must return the size that was compressed."
                 )
-            return _to_pixels(x_hat[0, :, : image.height, : image.width])
+            return _to_pixels(x_hat[0, :, : image.height, : image.width], self.samples)
 
     def _choose_coder(
         self, precision: Precision, trusted: bool
@@ -207,18 +216,20 @@ class ImageCodec:
                 yield
 
     def _padded(self, image: NDArray[Any], rows: int, columns: int) -> Tensor:
-        """Return a batch of shape (1, 3, H, W), range [0, 1], the last row and column replicated."""
+        """Return a batch of shape (1, C, H, W), range [0, 1], the last row and column replicated."""
         margins = ((0, rows * self.adapter.stride - len(image)), (0, columns * self.adapter.stride - image.shape[1]))
         padded = np.pad(image, (*margins, (0, 0)), mode="edge") if margins != ((0, 0), (0, 0)) else image
+        padded = padded if padded.dtype == np.uint8 else padded.astype(np.float32)  # torch has little for uint16
         batch = torch.from_numpy(np.require(padded, requirements=["C", "W"])).permute(2, 0, 1)[None]
-        batch = batch.to(self._device()).to(torch.float32).div_(255)
+        batch = batch.to(self._device()).to(torch.float32).div_(self.samples.peak)
         return batch if self._coder.takes_channels_last else batch.contiguous()
 
     def _compress_blank(self, coder: FastCodec | ForeignCodec, rows: int, columns: int) -> CompressedLatents:
         stride = self.adapter.stride
         try:
             with self._lock:
-                blank = torch.zeros(1, 3, rows * stride, columns * stride, device=self._device())
+                shape = (1, self.samples.channels, rows * stride, columns * stride)
+                blank = torch.zeros(shape, device=self._device())
                 return coder.compress(blank, MIDDLE if self.has_many_rates else None)[0]
         except ValueError as error:  # CompressAI's, where update() was forgotten
             raise PairError(
@@ -249,6 +260,8 @@ class ImageCodec:
         return next((tensor.device for tensor in self.adapter.module.parameters()), torch.device("cpu"))
 
 
-def _to_pixels(x_hat: Tensor) -> NDArray[np.uint8]:
-    """Return an image of shape (3, H, W), range [0, 1], as uint8, shape (H, W, 3)."""
-    return x_hat.permute(1, 2, 0).clamp(0, 1).mul_(255).round_().to(torch.uint8).contiguous().cpu().numpy()
+def _to_pixels(x_hat: Tensor, samples: Samples) -> NDArray[Any]:
+    """Return an image of shape (C, H, W), range [0, 1], as uint8 or uint16, shape (H, W, C)."""
+    rounded = x_hat.permute(1, 2, 0).clamp(0, 1).mul_(samples.peak).round_()
+    pixels = rounded.to(torch.uint8 if samples.bits <= 8 else torch.int32).contiguous().cpu().numpy()
+    return pixels.astype(samples.dtype, copy=False)

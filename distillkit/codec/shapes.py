@@ -16,7 +16,8 @@ def shape_rule(codec: CodecAdapter) -> Callable[[Any, Any], Any]:
     stride = codec.stride
     with torch.no_grad():
         codec.module.eval()
-        shapes = [codec.compress(torch.zeros(1, 3, stride * r, stride * c)).shape for r, c in ((1, 1), (2, 3))]
+        blanks = (torch.zeros(1, codec.samples.channels, stride * r, stride * c) for r, c in ((1, 1), (2, 3)))
+        shapes = [codec.compress(blank).shape for blank in blanks]
     where = f"codec {type(codec.module).__name__}: shape"
     return lambda rows, columns: grown(shapes[0], shapes[1], rows, columns, where)
 

@@ -27,7 +27,7 @@ FORMATS = {
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
 }
-SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+SUFFIXES = (*(suffix for suffixes in FORMATS.values() for suffix in suffixes), ".npy")
 _KINDS = {
     "1": "black and white",
     "L": "greyscale",
@@ -103,11 +103,19 @@ def open_image(path: ImageFile) -> Image.Image:
         raise OSError("it is no file")  # a named pipe would be waited for
     with quiet():
         image = Image.open(path if isinstance(path, Path) else path.open("rb"), formats=list(FORMATS))
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
+    try:
+        refuse_bomb(image.width, image.height)
+    except Image.DecompressionBombError:
         image.close()
-        raise Image.DecompressionBombError(f"{image.width}x{image.height}")
+        raise
     return image
+
+
+def refuse_bomb(width: int, height: int) -> None:
+    """Raise an error where a header says more pixels than Pillow's limit."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > limit:
+        raise Image.DecompressionBombError(f"{width}x{height}")
 
 
 def describe(path: ImageFile, image: Image.Image) -> Content:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from ..errors import DataError
 from .content import ImageFile
 from .images import check_images, read_image
+from .samples import RGB, Samples
 
 _CROP_STREAM, _ORDER_STREAM, _SHARD_STREAM, _QUALITY_STREAM = 0, 1, 2, 3
 _GOLDEN = 0x9E3779B97F4A7C15  # of 2**64, the golden section
@@ -48,6 +49,7 @@ class CropDataset(Dataset[Tensor]):
             stands in for it; `problems` says so.
         convert: take other kinds of picture too, see `read_image`.
         num_crops: sample n is the same as sample n + num_crops, if given.
+        samples: of the images.
 
     Raises:
         DataError: there are no images, or some cannot be used.
@@ -62,16 +64,18 @@ class CropDataset(Dataset[Tensor]):
         skip_bad: bool = False,
         convert: bool = False,
         num_crops: int | None = None,
+        samples: Samples = RGB,
     ) -> None:
         if not paths:
             raise DataError("training images: expected at least one, got none; check the data folder of the recipe.")
-        check_images(paths, min_side=crop, convert=convert)
+        check_images(paths, min_side=crop, convert=convert, samples=samples)
         self.paths = list(paths)
         self.crop = crop
         self.seed = seed
         self.skip_bad = skip_bad
         self.convert = convert
         self.num_crops = num_crops
+        self.samples = samples
         self.problems: dict[int, str] = {}  # of images left out by this process, by their place in `paths`
         self._cached: list[NDArray[Any] | None] = []
         num_bytes = 0
@@ -91,7 +95,7 @@ class CropDataset(Dataset[Tensor]):
         return len(self.paths)
 
     def __getitem__(self, sample: int) -> Tensor:
-        """Return crop number `sample` of the run: uint8, shape (3, crop, crop), contiguous, range [0, 255]."""
+        """Return crop number `sample` of the run: uint8 or int32, shape (C, crop, crop), contiguous, up to the peak."""
         sample = sample % self.num_crops if self.num_crops else sample
         epoch, place = divmod(sample, len(self))
         if epoch != self._epoch:
@@ -107,7 +111,8 @@ class CropDataset(Dataset[Tensor]):
         top, left, mirror = (int(word) for word in self._random_words(_CROP_STREAM, sample, 3))
         top %= height - self.crop + 1
         left %= width - self.crop + 1
-        cut = torch.from_numpy(picture[:, top : top + self.crop, left : left + self.crop])
+        values = picture[:, top : top + self.crop, left : left + self.crop]
+        cut = torch.from_numpy(values if values.dtype == np.uint8 else values.astype(np.int32))
         # A fresh contiguous tensor either way: channels-last batches corrupt the heap in oneDNN (issue 6035).
         return cut.flip(2).contiguous() if mirror & 1 else cut.clone(memory_format=torch.contiguous_format)
 
@@ -118,7 +123,8 @@ class CropDataset(Dataset[Tensor]):
         range. Like the crop, a quality follows from the seed and the sample's number alone.
         """
         start = int(self._random_words(_QUALITY_STREAM, 0, 1)[0])
-        words = [(start + sample * _GOLDEN) % 2**64 for sample in samples]
+        numbers = [sample % self.num_crops if self.num_crops else sample for sample in samples]
+        words = [(start + number * _GOLDEN) % 2**64 for number in numbers]
         return torch.tensor([(word >> 11) * 2.0**-53 for word in words], dtype=torch.float32)
 
     def with_seed(self, seed: int) -> CropDataset:
@@ -128,9 +134,10 @@ class CropDataset(Dataset[Tensor]):
         return other
 
     def _decoded(self, index: int) -> NDArray[Any] | None:
-        """Return an image, shape (3, H, W), or None if it is damaged and shall be left out."""
+        """Return an image, shape (C, H, W), or None if it is damaged and shall be left out."""
         try:
-            return read_image(self.paths[index], min_side=self.crop, convert=self.convert).transpose(2, 0, 1)
+            options: dict[str, Any] = {"convert": self.convert, "samples": self.samples}
+            return read_image(self.paths[index], min_side=self.crop, **options).transpose(2, 0, 1)
         except DataError as error:
             if not self.skip_bad:
                 raise
@@ -177,7 +184,7 @@ def batches(
         device: where the batches are wanted. Pixels travel as bytes, from pinned memory, and nothing waits for them.
 
     Yields:
-        float32, shape (batch_size / num_ranks, 3, crop, crop), contiguous, range [0, 1].
+        float32, shape (batch_size / num_ranks, C, crop, crop), contiguous, range [0, 1].
 
     Raises:
         DataError: an image cannot be decoded.
@@ -199,7 +206,7 @@ def batches(
                 _LOG.warning("left out: %s", problems[index])
             said |= problems.keys()
             dataset.problems.update(problems)
-            yield batch.to(device, non_blocking=True).to(torch.float32).div_(255)
+            yield batch.to(device, non_blocking=True).to(torch.float32).div_(dataset.samples.peak)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

@@ -1,4 +1,7 @@
-"""The one reader of pictures: upright 8-bit sRGB or a clear error; other kinds are converted only on request."""
+"""The one reader of pictures: upright, of the samples that a codec takes, or a clear error; 8-bit sRGB by default.
+
+Other kinds are converted only on request.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +21,11 @@ from .content import FORMATS, Content, ImageFile, describe, open_image
 from .named_colours import ColourError
 from .profiles import find_problem
 from .rgb import upright_srgb
+from .samples import RGB, Samples
+from .stored import Stored, is_numpy, open_stored
 
 _NUM_NAMED = 5
+_GREY = Samples(1, 8)
 
 
 @dataclass(frozen=True)
@@ -47,22 +53,37 @@ class Survey(NamedTuple):
     converted: Counter[str]
 
 
-def read_image(path: str | ImageFile, min_side: int = 1, *, convert: bool = False) -> NDArray[np.uint8]:
-    """Return the picture in `path`, upright by its EXIF orientation, in sRGB: uint8, shape (H, W, 3).
+def read_image(
+    path: str | ImageFile, min_side: int = 1, *, convert: bool = False, samples: Samples = RGB
+) -> NDArray[Any]:
+    """Return the picture in `path`, upright by its EXIF orientation: by default in sRGB, uint8, shape (H, W, 3).
 
-    An embedded colour profile that does anything else than sRGB's is carried out.
+    An embedded colour profile that does anything else than sRGB's is carried out. Other samples are read as they stand
+    in the file, from 0 to 2^bits - 1, from PNG, TIFF or NumPy's `.npy` (shape (H, W) or (H, W, C)).
 
     Args:
         path: an image file, or an image in a shard.
         min_side: the least height and width in pixels.
         convert: take other kinds of picture too: 16 bits a channel are cut to 8, transparency is laid on white, grey,
             palette and CMYK pictures become RGB, the first of several frames stands for all, and a colour profile that
-            cannot be used is ignored.
+            cannot be used is ignored. For one channel of 8 bits, that is made grey; for others it says nothing.
+        samples: that are wanted.
+
+    Returns:
+        uint8, or uint16 of samples of more than 8 bits, shape (H, W, C).
 
     Raises:
         DataError: the file is unreadable or truncated, of a kind that has to be converted, or too small.
     """
     path = Path(path) if isinstance(path, str) else path
+    if samples != RGB or is_numpy(path):
+        with _reported(path):
+            stored, problem = _look(path, samples, min_side, convert)
+            if stored is not None and problem is None:
+                return _values(path, stored, samples)
+        if problem is not None:
+            raise BadImageError(problem)
+        return np.array(Image.fromarray(read_image(path, min_side, convert=True)).convert("L"))[:, :, None]
     with _opened(path) as image:
         content = describe(path, image)
         if (problem := _find_problem(path, image, content, min_side, convert)) is not None:
@@ -76,18 +97,27 @@ def check_image(path: ImageFile, min_side: int = 1, *, convert: bool = False) ->
     return problems[0] if problems else None
 
 
-def survey(paths: Sequence[ImageFile], min_side: int = 1, *, convert: bool = False) -> Survey:
+def survey(paths: Sequence[ImageFile], min_side: int = 1, *, convert: bool = False, samples: Samples = RGB) -> Survey:
     """Look at the headers of all `paths`; leave those with problems out to skip them.
 
     Args:
         paths: image files, or images in shards.
         min_side: the least height and width in pixels.
         convert: whether they will be read so.
+        samples: that are wanted.
     """
     found = Survey([], Counter())
     for path in paths:
-        if (size := getattr(path, "verified_size", None)) is not None:  # by `pack`
+        if samples == RGB and (size := getattr(path, "verified_size", None)) is not None:  # by `pack`
             problem = _too_small(path, size, min_side)
+        elif samples != RGB or is_numpy(path):
+            try:
+                with _reported(path):
+                    stored, problem = _look(path, samples, min_side, convert)
+                if stored is None and problem is None:
+                    found.converted["other pictures"] += 1
+            except BadImageError as error:
+                problem = error.problem
         else:
             try:
                 with _opened(path) as image:
@@ -102,7 +132,14 @@ def survey(paths: Sequence[ImageFile], min_side: int = 1, *, convert: bool = Fal
     return found
 
 
-def check_images(paths: Sequence[ImageFile], min_side: int = 1, *, convert: bool = False, pixels: bool = False) -> None:
+def check_images(
+    paths: Sequence[ImageFile],
+    min_side: int = 1,
+    *,
+    convert: bool = False,
+    pixels: bool = False,
+    samples: Samples = RGB,
+) -> None:
     """Check all `paths` by their headers, or by reading them.
 
     Args:
@@ -110,14 +147,15 @@ def check_images(paths: Sequence[ImageFile], min_side: int = 1, *, convert: bool
         min_side: the least height and width in pixels.
         convert: whether they will be read so.
         pixels: read each, too, so that damaged pixels are found.
+        samples: that are wanted.
 
     Raises:
         DataError: some cannot be used; the first five are named.
     """
-    problems = survey(paths, min_side, convert=convert).problems
+    problems = survey(paths, min_side, convert=convert, samples=samples).problems
     if pixels:
         bad = {problem.path for problem in problems}
-        problems += [problem for path in paths if path not in bad and (problem := _damage(path, convert))]
+        problems += [problem for path in paths if path not in bad and (problem := _damage(path, convert, samples))]
     if not problems:
         return
     lines = [f"  {problem}" for problem in problems[:_NUM_NAMED]]
@@ -125,7 +163,7 @@ def check_images(paths: Sequence[ImageFile], min_side: int = 1, *, convert: bool
         lines.append(f"  ... and {len(problems) - _NUM_NAMED} more.")
     others = ", data.convert = true to convert other kinds" if any(each.convertible for each in problems) else ""
     raise DataError(
-        f"images: expected all {len(paths)} to be 8-bit RGB of at least {min_side} pixels a side, got {len(problems)} "
+        f"images: expected all {len(paths)} to be {samples} of at least {min_side} pixels a side, got {len(problems)} "
         f'that cannot be used; fix or remove them. In a recipe, set data.bad_images = "skip" to leave them out{others}:'
         "\n" + "\n".join(lines)
     )
@@ -148,10 +186,16 @@ class BadImageError(DataError):
 
 @contextmanager
 def _opened(path: ImageFile) -> Generator[Image.Image]:
+    with _reported(path), open_image(path) as image:
+        yield image
+
+
+@contextmanager
+def _reported(path: ImageFile) -> Generator[None]:
+    """Make a `BadImageError` of whatever is raised inside."""
     convertible = False
     try:
-        with open_image(path) as image:
-            yield image
+        yield
     except (DataError, MemoryError):  # a lack of memory is no fault of the picture
         raise
     except Exception as error:  # Pillow's decoders raise all sorts: OSError, SyntaxError, ValueError, struct.error
@@ -167,9 +211,33 @@ def _opened(path: ImageFile) -> Generator[Image.Image]:
         raise BadImageError(ImageProblem(path, problem, convertible)) from error
 
 
-def _damage(path: ImageFile, convert: bool) -> ImageProblem | None:
+def _look(path: ImageFile, samples: Samples, min_side: int, convert: bool) -> tuple[Stored | None, ImageProblem | None]:
+    """Return what a file holds, as it stands, or what is wrong with it; neither of a picture that becomes grey."""
+    stored = None
     try:
-        read_image(path, convert=convert)
+        stored = open_stored(path)
+        message = stored.problem(samples)
+    except ValueError as error:
+        message = f"expected {samples}, got {error}."
+    if stored is not None and message is None:
+        return stored, _too_small(path, (stored.width, stored.height), min_side)
+    convertible = samples == _GREY and not is_numpy(path)
+    if convertible and convert:
+        return None, next(iter(survey([path], min_side, convert=True).problems), None)
+    return None, ImageProblem(path, message or "", convertible)
+
+
+def _values(path: ImageFile, stored: Stored, samples: Samples) -> NDArray[Any]:
+    values = np.array(stored.read(), samples.dtype, order="C")  # a copy, for torch wants what it may write to
+    if (highest := int(values.max())) > samples.peak:
+        message = f"expected values up to {samples.peak}, for {samples}, got {highest}; scale or remove it."
+        raise BadImageError(ImageProblem(path, message))
+    return values
+
+
+def _damage(path: ImageFile, convert: bool, samples: Samples) -> ImageProblem | None:
+    try:
+        read_image(path, convert=convert, samples=samples)
     except BadImageError as error:
         return error.problem
     return None

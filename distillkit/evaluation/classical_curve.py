@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from time import perf_counter
 
-from ..data.images import read_image
+from ..data.images import check_images, read_image
 from ..errors import DataError
 from .classical import ClassicalCodec
 from .curve import RDCurve, RDPoint
@@ -31,6 +31,10 @@ def classical_curve(codec: ClassicalCodec, paths: Sequence[Path], qualities: Seq
     """
     if not paths:
         raise DataError(f"{codec.title}: expected at least one picture to measure on, got none; name a folder of them.")
+    try:
+        check_images(paths)
+    except DataError as error:
+        raise DataError(f"{codec.title}: it codes 8-bit RGB alone here. {error}") from None
     if qualities is None:
         last = len(codec.qualities) - 1
         qualities = sorted({codec.qualities[round(place * last)] for place in _PLACES})

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..data.images import read_image
+from ..data.samples import RGB, Samples
 from .results import ImageResult
 
 _WIDTH = 400  # of a picture on the sheet, in pixels
@@ -20,24 +21,30 @@ _MAX_ROWS = 8
 
 
 def save_contact_sheet(
-    images: Sequence[Path], measured: Mapping[str, Sequence[ImageResult]], folder: Path, path: Path
+    images: Sequence[Path],
+    measured: Mapping[str, Sequence[ImageResult]],
+    folder: Path,
+    path: Path,
+    samples: Samples = RGB,
 ) -> None:
     """Draw one row a picture: the original, then each model's; below it, the piece with most detail, enlarged twice.
 
     Args:
         images: the originals; the first eight are drawn.
         measured: name of a codec -> what was measured on those pictures, in their order.
-        folder: where the decoded pictures lie, as `<name>/<picture>.png`.
+        folder: where the decoded pictures lie, as `<name>/<picture>.png` or `.tif`.
         path: the PNG to write.
+        samples: of the pictures; what `Samples.preview` shows of them is drawn.
     """
     rows = []
     for index, source in enumerate(images[:_MAX_ROWS]):
-        original = read_image(source)
+        original = samples.preview(read_image(source, samples=samples))
         box = _detailed_piece(original)
         cells = [_cell(original, box, source.stem, "original")]
         for name, results in measured.items():
             result = results[index]
-            decoded = read_image(folder / name / f"{result.name}.png")
+            file = folder / name / f"{result.name}{samples.suffix}"
+            decoded = samples.preview(read_image(file, samples=samples))
             cells.append(_cell(decoded, box, name, f"{result.rate_bpp:.3f} bpp   {result.psnr_db:.2f} dB"))
         rows.append(_join(cells, horizontal=True))
     _join(rows, horizontal=False).save(path)

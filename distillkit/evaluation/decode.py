@@ -22,10 +22,10 @@ from time import perf_counter
 from typing import IO, Any, final
 
 import torch
-from PIL import Image
 
 from ..codec.reading import read_compressed
 from ..codec.runtime import ImageCodec
+from ..data.stored import write_picture
 from ..errors import BitstreamError, DistillkitError
 from ..hooks.loader import Plugins, load_plugins
 from ..model.file import TrainedModel, load_model
@@ -45,7 +45,7 @@ def decoder_of(codec: ImageCodec) -> Decoder:
             start = perf_counter()
             decoded = codec.decode(read_compressed(file))
             seconds = perf_counter() - start
-            Image.fromarray(decoded).save(picture)
+            write_picture(picture, decoded, picture.suffix)
             yield seconds
 
     return decode

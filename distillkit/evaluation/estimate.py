@@ -24,16 +24,16 @@ def estimated_bpp(adapter: CodecAdapter, image: NDArray[Any]) -> float | None:
 
     Args:
         adapter: the codec; left in eval mode.
-        image: uint8, shape (H, W, 3), RGB; None comes back for one of more than 16 megapixels.
+        image: of the codec's samples, shape (H, W, C); None comes back for one of more than 16 megapixels.
     """
     height, width, _ = image.shape
     if height * width > MAX_PIXELS:
         return None
     margins = ((0, -height % adapter.stride), (0, -width % adapter.stride), (0, 0))
     padded = np.pad(image, margins, mode="edge")  # as ImageCodec pads
-    batch = torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1))[None])
+    batch = torch.from_numpy(padded.transpose(2, 0, 1)[None].astype(np.float32, order="C"))
     device = next((parameter.device for parameter in adapter.module.parameters()), torch.device("cpu"))
     adapter.module.eval()
     with torch.autocast(device.type, enabled=False):
-        output = adapter.forward(batch.to(device).to(torch.float32).div_(255))
+        output = adapter.forward(batch.to(device).div_(adapter.samples.peak))
     return float(sum_of_bits(output.likelihoods.values())) / (height * width)

@@ -11,12 +11,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ..codec.runtime import ImageCodec
 from ..data.images import check_images, read_image
 from ..data.listing import mark_output
+from ..data.samples import RGB, Samples
 from ..errors import DataError
 from ..hooks.loader import Plugins, load_plugins
 from ..model.conditioned import at_quality
@@ -45,7 +47,7 @@ def evaluate_model(
 
     Args:
         model: its file, or its run folder.
-        paths: pictures, 8-bit RGB.
+        paths: pictures of the codec's samples, mostly 8-bit RGB.
         out: folder for the files; made if it does not exist.
         plugins: where the model's pair is registered; by default the installed plugins.
         on_image: called with each result as soon as it is there.
@@ -80,13 +82,13 @@ def evaluate(
 ) -> Evaluation:
     """Compress and decode the pictures in `paths`, and measure.
 
-    Writes for each picture `<name>.dk` (compressed) and `<name>.png` (decoded) into `out`, in subfolders like those of
-    the originals; `results.json`, which CompressAI's tools read, too; and `images.csv`. The first picture is coded once
-    more beforehand, untimed, to warm up.
+    Writes for each picture `<name>.dk` (compressed) and `<name>.png` (decoded; `.tif` of samples that PNG has not) into
+    `out`, in subfolders like those of the originals; `results.json`, which CompressAI's tools read, too; and
+    `images.csv`. The first picture is coded once more beforehand, untimed, to warm up.
 
     Args:
         codec: what is measured.
-        paths: pictures, 8-bit RGB.
+        paths: pictures of the codec's samples, mostly 8-bit RGB.
         out: folder for the files; made if it does not exist.
         lmbda: trade-off of the rate-distortion cost, or None to leave that out.
         on_image: called with each result as soon as it is there.
@@ -104,24 +106,26 @@ def evaluate(
     names = output_names(paths)
     objective = objective or MeanSquaredError(None)
     originals = {path.resolve() for path in paths}
-    for name in names:
-        if (out / f"{name}.png").resolve() in originals:
-            raise DataError(
-                f"evaluation: {out / name}.png is an original and would be overwritten; choose another folder."
-            )
-    check_images(paths, pixels=True)  # the last of many would end what hours have measured
+    samples = codec.samples
+    files = [(out / f"{name}.dk", out / f"{name}{samples.suffix}") for name in names]
+    for _, file in files:
+        if file.resolve() in originals:
+            raise DataError(f"evaluation: {file} is an original and would be overwritten; choose another folder.")
+    if perceptual and samples != RGB:
+        measures = ", ".join(distance.name.upper() for distance in perceptual)
+        raise DataError(f"evaluation: {measures} is of 8-bit RGB alone, and the codec's pictures have {samples}.")
+    check_images(paths, pixels=True, samples=samples)  # the last of many would end what hours have measured
     try:
         mark_output(out)
     except OSError as error:
         raise DataError(f"evaluation {out}: cannot be made: {error.strerror}; choose another folder.") from None
-    files = [(out / f"{name}.dk", out / f"{name}.png") for name in names]
-    codec.encode(read_image(paths[0]), quality)
+    codec.encode(read_image(paths[0], samples=samples), quality)
     encoded = [_encode(codec, path, file, quality) for path, (file, _) in zip(paths, files, strict=True)]
     results = []
     decoding = (decoder or decoder_of(codec))(files)
-    for path, name, (estimate, encode_seconds) in zip(paths, names, encoded, strict=True):
-        decode_seconds = next(decoding)
-        result = _measure(path, name, out, (objective, lmbda), estimate, encode_seconds, decode_seconds, perceptual)
+    for path, name, pair, (estimate, encode_seconds) in zip(paths, names, files, encoded, strict=True):
+        seconds = encode_seconds, next(decoding)
+        result = _measure(path, name, pair, samples, (objective, lmbda), estimate, seconds, perceptual)
         results.append(result)
         if on_image is not None:
             on_image(result)
@@ -135,6 +139,7 @@ def evaluate(
         decoded_in="same" if decoder is None else "fresh",
         environment=environment(),
         quality=quality,
+        samples=samples,
     )
     (out / "results.json").write_text(evaluation.to_json(), encoding="utf-8", errors="backslashreplace")
     (out / "images.csv").write_text(evaluation.to_csv(), encoding="utf-8", errors="backslashreplace")
@@ -154,7 +159,7 @@ def environment() -> dict[str, str | int]:
 
 def _encode(codec: ImageCodec, path: Path, file: Path, quality: float | None) -> tuple[float | None, float]:
     """Write the compressed file; return the estimated rate in bpp and the seconds that encoding took."""
-    original = read_image(path)
+    original = read_image(path, samples=codec.samples)
     file.parent.mkdir(parents=True, exist_ok=True)
     start = perf_counter()
     file.write_bytes(codec.encode(original, quality))
@@ -165,18 +170,18 @@ def _encode(codec: ImageCodec, path: Path, file: Path, quality: float | None) ->
 def _measure(
     path: Path,
     name: str,
-    out: Path,
+    files: tuple[Path, Path],
+    samples: Samples,
     trained_for: tuple[Objective, float | None],
     estimate: float | None,
-    encode_seconds: float,
-    decode_seconds: float,
+    seconds: tuple[float, float],
     perceptual: Sequence[PerceptualDistance],
 ) -> ImageResult:
-    original, decoded = read_image(path), read_image(out / f"{name}.png")
+    original, decoded = (read_image(each, samples=samples) for each in (path, files[1]))
     height, width, _ = original.shape
-    file_bytes = (out / f"{name}.dk").stat().st_size
+    file_bytes = files[0].stat().st_size
     rate_bpp = 8 * file_bytes / (width * height)
-    similarity = ms_ssim(original, decoded)
+    similarity = ms_ssim(original, decoded, samples.peak)
     return ImageResult(
         name=name,
         source=path,
@@ -185,12 +190,12 @@ def _measure(
         file_bytes=file_bytes,
         rate_bpp=rate_bpp,
         estimated_bpp=estimate,
-        psnr_db=psnr_db(original, decoded),
+        psnr_db=psnr_db(original, decoded, samples.peak),
         ms_ssim=similarity,
         ms_ssim_db=None if similarity is None else decibel(similarity),
-        encode_seconds=encode_seconds,
-        decode_seconds=decode_seconds,
-        rd_cost=_cost(*trained_for, original, decoded, rate_bpp),
+        encode_seconds=seconds[0],
+        decode_seconds=seconds[1],
+        rd_cost=_cost(*trained_for, original, decoded, samples.peak, rate_bpp),
         **{
             distance.name: distance(original, decoded) if min(height, width) >= distance.min_side else None
             for distance in perceptual
@@ -199,13 +204,19 @@ def _measure(
 
 
 def _cost(
-    objective: Objective, lmbda: float | None, original: NDArray[Any], decoded: NDArray[Any], rate_bpp: float
+    objective: Objective,
+    lmbda: float | None,
+    original: NDArray[Any],
+    decoded: NDArray[Any],
+    peak: int,
+    rate_bpp: float,
 ) -> float | None:
     if lmbda is None or min(original.shape[:2]) < objective.min_side:
         return None
     if isinstance(objective, MeanSquaredError):
-        return lmbda * 255**2 * mse01(original, decoded) + rate_bpp
-    pictures = (torch.from_numpy(each.transpose(2, 0, 1)[None].copy()).float() / 255 for each in (decoded, original))
+        return lmbda * 255**2 * mse01(original, decoded, peak) + rate_bpp
+    both = (each.transpose(2, 0, 1)[None].astype(np.float32, order="C") for each in (decoded, original))
+    pictures = (torch.from_numpy(each) / peak for each in both)
     with torch.no_grad():
         return lmbda * float(objective.distortion(*pictures)) + rate_bpp
 

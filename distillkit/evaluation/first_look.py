@@ -63,7 +63,7 @@ def first_look(
 
     Args:
         model: a model's file, or `zoo:NAME`.
-        images: 8-bit RGB pictures.
+        images: 8-bit RGB pictures, which the classical codecs take.
         folder: gets the files, the decoded pictures, and `first-look.png` with all of them side by side.
         against: names of classical codecs, see `classical`. At their lowest quality a file may be larger.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from ..data.samples import RGB, Samples
 from .quality import decibel
 
 PERCEPTUAL = ("lpips", "dists")
@@ -35,7 +36,7 @@ class ImageResult:
     """What was measured on one picture.
 
     Attributes:
-        name: of its files in the output folder, without suffix: `<name>.dk` and `<name>.png`.
+        name: of its files in the output folder, without suffix: `<name>.dk`, and `<name>.png` or `.tif`.
         source: path of the original.
         width: of the original, in pixels.
         height: of the original, in pixels.
@@ -84,6 +85,7 @@ class Evaluation:
             or `same` (a codec that lives in memory only).
         environment: versions and machine on which it was measured.
         quality: at which a codec of many rates was measured, in [0, 1]; else None.
+        samples: of the pictures.
     """
 
     fingerprint: str
@@ -94,6 +96,7 @@ class Evaluation:
     decoded_in: Literal["fresh", "same"] = "same"
     environment: Mapping[str, str | int] = field(default_factory=dict)
     quality: float | None = None
+    samples: Samples = RGB
 
     @property
     def averages(self) -> dict[str, float | None]:
@@ -129,6 +132,7 @@ class Evaluation:
             "lmbda": self.lmbda,
             "metric": self.metric,
             **({} if self.quality is None else {"quality": self.quality}),
+            "samples": asdict(self.samples),
             "decoded_in": self.decoded_in,
             "environment": dict(self.environment),
             "averages": averages,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from ..data.images import check_images
 from ..data.listing import mark_output
+from ..data.samples import RGB
 from ..errors import DataError
 from ..hooks.loader import Plugins, load_plugins
 from ..model.adapters import CodecAdapter
@@ -53,7 +54,7 @@ class Comparison:
 
     Attributes:
         models: in the order given.
-        folder: where the files are: `<model>/<picture>.dk` and `.png`, `comparison.json`, `comparison.png`.
+        folder: where the files are: `<model>/<picture>.dk` and `.png` (or `.tif`), `comparison.json`, `comparison.png`.
     """
 
     models: tuple[ComparedModel, ...]
@@ -151,7 +152,7 @@ def compare(
 
     Args:
         models: name -> model file or run folder.
-        images: 8-bit RGB pictures.
+        images: pictures of the models' samples, mostly 8-bit RGB.
         folder: where files and results go.
         plugins: where the models' pairs are registered; by default the installed plugins.
         on_model: called with each model's name before it is measured.
@@ -162,9 +163,13 @@ def compare(
         DistillkitError: a model or picture cannot be used.
     """
     plugins = plugins or load_plugins()
-    check_images(images, pixels=True)
-    for path in models.values():
-        load_model(path, plugins)  # what is wrong with the last one is known before the first is measured
+    # What is wrong with the last one is known before the first is measured.
+    kinds = {load_model(path, plugins).codec.samples for path in models.values()}
+    if len(kinds) > 1:
+        both = " and ".join(sorted(map(str, kinds)))
+        raise DataError(f"evaluation: expected models of the same pictures, got some of {both}; measure them apart.")
+    samples = next(iter(kinds), RGB)
+    check_images(images, pixels=True, samples=samples)
     try:
         mark_output(folder)
     except OSError as error:
@@ -183,5 +188,6 @@ def compare(
                 rows.append(ComparedModel(row, *about, evaluation))
     comparison = Comparison(tuple(rows), folder)
     (folder / "comparison.json").write_text(comparison.to_json(), encoding="utf-8", errors="backslashreplace")
-    save_contact_sheet(images, {row.name: row.evaluation.images for row in rows}, folder, folder / "comparison.png")
+    pictures = {row.name: row.evaluation.images for row in rows}
+    save_contact_sheet(images, pictures, folder, folder / "comparison.png", samples)
     return comparison

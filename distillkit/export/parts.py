@@ -10,10 +10,11 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 
+from ..data.samples import RGB
 from ..errors import PairError
 from ..model.adapters import CodecAdapter
 from ..model.conditioned import ConditionedAdapter
-from ..model.gain_units import GainedCodec
+from ..model.gain_units import GainUnits
 from .exact import in_float64
 
 Flow = Literal["factorized", "scale", "mean-scale", "checkerboard"]
@@ -68,11 +69,13 @@ def take_apart(codec: CodecAdapter) -> CodecParts:
             names of its own.
     """
     gains: dict[str, Tensor] = {}
-    if isinstance(codec, GainedCodec):
-        gains = gain_tables(codec)
+    if isinstance(units := getattr(codec.module, "gain", None), GainUnits):
+        gains = gain_tables(units)
         codec = copy.deepcopy(codec)
-        codec.gain_units.quality = None
+        codec.module.gain.quality = None  # type: ignore[union-attr]
     module, name = codec.module, type(codec.module).__name__
+    if codec.samples != RGB:
+        raise _unknown(name, f"one for pictures of {codec.samples}, and the driver reads 8-bit RGB alone")
     if isinstance(codec, ConditionedAdapter) and not gains:
         raise _unknown(name, "many rates by other means than gain units")
     found = {part: _named(module, part) for part in NETWORKS["checkerboard"]}
@@ -112,13 +115,12 @@ def entropy_tables(latent: str, model: Any) -> dict[str, Tensor]:
     return {f"{latent}.{key}": tensor.detach().cpu().clone() for key, tensor in tables.items()}
 
 
-def gain_tables(codec: GainedCodec) -> dict[str, Tensor]:
+def gain_tables(units: GainUnits) -> dict[str, Tensor]:
     """Return the gains of a codec of many rates: `gain.y`, `gain.y_inverse`, and of z, if it has one, alike.
 
     Each is of natural logarithms, shape (levels, channels), levels evenly spaced from quality 0 to 1.
     """
-    units = codec.gain_units.named_parameters()
-    return {f"gain.{unit}": logs.detach().cpu().clone() for unit, logs in units}
+    return {f"gain.{unit}": logs.detach().cpu().clone() for unit, logs in units.named_parameters()}
 
 
 def _named(module: nn.Module, part: str) -> list[nn.Module]:
@@ -160,7 +162,7 @@ def _inputs(codec: CodecAdapter, found: Mapping[str, list[nn.Module]]) -> dict[s
     try:
         with torch.no_grad():
             codec.module.eval()
-            codec.forward(torch.zeros(1, 3, codec.stride, codec.stride))
+            codec.forward(torch.zeros(1, codec.samples.channels, codec.stride, codec.stride))
     finally:
         for handle in handles:
             handle.remove()

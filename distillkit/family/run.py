@@ -24,6 +24,7 @@ from ..training.distributed import refuse_several
 from ..training.folder.checkpoint import list_checkpoints
 from ..training.folder.run_folder import RunFolder
 from ..training.preemption import TrainingStopped
+from ..training.setup.codecs import samples_of
 from ..training.setup.resolve import resolve
 from ..training.train import train
 from .plan import Family, Job, plan, select
@@ -103,9 +104,10 @@ def run_family(
     jobs = plan(family, folder)
     chosen = select(jobs, list(only))
     images = list_images(family.test)
-    check_images(images)  # what would end the family after hours is said before
     for job in jobs:
         resolve(job.recipe, plugins)
+    # What would end the family after hours is said before.
+    check_images(images, samples=samples_of(jobs[0].recipe, plugins))
     deadline = _Deadline(monotonic() + 3600 * budget_hours if budget_hours is not None else float("inf"))
     with DecodingProcess() as process:
         for job in chosen:
@@ -177,7 +179,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        results = None
+        results = {}
     if not is_evaluation(results):
         raise DataError(f"family: {file}: expected what an evaluation writes, got something else; remove it.")
     return results

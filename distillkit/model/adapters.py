@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from ..data.samples import RGB, Samples
 from ..errors import PairError
 from .nesting import flatten_strings, is_plain, nest_strings
 
@@ -25,7 +26,7 @@ class CodecOutput:
     """What a codec's forward pass gives.
 
     Attributes:
-        x_hat: reconstruction, shape (B, 3, H, W), nominal range [0, 1], not clamped.
+        x_hat: reconstruction, shape (B, C, H, W), nominal range [0, 1], not clamped.
         likelihoods: probability of every latent element by latent (`"y"`, `"z"`), each of shape (B, C, h, w), in
             (0, 1].
     """
@@ -53,6 +54,7 @@ class CodecAdapter(ABC):
     Attributes:
         module: the codec's network; everything trainable and every buffer is inside.
         stride: images handed to `forward` and `compress` have H and W that are multiples of this many pixels.
+        samples: of its pictures; of C channels, images have shape (B, C, H, W), and 1 stands for the peak value.
         trainable: patterns (fnmatch) of the names of parameters that may be trained; the others stay as they are.
         reads: fingerprints of other models whose files of format version 3, which name no entropy path, the codec
             decodes, for it shares theirs.
@@ -60,20 +62,21 @@ class CodecAdapter(ABC):
 
     module: nn.Module
     stride: int
+    samples: Samples = RGB
     trainable: tuple[str, ...] = ("*",)
     reads: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(self, images: Tensor) -> CodecOutput:
-        """Run the codec on `images`, shape (B, 3, H, W), range [0, 1]; noise or rounding by the module's mode."""
+        """Run the codec on `images`, shape (B, C, H, W), range [0, 1]; noise or rounding by the module's mode."""
 
     @abstractmethod
     def compress(self, images: Tensor) -> CompressedLatents:
-        """Entropy-code `images`, shape (B, 3, H, W), range [0, 1]."""
+        """Entropy-code `images`, shape (B, C, H, W), range [0, 1]."""
 
     @abstractmethod
     def decompress(self, latents: CompressedLatents) -> Tensor:
-        """Return the reconstruction, shape (B, 3, H, W), that `compress` coded."""
+        """Return the reconstruction, shape (B, C, H, W), that `compress` coded."""
 
     def aux_loss(self) -> Tensor | None:
         """Return the loss of the entropy bottlenecks' quantiles (unitless), or None if the codec has none."""
@@ -96,9 +99,17 @@ class CompressAIAdapter(CodecAdapter):
 
     Entropy models (modules that hold a `_quantized_cdf` table) are kept in float32 under mixed precision: differences
     of cumulative probabilities are meaningless in bfloat16.
+
+    Args:
+        module: the codec.
+        stride: see `CodecAdapter`; by default the module's `downsampling_factor`, else 64.
+        samples: of its pictures; by default 8-bit RGB.
+
+    Raises:
+        PairError: the module speaks another API.
     """
 
-    def __init__(self, module: nn.Module, stride: int | None = None) -> None:
+    def __init__(self, module: nn.Module, stride: int | None = None, samples: Samples = RGB) -> None:
         for method in ("forward", "compress", "decompress"):
             if not callable(getattr(module, method, None)):
                 raise PairError(
@@ -117,6 +128,7 @@ class CompressAIAdapter(CodecAdapter):
                 ) from None
         self.module = module
         self.stride = int(stride or getattr(module, "downsampling_factor", 64))
+        self.samples = samples
         for entropy_model in module.modules():
             if hasattr(entropy_model, "_quantized_cdf"):
                 _keep_in_float32(entropy_model)

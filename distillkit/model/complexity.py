@@ -46,7 +46,7 @@ def kmac_per_pixel(adapter: CodecAdapter, size: int = 256) -> float:
         # The counter hooks on to inputs with gradients; a view of a parameter that is made without one has no place f
         adapter.module.requires_grad_(False)
         with FlopCounterMode(display=False) as counter:
-            adapter.forward(torch.zeros(1, 3, side, side, device=device))
+            adapter.forward(torch.zeros(1, adapter.samples.channels, side, side, device=device))
     finally:
         for parameter in learnt:
             parameter.requires_grad_()

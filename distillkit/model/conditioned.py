@@ -33,7 +33,7 @@ class ConditionedAdapter(CodecAdapter):
     @override
     @abstractmethod
     def forward(self, images: Tensor, quality: Tensor | float = MIDDLE) -> CodecOutput:
-        """Run the codec on `images`, shape (B, 3, H, W), range [0, 1].
+        """Run the codec on `images`, shape (B, C, H, W), range [0, 1].
 
         Args:
             images: the batch.
@@ -43,12 +43,12 @@ class ConditionedAdapter(CodecAdapter):
     @override
     @abstractmethod
     def compress(self, images: Tensor, quality: float = MIDDLE) -> CompressedLatents:
-        """Entropy-code `images`, shape (B, 3, H, W), range [0, 1], at one quality in [0, 1]."""
+        """Entropy-code `images`, shape (B, C, H, W), range [0, 1], at one quality in [0, 1]."""
 
     @override
     @abstractmethod
     def decompress(self, latents: CompressedLatents, quality: float = MIDDLE) -> Tensor:
-        """Return the reconstruction, shape (B, 3, H, W), that `compress` coded at this quality."""
+        """Return the reconstruction, shape (B, C, H, W), that `compress` coded at this quality."""
 
 
 @final
@@ -62,7 +62,7 @@ class FixedQuality(CodecAdapter):
             codec: the codec.
             quality: in [0, 1]; of shape (B,) for `forward` alone.
         """
-        self.module, self.stride = codec.module, codec.stride
+        self.module, self.stride, self.samples = codec.module, codec.stride, codec.samples
         self._codec, self._quality = codec, quality
 
     @override

@@ -100,6 +100,7 @@ class GainedCodec(ConditionedAdapter):
     def __init__(self, codec: nn.Module | CodecAdapter, num_levels: int = 6) -> None:
         self._codec = as_codec(codec)
         self.module, self.stride = self._codec.module, self._codec.stride
+        self.samples = self._codec.samples
         name = type(self.module).__name__
         if isinstance(codec, ConditionedAdapter) or num_levels < 2:
             raise PairError(
@@ -122,11 +123,7 @@ class GainedCodec(ConditionedAdapter):
         self._gains = GainUnits(num_levels, _channels(self._codec, transforms))
         self.module.add_module("gain", self._gains)
         for place, transform in transforms.items():
-            unit = _PLACES[place]
-            if unit.endswith("inverse"):
-                transform.register_forward_pre_hook(partial(self._gains.on_input, unit))
-            else:
-                transform.register_forward_hook(partial(self._gains.on_output, unit))
+            self.attach(place, transform)
 
     @override
     def forward(self, images: Tensor, quality: Tensor | float = MIDDLE) -> CodecOutput:
@@ -154,6 +151,19 @@ class GainedCodec(ConditionedAdapter):
     @override
     def update(self) -> None:
         self._codec.update()
+
+    def attach(self, place: str, transform: nn.Module) -> None:
+        """Have the gains act around another network, which takes a transform's place.
+
+        Args:
+            place: `g_a`, `g_s`, `h_a` or `h_s`.
+            transform: the network.
+        """
+        unit = _PLACES[place]
+        if unit.endswith("inverse"):
+            transform.register_forward_pre_hook(partial(self._gains.on_input, unit))
+        else:
+            transform.register_forward_hook(partial(self._gains.on_output, unit))
 
     @property
     def gain_units(self) -> GainUnits:
@@ -189,7 +199,7 @@ def _channels(codec: CodecAdapter, transforms: dict[str, nn.Module]) -> dict[str
     codec.module.eval()
     try:
         device = next(codec.module.parameters()).device
-        codec.forward(torch.zeros(1, 3, codec.stride, codec.stride, device=device))
+        codec.forward(torch.zeros(1, codec.samples.channels, codec.stride, codec.stride, device=device))
     finally:
         for part, was_training in training.items():
             part.training = was_training

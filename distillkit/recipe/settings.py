@@ -38,7 +38,7 @@ class DataSettings(Settings):
         hashes: whether the record by which a run that continues knows its images again (`data.json`) holds a hash of
             every file, which is read for it; without, name, size and date tell.
         bad_images: whether an image that cannot be used ends the run before it starts, or is left out.
-        convert: take pictures that are not 8-bit RGB, too, see `read_image`; the run's notes count them.
+        convert: take pictures of other kinds than the codec's, too, see `read_image`; the run's notes count them.
         num_crops: different crops of the whole run, used again and again; left out, there are always new ones. A pair
             that keeps what it computes of a crop (`models.light`) then computes it once.
     """

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.images import read_image
+from ..data.samples import Samples
 from ..hooks.loader import Plugins
 from ..model.adapters import CodecAdapter
 from ..model.file import TrainedModel
@@ -40,15 +41,15 @@ class BitsMap:
     rate_bpp: float
 
 
-def load_crops(paths: Iterable[Path], stride: int) -> Iterator[Tensor]:
-    """Yield the middle of each picture, shape (1, 3, H, W), at most 512 pixels a side; skip one that is too small."""
+def load_crops(paths: Iterable[Path], stride: int, samples: Samples) -> Iterator[Tensor]:
+    """Yield the middle of each picture, shape (1, C, H, W), at most 512 pixels a side; skip one that is too small."""
     for path in paths:
-        picture = read_image(path)
+        picture = read_image(path, samples=samples)
         sides = [min(side, MAX_SIDE) // stride * stride for side in picture.shape[:2]]
         if min(sides) == 0:
             continue
         top, left = ((full - side) // 2 for full, side in zip(picture.shape[:2], sides, strict=True))
-        yield _batch(picture[top : top + sides[0], left : left + sides[1]])
+        yield _batch(picture[top : top + sides[0], left : left + sides[1]], samples)
 
 
 @torch.no_grad()
@@ -69,10 +70,10 @@ def bits_by_channel(codec: CodecAdapter, crops: Iterable[Tensor]) -> BitsMap | N
 
 @torch.no_grad()
 def bits_by_position(codec: CodecAdapter, picture: NDArray[Any]) -> NDArray[Any] | None:
-    """Return the bits per pixel of the image at each position of y, shape (h, w), for a uint8 picture (H, W, 3)."""
+    """Return the bits per pixel of the image at each position of y, shape (h, w), for a picture (H, W, C)."""
     height, width, _ = picture.shape
     margins = ((0, -height % codec.stride), (0, -width % codec.stride), (0, 0))
-    likelihoods = codec.forward(_batch(np.pad(picture, margins, mode="edge"))).likelihoods
+    likelihoods = codec.forward(_batch(np.pad(picture, margins, mode="edge"), codec.samples)).likelihoods
     if "y" not in likelihoods:
         return None
     bits = -likelihoods["y"][0].double().log2().sum(dim=0)
@@ -140,7 +141,7 @@ def explained_variance(
     Args:
         pair: teacher and student.
         roles: taps that both have.
-        crops: pictures, each of shape (1, 3, H, W).
+        crops: pictures, each of shape (1, C, H, W).
 
     Returns:
         Tap -> share, empty for fewer than two pictures, and the number of pictures.
@@ -180,5 +181,5 @@ def kept_channels(
     return kept
 
 
-def _batch(picture: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))[None]).to(torch.float32).div_(255)
+def _batch(picture: NDArray[Any], samples: Samples) -> Tensor:
+    return torch.from_numpy(picture.transpose(2, 0, 1)[None].astype(np.float32, order="C")).div_(samples.peak)

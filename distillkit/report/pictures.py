@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..data.images import read_image
+from ..data.samples import Samples
 from ..evaluation.curve import Metric
 from ..evaluation.quality import psnr_db
 from .runs import Run, Runs
@@ -67,6 +68,7 @@ class Picture:
         views: the original first.
         places: left, top, width, height of each piece in per cent of what is shown.
         source: the original.
+        samples: of the original; what `Samples.preview` shows of it is in the views.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Picture:
     views: tuple[View, ...]
     places: tuple[tuple[float, float, float, float], ...]
     source: Path
+    samples: Samples
 
 
 def choose(runs: Runs) -> list[tuple[str, str]]:
@@ -107,11 +110,11 @@ def show(name: str, why: str, shown: Sequence[tuple[str, str, Run]]) -> Picture 
         why: why it was chosen.
         shown: series, label and run of each version; the pieces are where the first and the last differ most.
     """
-    source = Path(_result(shown[-1][2], name)["source"])
-    files = [source, *(run.decoded / f"{name}.png" for _, _, run in shown if run.decoded)]
+    source, samples = Path(_result(shown[-1][2], name)["source"]), _samples(shown[-1][2])
+    files = [source, *(run.decoded / f"{name}{samples.suffix}" for _, _, run in shown if run.decoded)]
     if len(files) <= len(shown) or not all(file.is_file() for file in files):
         return None
-    versions = [read_image(file) for file in files]
+    versions = [read_image(file, samples=samples) for file in files]
     if len({version.shape for version in versions}) > 1:
         return None
     other = versions[1] if len(versions) > 2 else versions[0]
@@ -129,12 +132,12 @@ def show(name: str, why: str, shown: Sequence[tuple[str, str, Run]]) -> Picture 
             View(
                 series,
                 label,
-                _encoded(part),
+                _encoded(samples.preview(part)),
                 result["rate_bpp"] if result else None,
                 result["psnr_db"] if result else None,
                 result.get("ms_ssim_db") if result else None,
-                tuple(_lossless(piece) for piece in cut),
-                tuple(psnr_db(a, b) for a, b in zip(truth, cut, strict=True)) if run else (),
+                tuple(_lossless(samples.preview(piece)) for piece in cut),
+                tuple(psnr_db(a, b, samples.peak) for a, b in zip(truth, cut, strict=True)) if run else (),
             )
         )
     places = tuple(
@@ -142,7 +145,7 @@ def show(name: str, why: str, shown: Sequence[tuple[str, str, Run]]) -> Picture 
         for y, x in pieces
     )
     whole = (height, width) != versions[0].shape[:2]
-    return Picture(name, why, width, height, whole, tuple(views), places, source)
+    return Picture(name, why, width, height, whole, tuple(views), places, source, samples)
 
 
 def heat_map(values: NDArray[Any], top: float) -> str:
@@ -165,6 +168,11 @@ def _qualities(run: Run | None, metric: Metric) -> dict[str, float]:
         return {}
     key = "psnr_db" if metric == "psnr" else "ms_ssim_db"
     return {image["name"]: image[key] for image in run.results["images"] if image.get(key) is not None}
+
+
+def _samples(run: Run) -> Samples:
+    assert run.results is not None
+    return Samples(**run.results.get("samples", {}))
 
 
 def _result(run: Run, name: str) -> Mapping[str, Any]:

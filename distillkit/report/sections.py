@@ -135,7 +135,8 @@ def _alignment(
         if side is student:
             kept = inside.kept_channels(recipe, shapes, runs.main.calibration, plugins)
         roles = roles or [role for role in shapes.student if role.startswith(_SHOWN_TAPS)]
-        shown, crops = [role for role in roles if role in shapes.student], inside.load_crops(sources, stride)
+        shown = [role for role in roles if role in shapes.student]
+        crops = inside.load_crops(sources, stride, student.model.codec.samples)
         shares, num_images = inside.explained_variance(pair, shown, crops)
         sides.append((side.label, side.series, shares))
     taps = [role for role in roles if all(role in shares for _, _, shares in sides)]
@@ -157,7 +158,8 @@ def _depth(role: str) -> float:
 def _bits(codecs: Codecs, sources: list[Path], pictures: list[Picture]) -> dict[str, Any] | None:
     sides = []
     for side in codecs.all:
-        found = inside.bits_by_channel(side.model.codec, inside.load_crops(sources, side.model.codec.stride))
+        codec = side.model.codec
+        found = inside.bits_by_channel(codec, inside.load_crops(sources, codec.stride, codec.samples))
         if found:
             sides.append((side.label, side.series, found.by_channel))
     if not sides:
@@ -168,7 +170,7 @@ def _bits(codecs: Codecs, sources: list[Path], pictures: list[Picture]) -> dict[
 def _maps(codecs: Codecs, pictures: list[Picture]) -> list[dict[str, Any]]:
     rows = []
     for picture in pictures:
-        original = read_image(picture.source)
+        original = read_image(picture.source, samples=picture.samples)
         found: list[tuple[Side, NDArray[Any]]] = []
         for side in codecs.all:
             bits = inside.bits_by_position(side.model.codec, original)
@@ -194,9 +196,9 @@ def _size(codecs: Codecs) -> Any:
 
 
 def _speed(codecs: Codecs, sources: list[Path]) -> Any:
-    if not sources:
+    if not sources or not codecs.all:
         return None
-    picture = read_image(sources[0])
+    picture = read_image(sources[0], samples=codecs.all[0].model.codec.samples)
     encode, decode = [], []
     for side in codecs.all:
         if side.series == "control" and codecs.student and codecs.teacher:

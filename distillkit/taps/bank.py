@@ -200,7 +200,7 @@ class TapBank:
         """Run the codec and return its output and the features of the taps asked for.
 
         Args:
-            images: shape (B, 3, H, W), range [0, 1].
+            images: shape (B, C, H, W), range [0, 1].
             roles: taps to capture, some of them perhaps sampled, see `distillkit.sampled`.
             stop_early: end the forward pass at the last tap; the output is then None.
 

@@ -12,10 +12,12 @@ from typing import Any, Literal, NamedTuple, final, get_args, get_origin
 import torch
 from torch import Tensor, nn
 
+from ..data.samples import Samples
 from ..errors import PairError
 from ..hooks.components import Component
 from ..model.adapters import CodecAdapter, CodecOutput, as_codec
 from ..model.conditioned import ConditionedAdapter, FixedQuality, join_outputs
+from ..model.lmbda import Lmbda
 from ..model.sources import named_sources
 from ..model.weights import load_weights
 from .bank import TapBank, TapProvider, TapShapes, trace_modules
@@ -37,8 +39,8 @@ class CodecPair(Component, ABC):
         return False
 
     @property
-    def teacher_lmbda(self) -> float | None:
-        """The trade-off that a pretrained teacher was trained for, if that is known."""
+    def teacher_lmbda(self) -> Lmbda | None:
+        """The trade-off, or the range of them, that a pretrained teacher was trained for, if that is known."""
         return None
 
     @classmethod
@@ -121,7 +123,7 @@ def find_taps(
     """
     adapter = as_codec(codec)
     device = next(adapter.module.parameters()).device
-    return provider.find(trace_modules(adapter, _probe_image(image_size, device)), image_size)
+    return provider.find(trace_modules(adapter, _probe_image(image_size, adapter.samples, device)), image_size)
 
 
 class TapPair(NamedTuple):
@@ -163,12 +165,17 @@ class TeachingPair:
             taps: the teacher's and the student's taps, role -> path or `Tap`.
 
         Raises:
-            PairError: the two share parameters.
+            PairError: the two share parameters, or code pictures of other samples.
         """
         if set(map(id, teacher.module.parameters())) & set(map(id, student.module.parameters())):
             raise PairError(
                 "pair: expected a teacher and a student of their own, got two that share parameters: a frozen teacher "
                 "would freeze its student. Build new modules in build_teacher and build_student."
+            )
+        if teacher.samples != student.samples:
+            raise PairError(
+                f"pair: expected two codecs of the same pictures, got a teacher of {teacher.samples} and a student of "
+                f"{student.samples}; hand the same distillkit.Samples to both adapters."
             )
         self.teacher, self.student = teacher, student
         self._report: TapReport | None = None
@@ -191,7 +198,7 @@ class TeachingPair:
                     f"{side} {type(codec.module).__name__}: expected images whose sides are multiples of "
                     f"{codec.stride}, got {image_size[0]}x{image_size[1]}. Change the recipe's data.crop."
                 )
-        image = _probe_image(image_size, next(self.student.module.parameters()).device)
+        image = _probe_image(image_size, self.student.samples, next(self.student.module.parameters()).device)
         student_output, student = self._student_bank.probe(image)
         teacher_output, teacher = self._teacher_bank.probe(image)
         if student_output.x_hat.shape != teacher_output.x_hat.shape:
@@ -249,7 +256,7 @@ class TeachingPair:
         """Return the teacher's features; its forward pass ends at the last tap asked for.
 
         Args:
-            images: shape (B, 3, H, W), range [0, 1].
+            images: shape (B, C, H, W), range [0, 1].
             roles: taps to capture.
             quality: of each image, in [0, 1], shape (B,), for a teacher of many rates; else None.
         """
@@ -287,6 +294,6 @@ def _run(
     return join_outputs([output for output, _ in done if output is not None]), features
 
 
-def _probe_image(size: tuple[int, int], device: torch.device) -> Tensor:
+def _probe_image(size: tuple[int, int], samples: Samples, device: torch.device) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    return torch.rand((1, 3, *size), generator=generator).to(device)
+    return torch.rand((1, samples.channels, *size), generator=generator).to(device)

@@ -147,7 +147,7 @@ def check_taps(
         assert adapter is not None
         with as_checks(name):
             taps, larger = (find_taps(adapter, built, (side, side)) for side in (size, 2 * size))
-            _, shapes = TapBank(adapter, taps, "codec").probe(torch.rand(1, 3, size, size))
+            _, shapes = TapBank(adapter, taps, "codec").probe(torch.rand(1, adapter.samples.channels, size, size))
         assert taps == larger, f"{name}: other taps for larger images: {taps} against {larger}"
         assert "latent" in taps, f"{name}: expected the role 'latent', found {', '.join(taps) or 'none'}"
         for role, shape in shapes.items():

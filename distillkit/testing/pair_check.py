@@ -76,7 +76,7 @@ def _check_taps(
     if not shapes.student:
         problems.append("taps: expected some that both sides have, got none; give them the same roles on both sides")
         return
-    features = teaching.run_teacher(torch.rand(1, 3, side, side), list(shapes.teacher))
+    features = teaching.run_teacher(torch.rand(1, teacher.samples.channels, side, side), list(shapes.teacher))
     if any(tensor.requires_grad for tensor in features.values()):
         problems.append(
             "teacher: expected it frozen, got features with a gradient; do not call requires_grad_ in forward"
@@ -104,7 +104,7 @@ class _Codec:
         if torch.cuda.is_available():
             with self._noted("on the GPU", "make tensors on the input's device"):
                 codec.module.cuda()
-                codec.forward(torch.rand(1, 3, self._size, self._size, device="cuda"))
+                codec.forward(torch.rand(1, codec.samples.channels, self._size, self._size, device="cuda"))
             codec.module.cpu()
         return codec
 
@@ -136,7 +136,7 @@ class _Codec:
             try:
                 with torch.no_grad():
                     codec.module.eval()
-                    codec.forward(torch.rand(1, 3, side, side))
+                    codec.forward(torch.rand(1, codec.samples.channels, side, side))
             except Exception as error:  # whatever the codec raises
                 errors.append(error)
                 continue
@@ -155,7 +155,7 @@ class _Codec:
         return False
 
     def _train(self, codec: CodecAdapter) -> None:
-        images = torch.rand(2, 3, self._size, self._size)
+        images = torch.rand(2, codec.samples.channels, self._size, self._size)
         before = [parameter.detach().clone() for parameter in codec.module.parameters()]
         with self._noted("a training step", "correct forward in training mode"):
             codec.module.train()
@@ -186,7 +186,8 @@ class _Codec:
 
     @torch.no_grad()
     def _code(self, codec: CodecAdapter, fresh: CodecAdapter) -> None:
-        image = torch.rand(1, 3, self._size, self._size)
+        samples = codec.samples
+        image = torch.rand(1, samples.channels, self._size, self._size)
         with self._noted("compress and decompress", "correct them, or wrap the codec in a distillkit.CodecAdapter"):
             latents = codec.compress(image)
             decoded = codec.decompress(latents)
@@ -209,7 +210,8 @@ class _Codec:
                         f"{self._part}: decodes to another image once its state is loaded into a new one; keep all "
                         "that it needs in parameters and buffers, or compute it in update()"
                     )
-        picture = np.random.default_rng(0).integers(0, 256, (self._size - 3, self._size + 5, 3), dtype=np.uint8)
+        shape = (self._size - 3, self._size + 5, samples.channels)
+        picture = np.random.default_rng(0).integers(0, samples.peak + 1, shape, dtype=samples.dtype)
         for precision in ("fp32", "bf16"):
             with self._noted(f"files in {precision}", "correct compress and decompress"):
                 coder = ImageCodec(codec, fingerprint(codec.module), precision=precision, trusted=True)  # type: ignore[arg-type]

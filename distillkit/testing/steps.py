@@ -121,7 +121,7 @@ def check_step_extension(
         built.codec.module.train()
         for step in range(first, last):
             torch.manual_seed(step)
-            images = torch.rand(1, 3, crop, crop)
+            images = torch.rand(1, built.codec.samples.channels, crop, crop)
             optimizer.zero_grad()
             rate_distortion(built.codec.forward(images), images, 0.01).cost.backward()
             built.after_backward(step)
@@ -137,7 +137,9 @@ def check_step_extension(
     with whole.as_saved(whole.codec) as codec, torch.no_grad():
         training = codec.module.training
         codec.module.eval()
-        assert bool(codec.forward(torch.rand(1, 3, crop, crop)).x_hat.isfinite().all()), f"{name}: not finite"
+        assert bool(codec.forward(torch.rand(1, codec.samples.channels, crop, crop)).x_hat.isfinite().all()), (
+            f"{name}: not finite"
+        )
         codec.module.train(training)
     same = all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
     assert same, f"{name}: as_saved leaves the codec changed"

@@ -26,7 +26,7 @@ class Step:
     """What a loss term sees of a training step.
 
     Attributes:
-        images: the batch, shape (B, 3, H, W), range [0, 1].
+        images: the batch, shape (B, C, H, W), range [0, 1].
         output: the student's output for it.
         taps: the features of the taps that the active terms asked for, by role.
         number: of the step within the run, counted from 0.
@@ -47,7 +47,7 @@ class Calibration:
     Attributes:
         teacher: runs the whole teacher on a batch (eval mode, float32, no gradient): `teacher(images)`, or
             `teacher(images, quality)` for a student of many rates, with the student's quality in [0, 1].
-        batches: the calibration set: called with a number of crops, yields batches of shape (B, 3, H, W). The same
+        batches: the calibration set: called with a number of crops, yields batches of shape (B, C, H, W). The same
             crops each time; they come from the training images.
         qualities: of a student of many rates, at which to measure; empty for one of a single rate.
     """

@@ -35,7 +35,7 @@ class Result:
         self._recipe, self._run, self._setup, self._ranks = recipe, run, setup, ranks
         self.provenance: dict[str, Any] = {}
         held_out, objective = recipe.validation, setup.task.objective
-        self._validation = Validation(held_out, recipe, objective, ranks) if held_out else None
+        self._validation = Validation(held_out, recipe, objective, ranks, setup.codec.samples) if held_out else None
 
     def validate(self, step: int) -> dict[str, float] | None:
         """Measure, if that is due once `step` steps are done, and keep the model if there is no better one.

@@ -76,7 +76,7 @@ class DistillationTask(nn.Module):
         """Run the student on a batch and return its losses.
 
         Args:
-            images: shape (B, 3, H, W), range [0, 1].
+            images: shape (B, C, H, W), range [0, 1].
             teacher_taps: the teacher's features by role; the student is tapped at the same roles.
             active: full names of the terms to compute.
             quality: of each image, in [0, 1], shape (B,), for a student of many rates; else None.

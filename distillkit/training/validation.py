@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from ..data.crops import CropDataset
+from ..data.samples import Samples
 from ..data.shards import list_training_images
 from ..errors import RecipeError
 from ..model.adapters import CodecAdapter
@@ -32,7 +33,9 @@ class Validation:
     One of many rates is measured at `FIXED_POINTS`, in turn from crop to crop, each at the lambda of its quality.
     """
 
-    def __init__(self, settings: ValidationSettings, recipe: Recipe, objective: Objective, ranks: Ranks) -> None:
+    def __init__(
+        self, settings: ValidationSettings, recipe: Recipe, objective: Objective, ranks: Ranks, samples: Samples
+    ) -> None:
         """Read the pictures.
 
         Raises:
@@ -47,7 +50,8 @@ class Validation:
                 f"recipe validation.data: expected pictures that are held out, got {len(both)} of data.train "
                 f"({min(both)}). Name another folder."
             )
-        self._crops = CropDataset(paths, recipe.data.crop, _SEED, recipe.data.cache_mib, convert=recipe.data.convert)
+        kind: dict[str, Any] = {"convert": recipe.data.convert, "samples": samples}
+        self._crops = CropDataset(paths, recipe.data.crop, _SEED, recipe.data.cache_mib, **kind)
 
     def due(self, step: int, num_steps: int) -> bool:
         """Return whether to measure once `step` steps of `num_steps` are done."""
@@ -81,4 +85,4 @@ class Validation:
         return {"rate_bpp": rate, **quality, "rd_cost": cost}
 
     def _batch(self, samples: Sequence[int]) -> Tensor:
-        return torch.stack([self._crops[sample] for sample in samples]).float().div_(255)
+        return torch.stack([self._crops[sample] for sample in samples]).float().div_(self._crops.samples.peak)

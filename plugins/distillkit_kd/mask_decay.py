@@ -76,7 +76,8 @@ class MaskDecay(distillkit.StepExtension):
         before = [parameter.clone() for parameter, _ in self._gone]
         self._fade(0.0)
         self._cut()
-        images = torch.rand(1, 3, crop, crop, generator=torch.Generator().manual_seed(0))
+        shape = (1, self._student.samples.channels, crop, crop)
+        images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
         pictures: list[Tensor] = []
         for codec in (self.codec, self._student):
             training = codec.module.training

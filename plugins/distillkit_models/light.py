@@ -37,14 +37,14 @@ class KeptCodec(distillkit.ComponentConfig):
         pair: name of its pair.
         options: of that pair.
         part: which of the pair's two codecs it is.
-        lmbda: trade-off that it was trained for.
+        lmbda: trade-off that it was trained for, or the range of a codec of many rates.
         fingerprint: of its weights and tables.
     """
 
     pair: str
     options: dict[str, Any]
     part: Literal["student", "teacher"]
-    lmbda: float
+    lmbda: float | distillkit.LmbdaRange
     fingerprint: str
 
 
@@ -59,7 +59,7 @@ class LightPair(distillkit.CodecPair):
     With a light `synthesis` the codec reads the files that the teacher wrote: everything that decides how bytes become
     latents is the teacher's, and frozen. It trains on the teacher's latents, rounded as in a file; the rate is the
     teacher's, is not computed, and counts as 0 in metrics. With a light `analysis` it writes files that the teacher
-    reads, and trains through the frozen rest of the codec.
+    reads, and trains through the frozen rest of the codec. A codec of many rates stays one, gains included.
 
     Source: Fu et al. (2024), arXiv 2309.02529, for distilling the decoder alone; Jia et al. (2025), arXiv 2502.20762,
     for transforms at 1/8 resolution.
@@ -110,7 +110,7 @@ class LightPair(distillkit.CodecPair):
         return self.config.teacher is not None
 
     @property
-    def teacher_lmbda(self) -> float | None:
+    def teacher_lmbda(self) -> float | distillkit.LmbdaRange | None:
         """The trade-off that the teacher was trained for."""
         return self.kept.lmbda
 
@@ -149,10 +149,10 @@ class LightPair(distillkit.CodecPair):
 
     def build_teacher(self) -> distillkit.CodecAdapter:
         """Return the trained codec; a run that trains it for a light synthesis moves its own synthesis only."""
-        from .light_codec import LightCodec
+        from .light_codec import light_codec
 
         codec = self._codec()
-        return codec if self._latents is None else LightCodec(codec, ("g_s.*",), (), self._latents)
+        return codec if self._latents is None else light_codec(codec, ("g_s.*",), (), self._latents)
 
     def build_student(self) -> distillkit.CodecAdapter:
         """Return the codec with its light transform, which is random.
@@ -160,13 +160,13 @@ class LightPair(distillkit.CodecPair):
         Raises:
             PairError: the codec has no transform of that name, or one of another kind.
         """
-        from .light_codec import LightCodec
+        from .light_codec import light_codec
         from .light_net import replace_transform
 
         codec = self._codec()
         name, size = ("g_s", self.config.synthesis) if self.config.synthesis else ("g_a", self.config.analysis)
         replace_transform(codec, name, size)
-        return LightCodec(codec, (f"{name}.*",), (self.kept.fingerprint,), self._latents)
+        return light_codec(codec, (f"{name}.*",), (self.kept.fingerprint,), self._latents)
 
     def _codec(self) -> distillkit.CodecAdapter:
         """Return the codec with the teacher's weights, or, to be filled from a file, with random ones."""

@@ -21,7 +21,7 @@ class Size(Protocol):
     def blocks(self) -> int: ...  # noqa: D102
 
 
-def light_synthesis(latent: int, reduction: int, size: Size) -> nn.Sequential:
+def light_synthesis(latent: int, reduction: int, size: Size, channels: int = 3) -> nn.Sequential:
     """Return a light g_s: quantised y, shape (B, latent, H / reduction, W / reduction), to the image.
 
     What leaves its blocks is the tap `synthesis.1/8`.
@@ -30,8 +30,9 @@ def light_synthesis(latent: int, reduction: int, size: Size) -> nn.Sequential:
         latent: channels of y.
         reduction: 8 or a multiple.
         size: width and blocks.
+        channels: of the image.
     """
-    last = nn.Conv2d(size.width, 3 * PATCH**2, 1)
+    last = nn.Conv2d(size.width, channels * PATCH**2, 1)
     nn.init.constant_(last.bias, 0.5)  # grey, the middle of the image's range
     return ChannelsLast(
         nn.Sequential(
@@ -42,10 +43,10 @@ def light_synthesis(latent: int, reduction: int, size: Size) -> nn.Sequential:
     )
 
 
-def light_analysis(latent: int, reduction: int, size: Size) -> nn.Sequential:
+def light_analysis(latent: int, reduction: int, size: Size, channels: int = 3) -> nn.Sequential:
     """Return a light g_a: the mirror of `light_synthesis`."""
     return ChannelsLast(
-        nn.Sequential(nn.PixelUnshuffle(PATCH), nn.Conv2d(3 * PATCH**2, size.width, 1)),
+        nn.Sequential(nn.PixelUnshuffle(PATCH), nn.Conv2d(channels * PATCH**2, size.width, 1)),
         *(LowResBlock(size.width) for _ in range(size.blocks)),
         nn.Conv2d(size.width, latent, 3, stride=reduction // PATCH, padding=1),
     )
@@ -70,7 +71,9 @@ def replace_transform(codec: distillkit.CodecAdapter, name: str, size: Size) -> 
             "transforms have no light form here."
         )
     build = light_synthesis if name == "g_s" else light_analysis
-    setattr(module, name, build(channels, reduction, size))
+    setattr(module, name, transform := build(channels, reduction, size, codec.samples.channels))
+    if isinstance(codec, distillkit.GainedCodec):
+        codec.attach(name, transform)
 
 
 @torch.no_grad()
@@ -87,7 +90,7 @@ def _latent_size(codec: distillkit.CodecAdapter) -> tuple[int, int]:
     training = codec.module.training
     try:
         codec.module.eval()
-        codec.forward(torch.zeros(1, 3, codec.stride, codec.stride))
+        codec.forward(torch.zeros(1, codec.samples.channels, codec.stride, codec.stride))
     finally:
         handle.remove()
         codec.module.train(training)

@@ -50,6 +50,7 @@ ELSEWHERE = {
     "docs/own-loop.md": "test_docs_own_loop.py",  # its loop runs in one process
     "docs/pairs.md": "test_docs_pairs.py",  # its adapters are for foreign codecs, which the tests bring
     "docs/rates.md": "test_docs_training.py",  # its codecs are built in one process
+    "docs/samples.md": "test_docs_samples.py",  # its pictures are made by the test
     "docs/scale.md": "test_docs_scale.py",  # several processes, and scripts that take minutes
     "docs/step-extension.md": "test_docs_training.py",
 }
@@ -189,8 +190,11 @@ def links(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+    text = page.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return set(re.findall(r"^::: (\S+)$", text, re.MULTILINE)) | {
+        re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -85,7 +85,7 @@ def test_decibel():
 @pytest.mark.parametrize("other", [np.zeros((4, 6, 3), np.uint8), np.zeros((4, 5, 3))])
 def test_pictures_that_do_not_match_are_refused(other):
     for measure in (psnr_db, ms_ssim):
-        with pytest.raises(ValueError, match="expected two of uint8 and the same shape"):
+        with pytest.raises(ValueError, match="expected two of uint8 or uint16 and the same shape"):
             measure(np.zeros((4, 5, 3), np.uint8), other)
 
 

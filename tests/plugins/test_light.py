@@ -126,9 +126,9 @@ def test_the_encoder_runs_once_for_each_crop(tmp_path, monkeypatch):
     num_crops = []
     passed = Latents._passed
 
-    def counted(self, images, coded):
+    def counted(self, images, coded, quality=None):
         num_crops.append(len(images))
-        return passed(self, images, coded)
+        return passed(self, images, coded, quality)
 
     monkeypatch.setattr(Latents, "_passed", counted)
     train(tmp_path, "mean-scale", steps=6)  # of 2 crops, and 4 different ones

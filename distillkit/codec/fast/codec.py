@@ -46,7 +46,8 @@ class FastCodec:
 
     Args:
         adapter: has entropy models of CompressAI's kind in its module; it is left as it is.
-        precision: of the modules named `g_a` and `g_s`; "auto" is bf16 on devices that compute in it.
+        precision: of the modules named `g_a` and `g_s`; "auto" is bf16 on devices that compute in it, for
+            samples of up to 8 bits.
         stopwatch: counts where the time goes.
         exact: of all that chooses the coder's tables; float32 for networks that cannot run in float64.
 
@@ -76,7 +77,8 @@ class FastCodec:
         module = self.adapter.module.eval().requires_grad_(False)
         device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
         self._device = device
-        bf16 = precision == "bf16" or (precision == "auto" and bf16_is_fast(device))
+        may_round = precision == "auto" and adapter.samples.bits <= 8
+        bf16 = precision == "bf16" or (may_round and bf16_is_fast(device))
         exact = torch.float32 if device.type == "mps" else exact  # Apple's GPUs have no float64
         dtypes = {
             "g_a": (torch.bfloat16 if bf16 else torch.float32, exact),
@@ -105,7 +107,7 @@ class FastCodec:
 
     @torch.no_grad()
     def compress(self, images: Tensor, quality: float | None = None) -> tuple[CompressedLatents, dict[str, int]]:
-        """Return the latents of `images`, shape (B, 3, H, W), range [0, 1], and the entropy models' checksums."""
+        """Return the latents of `images`, shape (B, C, H, W), range [0, 1], and the entropy models' checksums."""
         self._reset()
         self._cut(*images.shape[2:])
         with self._coding():
@@ -114,7 +116,7 @@ class FastCodec:
 
     @torch.no_grad()
     def decompress(self, latents: CompressedLatents, image: CompressedImage) -> Tensor:
-        """Return the reconstruction, shape (1, 3, H, W).
+        """Return the reconstruction, shape (1, C, H, W).
 
         Args:
             latents: of one image, as they stand in its file.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ...codec.fast.codec import Precision
 from ...codec.runtime import ImageCodec
 from ...data.images import check_images, read_image
+from ...data.samples import RGB
 from ...errors import DataError
 from ...hooks.loader import Plugins, load_plugins
 from ...model.complexity import kmac_per_pixel, num_parameters, parameters_by_part
@@ -32,6 +33,8 @@ _PARTS: dict[Direction, dict[str, str]] = {
     "encode": {"transform": "analysis", "entropy network": "entropy networks"},
     "decode": {"transform": "synthesis", "entropy network": "entropy networks"},
 }
+
+_RGB_ONLY = "it codes 8-bit RGB alone here."
 
 
 @dataclass
@@ -69,7 +72,7 @@ def bench(
 
     Args:
         student: a run folder or model file.
-        images: pictures, 8-bit RGB.
+        images: pictures of the student's samples; of others than 8-bit RGB, no classical codec is measured.
         teacher: another, to compare with.
         against: names of classical codecs.
         repeats: timed calls of each codec on each picture, at least 1.
@@ -84,21 +87,22 @@ def bench(
     """
     if not images:
         raise DataError("bench: expected at least one picture, got none; check the folder of pictures.")
-    check_images(images)
     files = {STUDENT: student} if teacher is None else {TEACHER: teacher, STUDENT: student}
     plugins = plugins or load_plugins()
-    classical, missing = _classical(against, threads)
     machine = this_machine(threads)
     with _threads(threads):
         models = {name: load_model(path, plugins) for name, path in files.items()}
         codecs = {
             name: ImageCodec(m.codec, m.fingerprint, precision=precision, trusted=True) for name, m in models.items()
         }
+        samples = codecs[STUDENT].samples
+        check_images(images, samples=samples)
+        classical, missing = _classical(against, threads) if samples == RGB else ({}, dict.fromkeys(against, _RGB_ONLY))
         columns = {name: _Column() for name in (*models, *classical)}
         for path, name in zip(images, _names(images), strict=True):
             on_step(f"times on {name}")
-            _measure_image(read_image(path), name, codecs, classical, columns, repeats)
-    largest = max(images, key=lambda path: read_image(path).size)
+            _measure_image(read_image(path, samples=samples), name, codecs, classical, columns, repeats)
+    largest = max(images, key=lambda path: read_image(path, samples=samples).size)
     benched = {}
     for name, model in models.items():
         on_step(f"memory of the {name}")
@@ -139,7 +143,7 @@ def _measure_image(
         timed = warm_up(coder, image)
         turns[codec_name] = coder, timed
         rate_bpp = 8 * len(timed.data) / (width * height)
-        coded[codec_name] = CodedImage(name, width, height, rate_bpp, psnr_db(image, timed.decoded))
+        coded[codec_name] = CodedImage(name, width, height, rate_bpp, psnr_db(image, timed.decoded, codec.samples.peak))
     target_db = coded[STUDENT].psnr_db
     for codec_name, codec in classical.items():
         match = match_psnr(codec, image, target_db)

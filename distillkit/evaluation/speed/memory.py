@@ -78,7 +78,7 @@ def _main(direction: str, model: str, image: str, file: str, precision: str) -> 
     codec = ImageCodec(trained.codec, trained.fingerprint, precision=precision, trusted=True)  # type: ignore[arg-type]
     loaded = _kilobytes("VmRSS")
     if direction == "encode":
-        Path(file).write_bytes(codec.encode(read_image(image)))
+        Path(file).write_bytes(codec.encode(read_image(image, samples=codec.samples)))
     else:
         codec.decode(read_compressed(file))
     # Not getrusage: after a fork its maximum is the parent's.

@@ -25,11 +25,13 @@ class Objective(Component, ABC):
     Attributes:
         metric: the quality that it trains for: progress and metrics of the run show it.
         min_side: the shortest side of a picture in pixels for which `distortion` is defined.
+        needs_rgb: whether it is defined for red, green and blue alone.
         usual_lmbdas: trade-offs that are in use with it, from low rates to high ones; for messages.
     """
 
     metric: ClassVar[Literal["psnr", "ms-ssim"]] = "psnr"
     min_side: ClassVar[int] = 1
+    needs_rgb: ClassVar[bool] = False
     usual_lmbdas: ClassVar[tuple[float, ...]] = ()
 
     def __init__(self, config: Any) -> None:
@@ -40,7 +42,7 @@ class Objective(Component, ABC):
         """Return the distortion of each picture, shape (B,); `lmbda` times it is in bits per pixel.
 
         Args:
-            x_hat: reconstructions, shape (B, 3, H, W), float32, nominal range [0, 1], not clamped. Called outside of
+            x_hat: reconstructions, shape (B, C, H, W), float32, nominal range [0, 1], not clamped. Called outside of
                 autocast.
             images: originals, the same shape, range [0, 1].
         """
@@ -51,7 +53,7 @@ class Objective(Component, ABC):
 
 @final
 class MeanSquaredError(Objective):
-    """D = 255^2 * MSE: the mean squared difference in 8-bit levels.
+    """D = 255^2 * MSE: the mean squared difference in 8-bit levels, whatever the bits of a sample.
 
     Source: CompressAI's convention (Begaint et al., 2020, arXiv 2011.03029).
     """
@@ -86,7 +88,7 @@ def rate_distortion(
 
     Args:
         output: the codec's output for `images`.
-        images: shape (B, 3, H, W), range [0, 1].
+        images: shape (B, C, H, W), range [0, 1].
         lmbda: the trade-off in bits per pixel for one unit of distortion; shape (B,) gives each picture its own.
         objective: defines D; by default `MeanSquaredError`.
 

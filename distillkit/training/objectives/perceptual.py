@@ -38,6 +38,7 @@ class PerceptualObjective(Objective):
         mse: NonNegativeFloat = 1.0
         lpips: NonNegativeFloat = 100.0
 
+    needs_rgb = True
     min_side = 31  # AlexNet's pools leave nothing of less
     usual_lmbdas = MeanSquaredError.usual_lmbdas
 

@@ -19,13 +19,13 @@ MS_SSIM_MIN_SIDE = (_WINDOW - 1) * 2 ** (len(_SCALE_WEIGHTS) - 1) + 1  #: in pix
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Return the multi-scale structural similarity of each pair of pictures (unitless, at most 1, mean of R, G and B).
+    """Return the multi-scale structural similarity of each pair of pictures (unitless, at most 1, mean of channels).
 
     Contrasts that are negatively correlated count as 1e-4 instead of 0: at 0 the gradient of a power below 1 is
     infinite, and a codec at random weights starts near there.
 
     Args:
-        a: shape (B, 3, H, W), range [0, 1], sides of at least 161 pixels.
+        a: shape (B, C, H, W), range [0, 1], sides of at least 161 pixels.
         b: likewise.
 
     Returns:
@@ -35,11 +35,12 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
     """
     steps = torch.arange(_WINDOW, device=a.device, dtype=a.dtype) - _WINDOW // 2
     window = (-steps.square() / (2 * _SIGMA**2)).exp()
-    window = (window / window.sum()).expand(15, 1, 1, _WINDOW)
+    groups = 5 * a.shape[1]
+    window = (window / window.sum()).expand(groups, 1, 1, _WINDOW)
     similarity = torch.ones((), device=a.device, dtype=a.dtype)
     for scale, weight in enumerate(_SCALE_WEIGHTS):
         moments = torch.cat([a, b, a * a, b * b, a * b], dim=1)
-        blurred = F.conv2d(F.conv2d(moments, window, groups=15), window.transpose(2, 3), groups=15)
+        blurred = F.conv2d(F.conv2d(moments, window, groups=groups), window.transpose(2, 3), groups=groups)
         mean_a, mean_b, aa, bb, ab = blurred.chunk(5, dim=1)
         product, squares = mean_a * mean_b, mean_a.square() + mean_b.square()
         values = (2 * (ab - product) + _C2) / (aa + bb - squares + _C2)

@@ -10,7 +10,8 @@ from typing import Any, final
 import torch
 
 from ...data.crops import CALIBRATION_SEED, CropDataset, batches
-from ...errors import RecipeError
+from ...data.samples import RGB, Samples
+from ...errors import DistillkitError, RecipeError
 from ...hooks.loader import Plugins
 from ...model.adapters import CodecAdapter, as_codec, fingerprint
 from ...model.file import load_model
@@ -68,8 +69,50 @@ class Codecs:
     notes: list[str]
 
 
-def build_codecs(recipe: Recipe, plugins: Plugins, dataset: CropDataset) -> Codecs:
-    """Build the codecs of a resolved recipe; `dataset` holds its training crops.
+@final
+@dataclass(frozen=True)
+class TrainedCodec:
+    """The codec that is trained, before anything is known of the others.
+
+    Attributes:
+        pair: its pair.
+        codec: it, with random weights.
+        options: of its pair, for its file.
+    """
+
+    pair: CodecPair
+    codec: CodecAdapter
+    options: dict[str, Any]
+
+
+def samples_of(recipe: Recipe, plugins: Plugins) -> Samples:
+    """Return the samples of the pictures that a recipe's codec codes; it is built for that.
+
+    One that cannot be built yet, since it needs the file of a teacher that is not trained, is taken for one of RGB.
+    """
+    try:
+        return build_trained(recipe, plugins).codec.samples
+    except DistillkitError:
+        return RGB
+
+
+def build_trained(recipe: Recipe, plugins: Plugins) -> TrainedCodec:
+    """Build the codec that a recipe trains; weights depend on the seed alone.
+
+    Raises:
+        DistillkitError: it cannot be built, or does not suit the run.
+    """
+    pair_class, config = plugins.configure("pair", recipe.pair.name, recipe.pair.options, "recipe pair")
+    pair: CodecPair = pair_class(config)
+    seed_everything(recipe.seed)
+    codec = as_codec(pair.build_student() if recipe.trains == "student" else pair.build_teacher())
+    _check_crop(codec, recipe)
+    check_rates(codec, recipe)
+    return TrainedCodec(pair, codec, pair.options_of(recipe.trains, codec.module))
+
+
+def build_codecs(recipe: Recipe, plugins: Plugins, trained: TrainedCodec, dataset: CropDataset) -> Codecs:
+    """Build the other codecs of a resolved recipe; `dataset` holds its training crops.
 
     Initial weights depend on the seed alone: the student of a run with distillation starts where the student of a run
     without it does.
@@ -77,13 +120,7 @@ def build_codecs(recipe: Recipe, plugins: Plugins, dataset: CropDataset) -> Code
     Raises:
         DistillkitError: one cannot be built, or does not suit the run.
     """
-    pair_class, config = plugins.configure("pair", recipe.pair.name, recipe.pair.options, "recipe pair")
-    pair: CodecPair = pair_class(config)
-    seed_everything(recipe.seed)
-    codec = as_codec(pair.build_student() if recipe.trains == "student" else pair.build_teacher())
-    options = pair.options_of(recipe.trains, codec.module)
-    _check_crop(codec, recipe)
-    check_rates(codec, recipe)
+    pair, codec = trained.pair, trained.codec
     source: CodecAdapter | None = None
     if isinstance(recipe.initial_weights, Path):
         path = recipe.initial_weights
@@ -98,7 +135,7 @@ def build_codecs(recipe: Recipe, plugins: Plugins, dataset: CropDataset) -> Code
     taps = pair.student_taps()
     if extensions.codec is not codec and teacher:  # an extension trains a copy of the teacher
         taps = teacher.taps
-    return Codecs(extensions.codec, taps, options, teacher, extensions, notes)
+    return Codecs(extensions.codec, taps, trained.options, teacher, extensions, notes)
 
 
 def _teacher(recipe: Recipe, pair: CodecPair, plugins: Plugins) -> TeacherCodec:
@@ -127,6 +164,10 @@ def _inherit(codec: CodecAdapter, source: CodecAdapter | None, dataset: CropData
     if source is None:
         return []
     _check_crop(source, recipe)
+    if source.samples != codec.samples:
+        raise RecipeError(
+            f"recipe initial_weights: expected a codec of {codec.samples}, got one of {source.samples}; name another."
+        )
     source.module.eval()
     bits = torch.zeros(0)  # that the source spends on each channel of its latent
     for images in batches(dataset.with_seed(recipe.seed + CALIBRATION_SEED), recipe.data.batch_size, 0, 8):

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from ...data.crops import CropDataset
 from ...data.images import survey
+from ...data.samples import Samples
 from ...data.shards import list_training_images
 from ...recipe.recipe import Recipe
 
 
-def training_crops(recipe: Recipe) -> tuple[CropDataset, list[str]]:
+def training_crops(recipe: Recipe, samples: Samples) -> tuple[CropDataset, list[str]]:
     """Return the training crops, and what to say of the images: which are left out, how many are converted."""
     settings = recipe.data
     paths, left_out = list_training_images(settings.train)
     notes = [left_out] if left_out else []
     skip_bad = settings.bad_images == "skip"
     if skip_bad or settings.convert:
-        problems, converted = survey(paths, settings.crop, convert=settings.convert)
+        problems, converted = survey(paths, settings.crop, convert=settings.convert, samples=samples)
         if converted:
             kinds = ", ".join(f"{kind} ({count})" for kind, count in converted.most_common())
-            notes.append(f"converted to 8-bit RGB: {converted.total()} of {len(paths)} pictures: {kinds}")
+            notes.append(f"converted to {samples}: {converted.total()} of {len(paths)} pictures: {kinds}")
         if skip_bad:
             notes += [f"left out: {problem}" for problem in problems]
             bad = {problem.path for problem in problems}
             paths = sorted(path for path in paths if path not in bad)
-    dataset = CropDataset(
-        paths, settings.crop, recipe.seed, settings.cache_mib, skip_bad, settings.convert, settings.num_crops
-    )
+    kind = (skip_bad, settings.convert, settings.num_crops, samples)
+    dataset = CropDataset(paths, settings.crop, recipe.seed, settings.cache_mib, *kind)
     return dataset, notes + [f"left out: {problem}" for problem in dataset.problems.values()]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from ...data.crops import CropDataset
+from ...data.samples import Samples
 from ...errors import RecipeError
 from ...hooks.loader import Plugins
 from ...model.adapters import CodecAdapter
@@ -16,7 +17,7 @@ from ..objectives.objective import Objective, build_objective
 from ..phases import Timeline
 from ..task import DistillationTask
 from ..teaching.qualities import Rates
-from .codecs import build_codecs
+from .codecs import build_codecs, build_trained
 from .data import training_crops
 from .resolve import timeline_of
 from .teaching import build_teaching
@@ -59,9 +60,11 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
         DistillkitError: anything that would go wrong later, said now.
     """
     timeline = timeline_of(recipe, plugins)
-    objective = _objective(recipe, plugins)
-    dataset, notes = training_crops(recipe)
-    codecs = build_codecs(recipe, plugins, dataset)
+    trained = build_trained(recipe, plugins)
+    samples = trained.codec.samples
+    objective = _objective(recipe, plugins, samples)
+    dataset, notes = training_crops(recipe, samples)
+    codecs = build_codecs(recipe, plugins, trained, dataset)
     teaching = build_teaching(recipe, plugins, codecs)
     teacher = codecs.teacher
     return Setup(
@@ -78,11 +81,16 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     )
 
 
-def _objective(recipe: Recipe, plugins: Plugins) -> Objective:
+def _objective(recipe: Recipe, plugins: Plugins, samples: Samples) -> Objective:
     objective = build_objective(recipe.objective.model_dump(), plugins, "recipe objective")
     if recipe.data.crop < objective.min_side:
         raise RecipeError(
             f"recipe data.crop: expected at least {objective.min_side} pixels for {recipe.objective.name}, got "
             f"{recipe.data.crop}; enlarge it, and make data.batch_size smaller if memory is short."
+        )
+    if objective.needs_rgb and samples.channels != 3:
+        raise RecipeError(
+            f"recipe objective: {recipe.objective.name} looks at red, green and blue, and the codec's pictures have "
+            f"{samples}; train for core.mse or core.ms_ssim."
         )
     return objective

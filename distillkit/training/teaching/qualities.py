@@ -43,7 +43,7 @@ class Rates:
 
         Args:
             quality: the student's, shape (B,), or None for a student of one rate.
-            images: shape (B, 3, H, W).
+            images: shape (B, C, H, W).
             teacher: the teacher.
         """
         if not isinstance(teacher, ConditionedAdapter):

@@ -36,7 +36,7 @@ class Teacher:
         """Return the teacher's features, by role, that the loss terms with these weights need.
 
         Args:
-            images: shape (B, 3, H, W), range [0, 1].
+            images: shape (B, C, H, W), range [0, 1].
             weights: of the terms that are on.
             quality: the student's, of each image, in [0, 1], shape (B,); None for a student of one rate.
         """
