@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any, final
 
@@ -14,7 +15,7 @@ from rich.console import Console
 from .data.held_out import hold_out
 from .data.images import check_images
 from .errors import DataError, RecipeError
-from .evaluation.side_by_side import Comparison, compare
+from .evaluation.side_by_side import ComparedModel, Comparison, compare
 from .hooks.loader import Plugins, load_plugins
 from .model.file import load_model
 from .recipe.recipe import Recipe
@@ -191,3 +192,74 @@ def distil_recipes(
     distilled = student.model_copy(update={"teacher": teacher})
     models["student"] = train(distilled, folder / "student", plugins=plugins, observers=observers())
     return compare(models, images, folder / "comparison", plugins=plugins)
+
+
+@final
+@dataclass(frozen=True)
+class Seeds:
+    """RD costs of control and student at equal seeds, means over the pictures; lower is better.
+
+    Attributes:
+        control: of each seed.
+        student: of each seed, in the same order.
+    """
+
+    control: tuple[float, ...]
+    student: tuple[float, ...]
+
+    def __str__(self) -> str:
+        """Return a sentence with mean and range of both, and what distillation changes."""
+        gains = [100 * (student / control - 1) for control, student in zip(self.control, self.student, strict=True)]
+        sides = [
+            f"{name} {fmean(costs):.3f} ({min(costs):.3f} to {max(costs):.3f})"
+            for name, costs in (("control", self.control), ("student", self.student))
+        ]
+        return (
+            f"RD cost over {len(self.control)} seeds: {', '.join(sides)}; distillation changes it by "
+            f"{fmean(gains):+.1f} % ({min(gains):+.1f} to {max(gains):+.1f})."
+        )
+
+
+def repeat_with_seeds(
+    first: Comparison,
+    student: Recipe,
+    images: Sequence[Path],
+    num: int = 3,
+    *,
+    plugins: Plugins | None = None,
+    observers: Callable[[], Sequence[object]] = lambda: [ProgressDisplay()],
+) -> Seeds:
+    """Train control and student of a finished job again from other seeds, with the same teacher, and measure them.
+
+    Args:
+        first: what `distil_recipes` returned for `student` and `images`; the runs lie beside its folder, in `seeds`.
+        student: recipe of the student's run.
+        images: held-out pictures.
+        num: how many seeds, the first one's included, at least 1.
+        plugins: where components are registered; by default the installed plugins.
+        observers: called for each run; gives its observers.
+    """
+    plugins, folder = plugins or load_plugins(), first.folder.parent / "seeds"
+    compared = {model.name: model for model in first.models}
+    sides = {"control": _control(student, plugins)}
+    sides["student"] = student.model_copy(update={"teacher": compared["teacher"].model})
+    costs = {name: [_cost(compared[name])] for name in sides}
+    for seed in range(student.seed + 1, student.seed + num):
+        models = {
+            name: train(
+                recipe.model_copy(update={"seed": seed}),
+                folder / f"{name}-{seed}",
+                plugins=plugins,
+                observers=observers(),
+            )
+            for name, recipe in sides.items()
+        }
+        for model in compare(models, images, folder / f"comparison-{seed}", plugins=plugins).models:
+            costs[model.name].append(_cost(model))
+    return Seeds(tuple(costs["control"]), tuple(costs["student"]))
+
+
+def _cost(model: ComparedModel) -> float:
+    cost = model.evaluation.averages["rd_cost"]
+    assert cost is not None  # a model with a lambda has one
+    return cost

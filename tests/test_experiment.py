@@ -12,6 +12,7 @@ from rich.console import Console
 
 import distillkit
 from distillkit.errors import RecipeError
+from distillkit.experiment import Seeds, repeat_with_seeds
 from distillkit.recipe.shipped import load_for_pair, load_shipped
 from distillkit.training.display.screens import duration
 
@@ -70,6 +71,26 @@ def test_the_job(recipes, photographs, tmp_path, plugins):
     seen.clear()
     distillkit.distil_recipes(*recipes, tmp_path / "job", images, plugins=plugins, observers=lambda: [Observer()])
     assert seen == []  # all three are done
+
+    def quiet():
+        return []
+
+    student = recipes[1]
+    seeds = repeat_with_seeds(comparison, student, images, 2, plugins=plugins, observers=quiet)
+    first = {model.name: model.evaluation.averages["rd_cost"] for model in comparison.models}
+    assert (seeds.control[0], seeds.student[0]) == (first["control"], first["student"])
+    assert len(set(seeds.control)) == len(set(seeds.student)) == 2
+    other = distillkit.Recipe.load(tmp_path / "job/seeds/student-1/recipe.toml")
+    assert (other.seed, other.teacher) == (student.seed + 1, tmp_path / "job/teacher/model.safetensors")
+    again = repeat_with_seeds(comparison, student, images, 2, plugins=plugins, observers=quiet)
+    assert again == seeds  # trained once, measured to the same bytes
+
+
+def test_the_spread_over_seeds_in_words():
+    assert str(Seeds(control=(2.0, 4.0), student=(1.0, 3.0))) == (
+        "RD cost over 2 seeds: control 3.000 (2.000 to 4.000), student 2.000 (1.000 to 3.000); distillation changes it "
+        "by -37.5 % (-50.0 to -25.0)."
+    )
 
 
 @pytest.mark.slow

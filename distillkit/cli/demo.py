@@ -40,10 +40,13 @@ def demo(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show a trained student at work; then train a teacher, distil it, and compare with a student trained without."""
+    """Show a trained student at work; then train a teacher, distil it, and compare with a student trained without.
+
+    At size `tiny` control and student are trained from three seeds, and the spread is printed.
+    """
     from ..demo import SHOWN, gather_images, recipes
     from ..evaluation.first_look import first_look
-    from ..experiment import distil_recipes
+    from ..experiment import distil_recipes, repeat_with_seeds
     from ..report.page import write_page
     from ..training.display.progress import ProgressDisplay
 
@@ -55,13 +58,18 @@ def demo(
         look = first_look(SHOWN, held_out, out / "first-look")
         show(look.table(), "", False)
         print(f"The pictures side by side: {look.picture}\nNow a teacher, a control and a student are trained:")
+
+    def observers() -> list[object]:
+        return [ProgressDisplay(messages(quiet))]
+
     with goes_on_later():
-        comparison = distil_recipes(
-            teacher, student, out, held_out, observers=lambda: [ProgressDisplay(messages(quiet))]
-        )
-    show(comparison.table(), comparison.to_json(), as_json)
-    page = write_page(out)
+        comparison = distil_recipes(teacher, student, out, held_out, observers=observers)
+        show(comparison.table(), comparison.to_json(), as_json)
+        page = write_page(out)
+        seeds = repeat_with_seeds(comparison, student, held_out, observers=observers) if size is Size.tiny else None
     if not as_json:
+        if seeds:
+            print(seeds)
         _show_page(comparison.folder, page)
 
 
