@@ -51,7 +51,7 @@ def family(
     quiet: Quiet = False,
 ) -> None:
     """Train and measure a teacher and variants of its student at several lambdas and seeds, or what is left of that."""
-    from ..family import plan, report, run
+    from ..family import plan, run, tables
     from ..family.record import read_record, record_of
     from ..training.display.progress import ProgressDisplay
 
@@ -77,7 +77,7 @@ def family(
         measured = record_of(rows, read_record(record) if record is not None and record.exists() else None)
         as_text = run.status_json(rows)
         if not as_json:
-            show(report.status_table(rows), "", False)
+            show(tables.status_table(rows), "", False)
     if as_json:
         print(as_text.rstrip())
     elif measured.jobs:

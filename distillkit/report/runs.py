@@ -145,7 +145,8 @@ def read_runs(path: Path, command: str = "report") -> Runs:
         return _read_runs(path, command)
     except TrainingError as error:
         where = f"{command} {path}: "
-        raise TrainingError(f"{where}{str(error).removeprefix(where)}") from None
+        line = str(error).removeprefix(where)
+        raise TrainingError(f"{where}{line}") from None
 
 
 def _read_runs(path: Path, command: str) -> Runs:

@@ -54,49 +54,42 @@ def model(tmp_path_factory) -> Path:
     return folder
 
 
-def commands(model: Path, photographs: Path):
-    """Every command that prints a table."""
+def commands(name: str, model: Path, photographs: Path) -> list[str]:
     out = str(model.parent / "out")
     data = ["--data", str(photographs)]
-    yield ["recipes"]
-    yield ["doctor"]
-    yield ["evaluate", str(model), "zoo:lite-student", *data, "--out", out]
-    yield ["compress", str(photographs), f"{model.parent}/dk", "--model", str(model)]
-    yield [
-        "bench",
-        str(model),
-        "--teacher",
-        "zoo:lite-student",
-        *data,
-        "--out",
-        out,
-        "--repeats",
-        "1",
-        "--against",
-        "jpeg",
-    ]
-    yield ["compare", str(model), "zoo:lite-student", *data, "--out", out, "--classical", "jpeg,webp"]
-    yield ["family", str(ROOT / "benchmarks/lite.json")]
-    yield ["pairs"]
+    return {
+        "recipes": [],
+        "doctor": [],
+        "pairs": [],
+        "family": [str(ROOT / "benchmarks/lite.json")],
+        "compress": [str(photographs), f"{model.parent}/dk", "--model", str(model)],
+        "evaluate": [str(model), "zoo:lite-student", *data, "--out", out],
+        "compare": [str(model), "zoo:lite-student", *data, "--out", out, "--classical", "jpeg,webp"],
+        "bench": [str(model), "--teacher", "zoo:lite-student", *data, "--out", out, "--repeats=1", "--against=jpeg"],
+    }[name]
 
 
-def test_every_command(model, photographs, monkeypatch):
+QUICK = ("recipes", "doctor", "family", "compress")
+SLOW = ("pairs", "evaluate", "compare", "bench")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+def test_every_command_that_prints_tables(name, model, photographs, monkeypatch):
     """What a wide terminal shows, narrow ones show, too."""
-    for arguments in commands(model, photographs):
-        contents: list = []
-        monkeypatch.setattr(tables, "fitted", lambda content, _, seen=contents: seen.append(content) or [])
-        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
-        assert done.exit_code in (0, 1), done.output
-        assert contents, arguments
-        monkeypatch.undo()
-        for content in contents:
-            wide = rendered(content, 400)
-            for width in (60, 80):
-                narrow = rendered(content, width)
-                assert max(map(len, narrow.splitlines())) <= width
-                assert "\u2026" not in narrow, arguments
-                if arguments[0] != "doctor":  # prose alone
-                    assert not figures(wide) - figures(narrow), f"{arguments[0]} at {width} columns:\n{narrow}"
+    contents: list = []
+    monkeypatch.setattr(tables, "fitted", lambda content, _: contents.append(content) or [])
+    done = CliRunner().invoke(app, [name, *commands(name, model, photographs)], catch_exceptions=False)
+    assert done.exit_code in (0, 1), done.output
+    assert contents
+    for content in contents:
+        wide = rendered(content, 400)
+        for width in (60, 80):
+            narrow = rendered(content, width)
+            assert max(map(len, narrow.splitlines())) <= width
+            assert "\u2026" not in narrow
+            if name != "doctor":  # prose alone
+                assert not figures(wide) - figures(narrow), f"at {width} columns:\n{narrow}"
 
 
 def rendered(content, width: int) -> str:
