@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
+from uuid import uuid4
 
 from ...hooks.hookspecs import hookimpl
 from ..run_info import RunInfo
@@ -28,7 +29,7 @@ class WandbObserver:
         """Begin a run, or take up the one whose identifier lies in the run folder."""
         self.close()
         file = run.folder / "wandb-run.txt"
-        known = file.read_text(encoding="utf-8") if file.exists() else self._wandb.util.generate_id()
+        known = file.read_text(encoding="utf-8") if file.exists() else uuid4().hex
         file.write_text(known, encoding="utf-8")
         config: dict[str, Any] = run.recipe.model_dump(mode="json")
         self._run = self._wandb.init(id=known, name=run.name, resume="allow", dir=str(run.folder), config=config)
