@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -104,6 +103,8 @@ def write_picture(path: Path, values: NDArray[Any], suffix: str) -> None:
     elif suffix == ".png":
         Image.fromarray(one).save(path, "png")
     else:
+        import tifffile
+
         photometric = "rgb" if values.shape[2] == 3 else "minisblack"
         planes = "contig" if one.ndim == 3 else None  # else its rows would become pages
         tifffile.imwrite(path, one, photometric=photometric, planarconfig=planes, compression="zlib", metadata=None)
@@ -127,6 +128,8 @@ def _numpy(path: ImageFile) -> Stored:
 
 
 def _tiff(path: ImageFile) -> Stored:
+    import tifffile  # at first use: an export's driver, which has this file, needs none
+
     with path.open("rb") as file, tifffile.TiffFile(file) as tiff:
         if len(tiff.pages) != 1:
             raise ValueError(f"{len(tiff.pages)} pages; expected one, with the bands as its samples")

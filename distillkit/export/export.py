@@ -30,6 +30,7 @@ _DRIVER = (
     *(f"codec/{name}.py" for name in ("bitstream", "checksums", "coder", "reading")),
     "export/driver.py",
     *(f"data/{name}.py" for name in ("content", "headers", "images", "named_colours", "profiles", "rgb")),
+    *(f"data/{name}.py" for name in ("samples", "stored")),
 )
 _PACKAGE = "distillkit_codec"
 
