@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 import distillkit
+import distillkit.testing
 from distillkit.model.complexity import parameters_by_part
 from distillkit.taps.bank import TapBank
 from tests.foreign_codecs import TokenAdapter, TokenCodec
@@ -89,3 +90,16 @@ def test_the_adapter():
     assert set(adapter.forward(images).likelihoods) == {"y"}
     with torch.no_grad():
         assert adapter.decompress(adapter.compress(images)).shape == images.shape
+
+
+def test_the_worked_example_passes_the_check_and_has_as_many_lines_as_it_says():
+    own_pair = run("OwnPair")
+    distillkit.testing.check_pair(own_pair)
+    (code,) = (block for block in PYTHON if "OwnPair" in block)
+    adapter = code[code.index("class OwnAdapter") : code.index("class OwnPair")]
+    num_lines = len([line for line in adapter.splitlines() if line.strip()])
+    assert f"Its adapter has {num_lines} lines" in TEXT
+    codec = own_pair.build_student(None)
+    images = torch.rand(1, 3, 32, 32)
+    codec.forward(images).x_hat.sum().backward()
+    assert codec.module.encoder[0].weight.grad.abs().sum() > 0  # straight through the rounding
