@@ -2,10 +2,12 @@
 
     python benchmarks/light_decoders.py MODEL --train PHOTOS --pictures KODAK --out runs/light --steps 1500
 
-The model compresses the pictures once. Every light decoder decodes these very files; each is trained twice with the
-same steps, seed and crops: on MSE alone (the control), and with the teacher's reconstruction and synthesis features as
-losses beside it. Run it on an idle machine with OMP_NUM_THREADS=1; seconds are of this process's own CPU time, the
-smallest of three for each picture. Runs that are finished are not trained again.
+The model compresses the pictures once, one of many rates at four qualities. Every light decoder decodes these very
+files; each is trained twice with the same steps, seed and crops: on MSE alone (the control), and with the teacher's
+reconstruction and synthesis features as losses beside it. Beside the decoder of a quarter stands a whole codec of equal
+decode time: the model with that synthesis, of which all is trained, so that its files are its own. Run it on an idle
+machine with OMP_NUM_THREADS=1; seconds are of this process's own CPU time, the smallest of three for each of six
+pictures. Runs that are finished are not trained again.
 """
 
 from __future__ import annotations
@@ -13,15 +15,28 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from distillkit_models.light import LightSize
+from distillkit_models.light_net import replace_transform
 from torch.utils.flop_counter import FlopCounterMode
 
 import distillkit
 
-SHARES = {"a half": 1 / 2, "a quarter": 1 / 4, "a tenth": 1 / 10}
+SHARES = {"half": 1 / 2, "quarter": 1 / 4, "tenth": 1 / 10}
+RUNS = (
+    ("quarter", "control"),
+    ("half", "control"),
+    ("tenth", "control"),
+    ("quarter", "whole"),
+    ("quarter", "distilled"),
+    ("half", "distilled"),
+    ("tenth", "distilled"),
+)
+QUALITIES = (0.0, 1 / 3, 2 / 3, 1.0)
 LOSSES = {"kd.output": {}, "feds.alignment": {"taps": ["synthesis.*"]}}
 
 
@@ -52,20 +67,96 @@ def size_for(pair: type[distillkit.CodecPair], model: str, kmac: float, blocks: 
     return best
 
 
-def decode_all(model: distillkit.TrainedModel, files: list[bytes], pictures: list[np.ndarray]) -> dict[str, float]:
-    """Return the mean PSNR of the decoded files in dB, and the mean CPU milliseconds of decoding one."""
+class WholePair(distillkit.CodecPair):
+    """The model, and the model with a light synthesis, all of which is trained."""
+
+    class Config(distillkit.ComponentConfig):
+        """The model's file, and the size of its light synthesis."""
+
+        model: str
+        synthesis: LightSize
+
+    def build_teacher(self) -> distillkit.CodecAdapter:
+        return distillkit.load_model(self.config.model).codec
+
+    def build_student(self) -> distillkit.CodecAdapter:
+        codec = distillkit.load_model(self.config.model).codec
+        replace_transform(codec, "g_s", self.config.synthesis)
+        return codec
+
+
+class Plugin:
+    """Registers `bench.whole`."""
+
+    @distillkit.hookimpl
+    def register_pairs(self, register: Callable[..., None]) -> None:
+        """Register it."""
+        register("whole", WholePair)
+
+
+def encode_all(
+    model: distillkit.TrainedModel, pictures: list[np.ndarray], qualities: tuple[float | None, ...]
+) -> list[list[bytes]]:
+    """Return the files of each quality."""
     codec = distillkit.ImageCodec(model.codec, model.fingerprint)
-    psnrs, milliseconds = [], []
-    for data, picture in zip(files, pictures, strict=True):
+    return [[codec.encode(picture, quality) for picture in pictures] for quality in qualities]
+
+
+def decode_all(
+    name: str, model: distillkit.TrainedModel, files: list[list[bytes]], pictures: list[np.ndarray]
+) -> tuple[distillkit.RDCurve, float]:
+    """Return rate and PSNR of the decoded files as a curve, and the mean CPU milliseconds of decoding one."""
+    codec = distillkit.ImageCodec(model.codec, model.fingerprint)
+    rows = []
+    for each in files:
+        mses = [np.square(codec.decode(data).astype(float) - p).mean() for data, p in zip(each, pictures, strict=True)]
+        bits = [8 * len(data) / p[..., 0].size for data, p in zip(each, pictures, strict=True)]
+        rows.append([distillkit.RDPoint(b, 10 * np.log10(255**2 / mse)) for b, mse in zip(bits, mses, strict=True)])
+    seconds = []
+    for data in files[len(files) // 2][:6]:
         times = []
         for _ in range(3):
             began = time.process_time()
-            decoded = codec.decode(data)
+            codec.decode(data)
             times.append(time.process_time() - began)
-        mse = np.square(decoded.astype(np.float64) - picture).mean()
-        psnrs.append(10 * np.log10(255**2 / mse))
-        milliseconds.append(1000 * min(times))
-    return {"psnr_db": float(np.mean(psnrs)), "decode_cpu_ms": float(np.mean(milliseconds))}
+        seconds.append(min(times))
+    means = tuple(
+        distillkit.RDPoint(
+            float(np.mean([point.rate_bpp for point in row])), float(np.mean([point.psnr_db for point in row]))
+        )
+        for row in rows
+    )
+    pictured = {str(index): tuple(row[index] for row in rows) for index in range(len(pictures))}
+    return distillkit.RDCurve(name, means, pictured), 1000 * float(np.mean(seconds))
+
+
+def bd_percent(anchor: distillkit.RDCurve, test: distillkit.RDCurve) -> float | str:
+    """Return the BD-rate in per cent, or why there is none."""
+    try:
+        return distillkit.bd_rate(anchor, test).rate_percent
+    except distillkit.DistillkitError as error:
+        return str(error)
+
+
+def recipe_of(args: argparse.Namespace, lmbda: object, size: dict[str, int], kind: str) -> distillkit.Recipe:
+    """Return the recipe of a light decoder, or of the whole codec with its synthesis."""
+    pair = {"name": "models.light", "teacher": args.model, "synthesis": size}
+    if kind == "whole":
+        pair = {"name": "bench.whole", "model": args.model, "synthesis": size}
+    return distillkit.Recipe.create(
+        pair=pair,
+        lmbda=lmbda,
+        num_steps=args.steps,
+        losses=LOSSES if kind == "distilled" else {},
+        schedule={"name": "core.constant", "balance": 0.5} if kind == "distilled" else {"name": "core.constant"},
+        data={"train": str(args.train), "crop": 128, "batch_size": 8, "num_crops": args.crops},
+        optimizer={
+            "name": "muon",
+            "learning_rate": 3e-3,
+            "rate_schedule": "cosine",
+            "warmup_steps": min(100, args.steps // 10),
+        },
+    )
 
 
 def main() -> None:
@@ -79,42 +170,41 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    plugins = distillkit.load_plugins(bench=Plugin())
     teacher = distillkit.load_model(args.model)
+    qualities = QUALITIES if isinstance(teacher.codec, distillkit.ConditionedAdapter) else (None,)
     pictures = [distillkit.read_image(path) for path in sorted(args.pictures.glob("*.png"))]
-    files = [distillkit.ImageCodec(teacher.codec, teacher.fingerprint).encode(picture) for picture in pictures]
-    num_bits = [8 * len(data) / picture[..., 0].size for data, picture in zip(files, pictures, strict=True)]
-    pair = distillkit.load_plugins().get("pair", "models.light", "benchmark")
+    files = encode_all(teacher, pictures, qualities)
+    pair = plugins.get("pair", "models.light", "benchmark")
     own = kmac_per_pixel(teacher.codec)
-    rows = [{"decoder": "the model's own", "synthesis_kmac": own, **decode_all(teacher, files, pictures)}]
-    print(f"{len(files)} pictures, {np.mean(num_bits):.3f} bpp", rows[0], flush=True)
-    for name, share in SHARES.items():
-        size = size_for(pair, args.model, own * share, args.blocks)
-        for kind, losses in (("control", {}), ("distilled", LOSSES)):
-            recipe = distillkit.Recipe.create(
-                pair={"name": "models.light", "teacher": args.model, "synthesis": size},
-                lmbda=teacher.lmbda,
-                num_steps=args.steps,
-                losses=losses,
-                schedule={"name": "core.constant", "balance": 0.5},
-                data={"train": str(args.train), "crop": 128, "batch_size": 8, "num_crops": args.crops},
-                optimizer={
-                    "name": "muon",
-                    "learning_rate": 3e-3,
-                    "rate_schedule": "cosine",
-                    "warmup_steps": min(100, args.steps // 10),
-                },
-            )
-            began = time.process_time()
-            file = distillkit.train(recipe, args.out / f"{name.split()[-1]}-{kind}")
-            seconds = time.process_time() - began
-            light = distillkit.load_model(file)
-            row = {"decoder": name, "kind": kind, **size, "synthesis_kmac": kmac_per_pixel(light.codec)}
-            row |= decode_all(light, files, pictures) | {"train_cpu_s": seconds}
-            row["lost_db"] = rows[0]["psnr_db"] - row["psnr_db"]
-            rows.append(row)
-            print(row, flush=True)
-    record = {"model": teacher.fingerprint, "bpp": float(np.mean(num_bits)), "steps": args.steps, "rows": rows}
-    (args.out / "light_decoders.json").write_text(json.dumps(record, indent=2) + "\n")
+    first, milliseconds = decode_all("own", teacher, files, pictures)
+    curves, rows = {}, [{"decoder": "the model's own", "synthesis_kmac": own, "decode_cpu_ms": milliseconds}]
+    rows[0]["points"] = [(point.rate_bpp, point.psnr_db) for point in first.points]
+    print(rows[0], flush=True)
+    for share, kind in RUNS:
+        size = size_for(pair, args.model, own * SHARES[share], args.blocks)
+        began = time.process_time()
+        recipe = recipe_of(args, teacher.lmbda, size, kind)
+        file = distillkit.train(recipe, args.out / f"{share}-{kind}", plugins=plugins)
+        seconds = time.process_time() - began
+        light = distillkit.load_model(file, plugins)
+        own_files = encode_all(light, pictures, qualities) if kind == "whole" else files
+        curve, milliseconds = decode_all(f"{share} {kind}", light, own_files, pictures)
+        curves[share, kind] = curve
+        row = {"decoder": share, "kind": kind, **size, "synthesis_kmac": kmac_per_pixel(light.codec)}
+        row |= {"decode_cpu_ms": milliseconds, "train_cpu_s": seconds}
+        row["points"] = [(point.rate_bpp, point.psnr_db) for point in curve.points]
+        row["lost_db"] = [a.psnr_db - b.psnr_db for a, b in zip(first.points, curve.points, strict=True)]
+        if len(qualities) > 1:
+            row["bd_rate_percent"] = bd_percent(first, curve)
+            if kind != "whole" and ("quarter", "whole") in curves and share == "quarter":
+                row["bd_rate_percent_of_whole"] = bd_percent(curves[share, "whole"], curve)
+        if kind == "whole" and len(qualities) > 1:
+            row["bd_rate_percent_of_control"] = bd_percent(curves[share, "control"], curve)
+        rows.append(row)
+        print(row, flush=True)
+        record = {"model": teacher.fingerprint, "steps": args.steps, "rows": rows}
+        (args.out / "light_decoders.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":
