@@ -45,6 +45,16 @@ class QuietPair(distillkit.CodecPair):
         return _quiet(SmallPair(SmallPair.Config()).build_student())
 
 
+class QuietGainedPair(distillkit.CodecPair):
+    """With many rates and without noise."""
+
+    def build_teacher(self):
+        return distillkit.GainedCodec(_quiet(SmallPair(SmallPair.Config()).build_teacher()), num_levels=3)
+
+    def build_student(self):
+        return distillkit.GainedCodec(_quiet(SmallPair(SmallPair.Config()).build_student()), num_levels=3)
+
+
 def _quiet(codec):
     for model in codec.modules():
         if hasattr(model, "_quantized_cdf"):
@@ -90,6 +100,7 @@ def register_pairs(register):
     register("pair", SmallPair)
     register("quiet", QuietPair)
     register("gained", GainedPair)
+    register("quiet_gained", QuietGainedPair)
 
 
 @distillkit.hookimpl

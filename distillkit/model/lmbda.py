@@ -51,6 +51,14 @@ class LmbdaRange:
         logarithm = math.log(lmbda) if isinstance(lmbda, (int, float)) else lmbda.log()
         return (logarithm - math.log(self.low)) / math.log(self.high / self.low)
 
+    def weight_of(self, quality: Tensor) -> Tensor:
+        """Return how much the cost of each quality counts in training: its lambda's inverse root, 1 at quality 0.5.
+
+        The cost of a picture grows about as the root of lambda. Without weights the low rates, whose costs are several
+        times smaller, would hardly count.
+        """
+        return (self.low / self.high) ** ((quality - 0.5) / 2)
+
     def holds(self, other: Lmbda) -> bool:
         """Return whether a trade-off, or all of a range, lies in this range."""
         low, high = (other.low, other.high) if isinstance(other, LmbdaRange) else (other, other)

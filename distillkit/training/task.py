@@ -91,8 +91,11 @@ class DistillationTask(nn.Module):
         lmbda = self.lmbda.at(quality) if isinstance(self.lmbda, LmbdaRange) and quality is not None else self.lmbda
         assert not isinstance(lmbda, LmbdaRange)
         losses = {name: self.terms[_key(name)](step).float() for name in active}
+        weight: Tensor | float = 1.0
+        if isinstance(self.lmbda, LmbdaRange) and quality is not None:
+            weight = self.lmbda.weight_of(quality)
         with torch.set_grad_enabled(trains_rd and torch.is_grad_enabled()):
-            rd = rate_distortion(output, images, lmbda, self.objective)
+            rd = rate_distortion(output, images, lmbda, self.objective, weight)
         return StepLosses(rd, losses)
 
     def to(self, *args: Any, **kwargs: Any) -> Self:

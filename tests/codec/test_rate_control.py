@@ -75,6 +75,51 @@ def test_latents_beyond_the_tables_are_coded_by_their_escape(picture):
     assert codec.decode(high).shape == codec.decode(low).shape == picture.shape  # the entropy hash is checked
 
 
+def test_one_set_of_tables_holds_at_every_quality(picture):
+    """Quantiles that the auxiliary loss has fitted: no file is longer than estimated."""
+    from compressai.models import MeanScaleHyperprior
+
+    from distillkit.evaluation.estimate import estimated_bpp
+    from distillkit.model.conditioned import at_quality
+
+    torch.manual_seed(0)
+    gained = trained_like(distillkit.GainedCodec(MeanScaleHyperprior(8, 12), num_levels=2))
+    with torch.no_grad():
+        gained.module.h_a[-1].weight.mul_(30)
+        gained.module.gain.z[1] += 2
+        for quantiles in gained.quantile_parameters():
+            quantiles.add_(5)
+    optimizer = torch.optim.Adam(gained.quantile_parameters(), 0.05)
+    before = float(gained.aux_loss().detach())
+    for _ in range(600):
+        optimizer.zero_grad()
+        gained.aux_loss().backward()
+        optimizer.step()
+    assert float(gained.aux_loss().detach()) < before / 5
+    gained.update()
+    codec = distillkit.ImageCodec(gained, fingerprint(gained.module), precision="fp32")
+    for quality in (0.0, 0.3, 1.0):
+        estimate = estimated_bpp(at_quality(gained, quality), picture)
+        data = codec.encode(picture, quality)
+        assert 8 * (len(data) - 60) / picture[..., 0].size < 1.1 * estimate  # hardly anything is escaped
+        assert codec.decode(data).shape == picture.shape
+
+
+def test_a_sweep_is_a_curve_of_one_file(model, photographs, tmp_path):
+    """`compare` measures at five qualities, each at its own lambda."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.png").write_bytes(sorted(photographs.iterdir())[0].read_bytes())
+    result, _ = run("compare", model, "--data", data, "--out", tmp_path / "compared")
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(path.read_text()) for path in (tmp_path / "compared").rglob("results.json")]
+    rows.sort(key=lambda row: row["quality"])
+    assert [row["quality"] for row in rows] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert [row["lmbda"] for row in rows] == pytest.approx([0.002 * 16**q for q in (0, 0.25, 0.5, 0.75, 1)])
+    rates = [row["averages"]["rate_bpp"] for row in rows]
+    assert rates == sorted(set(rates))
+
+
 def test_a_file_needs_a_model_of_its_kind(codec, picture):
     from compressai.models import MeanScaleHyperprior
 

@@ -121,6 +121,24 @@ def test_the_same_global_batch_gives_the_same_weights(sgd, tmp_path, plugins, sc
 
 
 @pytest.mark.slow
+def test_each_crop_of_a_codec_of_many_rates_has_its_quality_in_whichever_process(sgd, tmp_path, plugins):
+    from distillkit.training.setup.prepare import prepare
+
+    r = sgd(
+        pair={"name": "small.quiet_gained"},
+        lmbda={"low": 0.002, "high": 0.032},
+        losses={},
+        teacher=None,
+        schedule={"name": "core.constant"},
+        num_steps=4,
+    )
+    distillkit.train(r, tmp_path / "one" / "run", plugins=plugins)
+    launch(r, tmp_path / "two")
+    start = prepare(resolve(r, plugins), plugins).codec.module.state_dict()
+    assert largest_difference(student(tmp_path / "one", plugins), student(tmp_path / "two", plugins), start) < 1e-3
+
+
+@pytest.mark.slow
 def test_processes_that_the_program_joined_train_the_same(sgd, tmp_path):
     r = sgd(num_steps=3, losses={}, teacher=None, schedule={"name": "core.constant"})
     for name, joined in (("ours", False), ("theirs", True)):

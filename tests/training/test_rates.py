@@ -64,6 +64,20 @@ def test_each_crop_counts_by_its_own_lambda():
     assert float(alike.cost) == pytest.approx(float(rate_distortion(output, images, 0.01).cost))
 
 
+def test_the_cost_of_a_low_rate_counts_as_much_as_that_of_a_high_one():
+    lmbda = LmbdaRange(0.002, 0.032)
+    weights = lmbda.weight_of(torch.tensor([0.0, 0.5, 1.0]))
+    assert weights.tolist() == pytest.approx([2.0, 1.0, 0.5])
+    images = torch.zeros(2, 3, 4, 4)
+    x_hat = torch.stack([torch.full((3, 4, 4), 0.1), torch.full((3, 4, 4), 0.2)])
+    likelihoods = {"y": torch.stack([torch.full((1, 2, 2), 0.5), torch.full((1, 2, 2), 0.25)])}
+    output = distillkit.CodecOutput(x_hat, likelihoods)
+    found = rate_distortion(output, images, torch.tensor([0.01, 0.05]), weight=torch.tensor([2.0, 0.5]))
+    costs = [255**2 * 0.01 * 0.01 + 4 / 16, 255**2 * 0.05 * 0.04 + 8 / 16]
+    assert float(found.cost) == pytest.approx((2 * costs[0] + 0.5 * costs[1]) / 2)
+    assert float(found.rate_bpp) == pytest.approx(12 / 32)
+
+
 def test_qualities_are_even_and_follow_from_the_sample_alone(photographs):
     dataset = CropDataset(sorted(photographs.iterdir()), 64, seed=3)
     drawn = dataset.qualities(range(2000))

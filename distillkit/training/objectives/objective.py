@@ -72,7 +72,7 @@ class RateDistortion(NamedTuple):
         rate_bpp: estimated from the likelihoods.
         mse: mean squared error on the [0, 1] scale, whatever the objective.
         distortion: mean over the batch, in the objective's unit.
-        cost: mean of lmbda * distortion, plus the rate; in bits per pixel.
+        cost: mean of weight * (lmbda * distortion + rate); in bits per pixel.
     """
 
     rate_bpp: Tensor
@@ -82,7 +82,11 @@ class RateDistortion(NamedTuple):
 
 
 def rate_distortion(
-    output: CodecOutput, images: Tensor, lmbda: Tensor | float, objective: Objective | None = None
+    output: CodecOutput,
+    images: Tensor,
+    lmbda: Tensor | float,
+    objective: Objective | None = None,
+    weight: Tensor | float = 1.0,
 ) -> RateDistortion:
     """Return J = lmbda * D + R.
 
@@ -91,6 +95,7 @@ def rate_distortion(
         images: shape (B, C, H, W), range [0, 1].
         lmbda: the trade-off in bits per pixel for one unit of distortion; shape (B,) gives each picture its own.
         objective: defines D; by default `MeanSquaredError`.
+        weight: how much J counts; shape (B,) gives each picture its own.
 
     Returns:
         J, and its parts.
@@ -100,7 +105,13 @@ def rate_distortion(
     """
     objective = objective or MeanSquaredError(None)
     batch, _, height, width = images.shape
-    rate_bpp = sum_of_bits(output.likelihoods.values()) / (batch * height * width)
+    if isinstance(weight, Tensor):
+        pictures = [sum_of_bits([each[i] for each in output.likelihoods.values()]) for i in range(batch)]
+        rates = torch.stack(pictures) / (height * width)
+        rate_bpp, weighted_bpp = rates.mean(), (weight * rates).mean()
+    else:
+        rate_bpp = sum_of_bits(output.likelihoods.values()) / (batch * height * width)
+        weighted_bpp = weight * rate_bpp
     x_hat, images = output.x_hat.float(), images.float()
     with torch.autocast(images.device.type, enabled=False):
         distortion = objective.distortion(x_hat, images)
@@ -108,7 +119,7 @@ def rate_distortion(
         mse = distortion.detach().mean() / 255**2
     else:
         mse = (x_hat.detach() - images).square().mean()
-    return RateDistortion(rate_bpp, mse, distortion.mean(), (lmbda * distortion).mean() + rate_bpp)
+    return RateDistortion(rate_bpp, mse, distortion.mean(), (weight * lmbda * distortion).mean() + weighted_bpp)
 
 
 def build_objective(choice: Mapping[str, Any], plugins: Plugins, where: str) -> Objective:
