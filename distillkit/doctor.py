@@ -30,7 +30,7 @@ class Finding:
 
     Attributes:
         topic: what was looked at.
-        state: `ok`; `note`: works, but could be better or should be known; `problem`: must be mended.
+        state: `ok`; `note`: works, but could be better or should be known; `problem`: must be fixed.
         found: what was found.
         advice: what to do; empty where nothing needs doing.
     """

@@ -36,7 +36,7 @@ class TapError(DistillkitError):
 
 
 class TrainingError(DistillkitError):
-    """A run cannot go on: a loss is not finite, or its folder cannot be used."""
+    """A run cannot continue: a loss is not finite, or its folder cannot be used."""
 
 
 class DivergedError(TrainingError):

@@ -100,7 +100,7 @@ def distil(
 
 
 def _time_left(out: Path, teacher: Recipe, student: Recipe, plugins: Plugins) -> str:
-    """Return a sentence on how long a job takes, or what is left of it; empty where that is not worth measuring."""
+    """Return a sentence on how long a job takes, or the rest of it; empty where that is not worth measuring."""
     control = _control(student, plugins)
     recipes = {"teacher": teacher, "control": control, "student": student}
     runs = {name: RunFolder(out / name) for name in recipes}
@@ -178,7 +178,7 @@ def distil_recipes(
         raise DataError("held-out pictures: expected at least one to measure on, got none; name some.")
     folder = Path(folder)
     plugins = plugins or load_plugins()
-    # What would end the job after hours of training is said before.
+    # Report what would end the job after hours of training before it starts.
     resolved = resolve(student.model_copy(update={"teacher": folder}), plugins)
     check_images(images, samples=samples_of(resolved, plugins))
     if not isinstance(teacher, Recipe):

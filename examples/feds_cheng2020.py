@@ -6,7 +6,7 @@
 
 First it shows a trained student at work, in seconds. Then it trains a large teacher, and the same small student twice
 with equal steps: without distillation (the control), and with FEDS's three phases. Each codec compresses the held-out
-pictures to files and decodes them. Run it again after an interruption: it goes on where it was. `distillkit demo` is
+pictures to files and decodes them. Run it again after an interruption: it continues where it was. `distillkit demo` is
 the same job.
 """
 

@@ -50,7 +50,7 @@ def family(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train and measure a teacher and variants of its student at several lambdas and seeds, or what is left of that."""
+    """Train and measure a teacher and variants of its student at several lambdas and seeds, or the jobs that remain."""
     from ..family import plan, run, tables
     from ..family.record import read_record, record_of
     from ..training.display.progress import ProgressDisplay

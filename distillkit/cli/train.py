@@ -30,7 +30,7 @@ def train(
     wandb: Wandb = False,
     quiet: Quiet = False,
 ) -> None:
-    """Carry out a recipe, or what is left of it."""
+    """Carry out a recipe, or the steps that remain."""
     from ..recipe.changes import parse_changes
     from ..recipe.paths import check_paths
     from ..recipe.recipe import Recipe

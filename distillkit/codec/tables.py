@@ -28,7 +28,7 @@ class EntropyTables:
     """One entropy model's tables, and the coding of tensors by them.
 
     Its `compress` and `decompress` mean what those of CompressAI's `EntropyModel` mean, but for the bytes. What was
-    just compressed is remembered, for codecs decompress it at once to go on with what the decoder will see.
+    just compressed is remembered, for codecs decompress it at once to continue with what the decoder will see.
 
     Args:
         model: has `_quantized_cdf`, `_cdf_length` and `_offset`, up to date.

@@ -55,7 +55,7 @@ def classical_codec(name: str, threads: int = 1) -> ClassicalCodec:
 
     Args:
         name: one of `CLASSICAL`.
-        threads: that it may use; JPEG and WebP use one whatever is said.
+        threads: that it may use; JPEG and WebP always use one.
 
     Raises:
         MissingCodecError: it is not installed.

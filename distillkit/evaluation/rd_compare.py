@@ -152,7 +152,7 @@ def gather_curves(
     if (models or classical) and not images:
         wanted = ", ".join([*models, *classical])
         raise DataError(f"comparison: expected pictures to measure {wanted} on, got none; name a folder with --data.")
-    coders = [classical_codec(name) for name in classical]  # what is not installed is said before hours of measuring
+    coders = [classical_codec(name) for name in classical]  # report what is not installed before hours of measuring
     with DecodingProcess() as process:
         for name, path in models.items():
             if on_codec is not None:

@@ -121,7 +121,7 @@ def figure_notes(results: Sequence[BDResult]) -> list[str]:
 
 
 def _refusals(comparison: RDComparison) -> list[str]:
-    """Return why figures are not there; curves with too few points share a line, for that is said once."""
+    """Return why figures are not there; curves with too few points share a line."""
     short = [curve for curve in comparison.curves if len(curve.points) < MIN_POINTS]
     names = {curve.name for curve in short}
     others = (

@@ -48,7 +48,7 @@ class CodecParts:
         entropy_models: `y` and, where there is one, `z` -> the entropy model's name in the codec.
         context_channels: that `context_prediction` gives, or 0.
         anchor_parity: `even` or `odd`: the positions that a checkerboard codes first.
-        stride: pictures are padded to multiples of so many pixels.
+        stride: pictures are padded to multiples of this many pixels.
     """
 
     flow: Flow

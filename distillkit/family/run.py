@@ -35,7 +35,7 @@ State = Literal["done", "begun", "ready", "waiting"]
 @final
 @dataclass(frozen=True)
 class JobStatus:
-    """How far a job is.
+    """The status of a job.
 
     Attributes:
         job: the job.
@@ -80,7 +80,7 @@ def run_family(
     plugins: Plugins | None = None,
     observers: Callable[[], Sequence[object]] = lambda: [ProgressDisplay()],
 ) -> list[JobStatus]:
-    """Carry out what is left of a family, and measure each model on the family's pictures.
+    """Carry out the jobs of a family that remain, and measure each model on the family's pictures.
 
     Each job has a run folder in `folder`, and nothing else is remembered: parts that were run on other machines are
     merged by copying their run folders into one.
@@ -94,7 +94,7 @@ def run_family(
         observers: called for each run; gives its observers.
 
     Returns:
-        How far each job of the family is.
+        The status of each job of the family.
 
     Raises:
         DistillkitError: bad input, a folder with other runs, or a loss that is not finite.
@@ -106,7 +106,7 @@ def run_family(
     images = list_images(family.test)
     for job in jobs:
         resolve(job.recipe, plugins)
-    # What would end the family after hours is said before.
+    # Report what would end the family after hours before it starts.
     check_images(images, samples=samples_of(jobs[0].recipe, plugins))
     deadline = _Deadline(monotonic() + 3600 * budget_hours if budget_hours is not None else float("inf"))
     with DecodingProcess() as process:
@@ -130,7 +130,7 @@ def run_family(
 
 
 def status(family: Family, folder: str | Path) -> list[JobStatus]:
-    """Return how far each job of a family is, from what lies in its folder."""
+    """Return the status of each job of a family, from what lies in its folder."""
     folder = Path(folder).resolve()
     jobs = plan(family, folder)
     done = {job.name for job in jobs if RunFolder(folder / job.name).model.exists()}

@@ -118,7 +118,7 @@ def run_started(run: RunInfo) -> None:
 
 @hookspec
 def phase_started(run: RunInfo, phase: Phase, step: int) -> None:
-    """Observe that a phase begins, or goes on after a resume. Called once a phase and process.
+    """Observe that a phase begins, or continues after a resume. Called once a phase and process.
 
     Args:
         run: the run.

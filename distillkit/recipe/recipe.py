@@ -51,7 +51,7 @@ class Recipe(Settings):
             several processes takes a GPU of its own.
         accumulate: parts into which each process cuts its share of a batch, one after the other, to save memory.
         on_divergence: what is done when a loss or a weight is not finite: `stop`, or `rollback` to the newest
-            checkpoint and go on from there at half the learning rate, five times at most.
+            checkpoint and continue from there at half the learning rate, five times at most.
         seed: of initial weights, crops and quantisation noise.
         log_every: steps between two lines of metrics.
         checkpoint_every: steps between two checkpoints.

@@ -1,4 +1,4 @@
-"""The plots of what goes on inside the codecs: channels, taps, sizes and times."""
+"""The plots of what the codecs do inside: channels, taps, sizes and times."""
 
 from __future__ import annotations
 

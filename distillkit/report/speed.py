@@ -30,7 +30,7 @@ class CodingTime:
 
 
 def coding_time(codec: ImageCodec, picture: NDArray[Any]) -> CodingTime | None:
-    """Time a codec on a picture (H, W, C), by its stopwatch; None where the parts cannot be told apart."""
+    """Time a codec on a picture (H, W, C), by its stopwatch; None where the parts cannot be timed apart."""
     encode, decode = [], []
     for _ in range(NUM_TIMED + 1):
         data = codec.encode(picture)

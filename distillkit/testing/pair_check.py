@@ -85,7 +85,7 @@ def _check_taps(
 
 @final
 class _Codec:
-    """One side's checks; what fails is added to `problems`, and the rest goes on."""
+    """One side's checks; what fails is added to `problems`, and the other checks continue."""
 
     def __init__(self, part: str, build: Callable[[], Any], size: int, problems: list[str]) -> None:
         self._part, self._build, self._size, self._problems = part, build, size, problems

@@ -140,7 +140,7 @@ class Ranks:
             return result  # type: ignore[return-value]
         if failure is not None and self.rank == failed[0]:
             raise failure
-        raise OtherRankError(f"rank {self.rank}: rank {failed[0]} could not go on.") from failure
+        raise OtherRankError(f"rank {self.rank}: rank {failed[0]} could not continue.") from failure
 
     def first(self, action: Callable[[], T]) -> T:
         """Do something in the first process alone and return its result in all of them; if it fails, all fail.

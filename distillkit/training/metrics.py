@@ -90,7 +90,7 @@ class MetricsWindow:
         scales: Mapping[str, float],
         objective: Objective,
     ) -> dict[str, float | int | str]:
-        """Return what observers are told once `step` steps are done, see `hookspecs.metrics_logged`."""
+        """Return what observers get once `step` steps are done, see `hookspecs.metrics_logged`."""
         means = self.means()
         quality = {"psnr_db": psnr_from_mse(means["mse"])}
         if objective.metric == "ms-ssim":

@@ -65,7 +65,7 @@ class MetricsFile:
 
     @hookimpl
     def run_started(self, run: RunInfo) -> None:
-        """Drop lines that a killed process wrote after the checkpoint from which the run goes on."""
+        """Drop lines that a killed process wrote after the checkpoint from which the run continues."""
         path = run.folder / "metrics.jsonl"
         if not path.exists():
             return
@@ -99,7 +99,7 @@ def _written(path: Path) -> Generator[None]:
         yield
     except OSError as error:
         raise TrainingError(
-            f"{path}: cannot be written: {error.strerror}. The checkpoints are kept: make room, and go on."
+            f"{path}: cannot be written: {error.strerror}. The checkpoints are kept: make room, and continue."
         ) from None
 
 

@@ -45,7 +45,7 @@ class Phase:
             norm of its gradient on the student's parameters is `balance` times that of the rate-distortion loss.
         trainable: patterns (fnmatch) of the student's parameter names; all others are frozen in this phase.
         rd_weight: of the rate-distortion cost, beside the terms' weights. At 0 it is measured, but trains nothing.
-        every: the terms are on in one of so many steps, at so many times their weight; in the others the student trains
+        every: the terms are on in every N-th step, at N times their weight; in the others the student trains
             on rate-distortion alone and the teacher does not run. (Karras et al., 2020, arXiv 1912.04958, call it lazy
             regularisation.)
     """
@@ -103,7 +103,7 @@ class Timeline:
         lengths = [phase.num_steps for phase in self.phases]
         if sum(lengths) != num_steps or min(lengths, default=0) < 0:
             got = ", ".join(f"{phase.name} {phase.num_steps}" for phase in self.phases) or "none"
-            raise RecipeError(f"schedule: expected phases of {num_steps} steps together, got {got}; mend its lengths.")
+            raise RecipeError(f"schedule: expected phases of {num_steps} steps together, got {got}; fix its lengths.")
         for phase in self.phases:
             _check(phase)
         named = {name for phase in self.phases for name in phase.weights}

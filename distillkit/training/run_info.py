@@ -1,4 +1,4 @@
-"""What observers are told of a run."""
+"""What observers know of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .extensions.view import ModelView
 @final
 @dataclass(frozen=True)
 class RunInfo:
-    """What observers are told of a run.
+    """What observers know of a run.
 
     Attributes:
         name: the run folder's name.

@@ -26,9 +26,9 @@ from .trainer import Trainer
 def train(
     recipe: Recipe, folder: str | Path, *, plugins: Plugins | None = None, observers: Sequence[object] = ()
 ) -> Path:
-    """Carry out a run, or what is left of it, and return the file of the trained model.
+    """Carry out a run, or its remaining steps, and return the file of the trained model.
 
-    A folder that holds a finished run of the same recipe is left as it is; an unfinished one goes on from its newest
+    A folder that holds a finished run of the same recipe is left as it is; an unfinished one continues from its newest
     whole checkpoint, bit for bit as if it had never stopped (on a CPU). More steps than it had lengthen it.
 
     Args:

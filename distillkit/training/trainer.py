@@ -86,7 +86,7 @@ class Trainer:
         return state["step"]
 
     def go_back(self, info: RunInfo, error: DivergedError) -> RunInfo:
-        """Take over the newest checkpoint again, halve the learning rate, and return from where the run goes on.
+        """Take over the newest checkpoint again, halve the learning rate, and return from where the run continues.
 
         Raises:
             TrainingError: the recipe does not ask for that, or it was done too often.

@@ -80,7 +80,7 @@ def bench(
         precision: of the learned codecs' analysis and synthesis.
         plugins: where the models' pairs are registered; by default the installed plugins, which alone serve where
             memory is measured.
-        on_step: called with a word on what is measured next.
+        on_step: called with the name of what is measured next.
 
     Raises:
         DistillkitError: a model or picture cannot be used, or there is no classical codec of a name.

@@ -1,7 +1,7 @@
 """Peak memory of coding one picture, each time in a process of its own.
 
 The figure is the process's: interpreter, libraries, weights and all. What a library keeps after another's picture
-cannot be in it, and what was there before the first picture is said beside it.
+cannot be in it, and what was there before the first picture stands beside it.
 """
 
 from __future__ import annotations

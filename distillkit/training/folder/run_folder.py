@@ -17,7 +17,7 @@ from .lock import NAME as LOCK
 if TYPE_CHECKING:
     from ...hooks.loader import Plugins
 
-#: Keys that do not change what a run computes, and so may differ when it goes on.
+#: Keys that do not change what a run computes, and so may differ when it continues.
 _FREE_KEYS = (
     "log_every",
     "checkpoint_every",
@@ -79,7 +79,7 @@ class RunFolder:
 
         The same with more steps lengthens the run: the model of a finished one is kept under its number of steps.
 
-        A run that ended before it left anything to go on from (a mistake in its recipe) may be of any recipe.
+        A run that ended before it left anything to continue from (a mistake in its recipe) may be of any recipe.
 
         Args:
             recipe: of the run.

@@ -70,6 +70,6 @@ def _measure(name: str, setup: Setup, recipe: Recipe, run: RunFolder, ranks: Ran
         partial.replace(path)
     except OSError as error:
         raise TrainingError(
-            f"{path}: cannot be written: {error.strerror}; make room, or mend its rights, and go on."
+            f"{path}: cannot be written: {error.strerror}; make room, or fix the permissions, and continue."
         ) from None
     return json.loads(text)["record"]

@@ -16,7 +16,7 @@ from ..run_info import RunInfo
 class TensorBoardWriter:
     """Writes every metric, and where phases begin, into the folder `tensorboard` of the run.
 
-    A run that goes on after a checkpoint replaces what was written after it: TensorBoard shows one line.
+    A run that continues after a checkpoint replaces what was written after it: TensorBoard shows one line.
 
     Raises:
         DistillkitError: TensorBoard is not installed.
