@@ -104,7 +104,7 @@ def naive(recipe: distillkit.Recipe, folder: Path) -> float:
     roles = sorted(set().union(*(setup.task.term(name).required_taps() for name in terms)))
     for phase in setup.timeline.phases:
         trainer._enter(phase)  # calibration, which is not part of the loop's time
-    bank, device = setup.pair._teacher_bank, trainer.ranks.device
+    bank, device = setup.task.pairs["teacher"]._teacher_bank, trainer.ranks.device
     setup.task.train()
     stream = batches(setup.dataset, recipe.data.batch_size, 0, recipe.num_steps)
     start = time.perf_counter()

@@ -170,10 +170,10 @@ def measure(arguments, folder: Path) -> list[dict]:
     ours = prepare(recipe, plugins)
     trainer = Trainer(recipe, run, plugins, ours, Ranks("cpu"))
     copy = prepare(recipe, plugins)
-    roles = set(ours.pair.report.shapes.student)
+    roles = set(ours.task.pairs["teacher"].report.shapes.student)
     taps = [
         {tap.path: role for role, tap in bank.taps.items() if role in roles and role.count("/")}
-        for bank in (ours.pair._teacher_bank, ours.pair._student_bank)
+        for bank in (ours.task.pairs["teacher"]._teacher_bank, ours.task.pairs["teacher"]._student_bank)
     ]
     last = [role for path, role in sorted(taps[0].items(), key=lambda item: item[0]) if path.startswith("g_s")][-1]
     adapters = copy.task.term("feds.alignment").adapters

@@ -109,9 +109,9 @@ def torchdistill_box(recipe: distillkit.Recipe, setup, name: str):
         sys.exit(f"{error}. Install it: pip install torchdistill==1.1.5")
     logging.disable(logging.INFO)
     roles = sorted(setup.task.term(name).required_taps())
-    teacher, student = setup.pair.teacher.module.eval(), setup.codec.module.train()
-    teacher_path = {role: setup.pair.teacher_paths[role] for role in roles}
-    student_path = {role: setup.pair._student_bank.taps[role].path for role in roles}
+    teacher, student = setup.task.pairs["teacher"].teacher.module.eval(), setup.codec.module.train()
+    teacher_path = {role: setup.task.pairs["teacher"].teacher_paths[role] for role in roles}
+    student_path = {role: setup.task.pairs["teacher"]._student_bank.taps[role].path for role in roles}
 
     @register_func2extract_model_output
     def rate_distortion_of_student(output, images, supp_dict=None):
@@ -163,7 +163,7 @@ def torchdistill_box(recipe: distillkit.Recipe, setup, name: str):
             "func2extract_model_loss": "rate_distortion_of_student",
         },
     }
-    for bank in (setup.pair._teacher_bank, setup.pair._student_bank):
+    for bank in (setup.task.pairs["teacher"]._teacher_bank, setup.task.pairs["teacher"]._student_bank):
         bank._wanted = frozenset()  # our own hooks stay silent
     return DistillationBox(teacher, student, {}, config, torch.device("cpu"), None, False, 1)
 

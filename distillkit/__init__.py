@@ -54,15 +54,15 @@ if TYPE_CHECKING:
     from .model.weights import state_difference as state_difference
     from .recipe.recipe import Recipe as Recipe
     from .report.page import write_page as write_page
-    from .taps.bank import TapProvider as TapProvider
     from .taps.bank import TapShape as TapShape
     from .taps.bank import TapShapes as TapShapes
-    from .taps.bank import TracedModule as TracedModule
     from .taps.pair import CodecPair as CodecPair
     from .taps.pair import TapPair as TapPair
     from .taps.pair import TeachingPair as TeachingPair
     from .taps.pair import find_taps as find_taps
     from .taps.points import Tap as Tap
+    from .taps.provider import TapProvider as TapProvider
+    from .taps.provider import TracedModule as TracedModule
     from .taps.sampled import sampled as sampled
     from .training.display.progress import ProgressDisplay as ProgressDisplay
     from .training.distributed import batch_variance as batch_variance
@@ -130,11 +130,11 @@ _HOME = {
     "StepExtension": "training.extensions.base",
     "Tap": "taps.points",
     "TapPair": "taps.pair",
-    "TapProvider": "taps.bank",
+    "TapProvider": "taps.provider",
     "TapShape": "taps.bank",
     "TapShapes": "taps.bank",
     "TeachingPair": "taps.pair",
-    "TracedModule": "taps.bank",
+    "TracedModule": "taps.provider",
     "Trained": "training.extensions.base",
     "TrainedModel": "model.file",
     "TrainingStopped": "training.preemption",

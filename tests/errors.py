@@ -99,7 +99,22 @@ def cases(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "pictures that cannot be used", lambda: train("e", data={"train": folder / "bad", "crop": 64})
     teacher = train("teacher", trains="teacher", num_steps=1)
     taught = {"teacher": teacher, "losses": {"feds.alignment": {}}}
-    yield "a teacher of another lambda", lambda: train("f", **taught, lmbda=0.05)
+    ranked = {"teacher": teacher, "losses": {"feds.channel_entropy": {}}}
+    yield "a teacher of another lambda", lambda: train("f", **ranked, lmbda=0.05)
+    unnamed = {"losses": {"feds.alignment": {}}, "teachers": {"rate": teacher, "picture": teacher}}
+    yield "a loss that does not say which teacher", lambda: train("k", **unnamed)
+    yield "a teacher that no loss names", lambda: train("l", **taught, teachers={"rate": teacher})
+
+    def phase(**changes: object) -> dict[str, object]:
+        return {"schedule": {"name": "core.phases", "phases": [{"name": "only", "share": 1.0} | changes]}}
+
+    yield "a weight below zero", lambda: train("m", **phase(rd_weight=-1))
+    yield "a pattern that no parameter fits", lambda: train("n", **phase(trainable=["g_x.*"]))
+    yield "a crop too small for the objective", lambda: train("o", **phase(objective={"name": "core.ms_ssim"}))
+    yield (
+        "two phases of one name",
+        lambda: train("p", **{"schedule": {"name": "core.phases", "phases": [{"name": "a", "share": 0.5}] * 2}}),
+    )
     misplaced = {"feds.alignment": {"taps": ["analysis.1/3"]}}
     yield "a tap that is not there", lambda: train("g", teacher=teacher, losses=misplaced)
     yield "a role that is not there", lambda: train("h", teacher=teacher, losses={"kd.hint": {"tap": "latents"}})

@@ -46,6 +46,17 @@ def test_a_codec_of_every_pair_is_saved_and_loaded_alone(name, part, tmp_path):
 
 
 @pytest.mark.parametrize("name", WHOLE)
+def test_every_pair_trains_under_noise_and_under_rounding(name):
+    codec = as_codec(COMPONENTS["pair"][name](COMPONENTS["pair"][name].Config()).build_student())
+    codec.module.train()
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for surrogate in ("noise", "rounding"):
+        codec.set_surrogate(surrogate)
+        first, second = (codec.forward(images).x_hat for _ in range(2))
+        assert torch.equal(first, second) == (surrogate == "rounding")
+
+
+@pytest.mark.parametrize("name", WHOLE)
 def test_every_pair_goes_the_whole_way(name, recipe, tmp_path):
     """A step of each phase of FEDS, an export, and real bytes that the exported student's file decodes alike."""
     data = {"train": recipe().data.train, "crop": 64, "batch_size": 1}
@@ -80,7 +91,8 @@ def test_objective(name, tmp_path):
 @pytest.mark.parametrize("name", COMPONENTS["schedule"])
 @pytest.mark.parametrize("terms", [FEDS_TERMS, FEDS_TERMS[:1], FEDS_TERMS[1:], []])
 def test_schedule(name, terms):
-    testing.check_schedule(COMPONENTS["schedule"][name], terms)
+    listed = [{"name": "a", "share": 0.7, "weights": dict.fromkeys(terms, 0.5)}, {"name": "b", "share": 0.3}]
+    testing.check_schedule(COMPONENTS["schedule"][name], terms, **({"phases": listed} if name == "core.phases" else {}))
 
 
 @pytest.mark.parametrize("name", COMPONENTS["optimizer"])

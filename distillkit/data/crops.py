@@ -133,6 +133,19 @@ class CropDataset(Dataset[Tensor]):
         other.seed, other._epoch = seed, -1
         return other
 
+    def with_crop(self, crop: int) -> CropDataset:
+        """Return crops of another size of the same images, which are not decoded again.
+
+        Raises:
+            DataError: an image is smaller than that.
+        """
+        if crop == self.crop:
+            return self
+        check_images(self.paths, min_side=crop, convert=self.convert, samples=self.samples)
+        other = copy.copy(self)
+        other.crop, other._epoch = crop, -1
+        return other
+
     def _decoded(self, index: int) -> NDArray[Any] | None:
         """Return an image, shape (C, H, W), or None if it is damaged and shall be left out."""
         try:
@@ -167,11 +180,13 @@ def batches(
     rank: int = 0,
     num_ranks: int = 1,
     device: torch.device | str = "cpu",
+    first_sample: int = 0,
 ) -> Iterator[Tensor]:
     """Yield the batches of steps `start_step` to `start_step + num_steps - 1`, or one rank's share of them.
 
-    Step k is made of the samples from `k * batch_size` on, whatever `start_step`, `num_workers` and `num_ranks` are, so
-    that a resumed run sees the batches of an uninterrupted one. No global random state is read or changed.
+    Step k is made of the samples from `first_sample + k * batch_size` on, whatever `start_step`, `num_workers` and
+    `num_ranks` are, so that a resumed run sees the batches of an uninterrupted one. No global random state is read or
+    changed.
 
     Args:
         dataset: where the crops come from.
@@ -182,6 +197,7 @@ def batches(
         rank: of the R processes that share each batch, the one that takes every R-th sample from its `rank`-th on.
         num_ranks: R.
         device: where the batches are wanted. Pixels travel as bytes, from pinned memory, and nothing waits for them.
+        first_sample: of step 0.
 
     Yields:
         float32, shape (batch_size / num_ranks, C, crop, crop), contiguous, range [0, 1].
@@ -189,7 +205,7 @@ def batches(
     Raises:
         DataError: an image cannot be decoded.
     """
-    samples = share_of(start_step, num_steps, batch_size, rank, num_ranks)
+    samples = share_of(start_step, num_steps, batch_size, rank, num_ranks, first_sample)
     loader = DataLoader(
         dataset,
         batch_size=batch_size // num_ranks,
@@ -220,9 +236,12 @@ def batches(
         raise DataError(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from error
 
 
-def share_of(start_step: int, num_steps: int, batch_size: int, rank: int = 0, num_ranks: int = 1) -> range:
+def share_of(
+    start_step: int, num_steps: int, batch_size: int, rank: int = 0, num_ranks: int = 1, first_sample: int = 0
+) -> range:
     """Return the numbers of the samples of some steps that one rank takes, see `batches`."""
-    return range(start_step * batch_size + rank, (start_step + num_steps) * batch_size, num_ranks)
+    first, last = (first_sample + step * batch_size for step in (start_step, start_step + num_steps))
+    return range(first + rank, last, num_ranks)
 
 
 class _Collate:

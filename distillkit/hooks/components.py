@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -63,9 +63,13 @@ def _explain(model: type[BaseModel], item: Any, where: str) -> str:
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
     for name in path:
+        if name.isdigit():  # of a list, whose items are tables
+            continue
         field = model.model_fields.get(name)
         annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        items = [each for each in (annotation, *get_args(annotation)) if isinstance(each, type)]
+        tables = [each for each in items if issubclass(each, BaseModel)]
+        if not tables:
             return []
-        model = annotation
+        model = tables[0]
     return list(model.model_fields)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from ..taps.bank import TapProvider
     from ..taps.pair import CodecPair
+    from ..taps.provider import TapProvider
     from ..training.extensions.base import StepExtension
     from ..training.losses import LossTerm
     from ..training.objectives.objective import Objective

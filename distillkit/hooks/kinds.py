@@ -35,7 +35,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("pair", "register_pairs", "taps.pair.CodecPair", "Pairs"),
-        Kind("taps", "register_feature_taps", "taps.bank.TapProvider", "Providers of taps"),
+        Kind("taps", "register_feature_taps", "taps.provider.TapProvider", "Providers of taps"),
         Kind("loss", "register_loss_terms", "training.losses.LossTerm", "Losses"),
         Kind("objective", "register_objectives", "training.objectives.objective.Objective", "Objectives"),
         Kind("schedule", "register_phase_schedules", "training.phases.PhaseSchedule", "Schedules"),

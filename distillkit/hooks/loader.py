@@ -97,7 +97,7 @@ class Plugins:
 
     def configure_loss(self, label: str, options: Mapping[str, Any], where: str = "") -> tuple[type[Any], Any]:
         """Return class and `Config` of a recipe's loss, whose label is its name or has a `name`; see `configure`."""
-        own = {key: value for key, value in options.items() if key != "name"}
+        own = {key: value for key, value in options.items() if key not in ("name", "teacher")}
         return self.configure("loss", str(options.get("name", label)), own, where or f"recipe losses.{label}")
 
     def configure(self, kind: str, name: str, options: Mapping[str, Any], where: str) -> tuple[type[Any], Any]:
@@ -276,11 +276,12 @@ def _registrar(loaded: Plugins, of: Kind, plugin: str, origin: str) -> Callable[
             raise PluginError(
                 f"{origin}: {kind} '{full}': its Config is not a distillkit.ComponentConfig; subclass that."
             )
-        if "name" in config.model_fields:
-            raise PluginError(
-                f"{origin}: {kind} '{full}': its Config has an option 'name', which in a recipe is the component's own "
-                "name. Rename the option."
-            )
+        for taken in ("name", "teacher") if kind == "loss" else ("name",):
+            if taken in config.model_fields:
+                raise PluginError(
+                    f"{origin}: {kind} '{full}': its Config has an option '{taken}', which in a recipe is the "
+                    f"component's own {taken}. Rename the option."
+                )
         loaded.components[kind][full] = component
 
     return register

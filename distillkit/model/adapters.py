@@ -19,6 +19,7 @@ from typing_extensions import override
 from ..data.samples import RGB, Samples
 from ..errors import PairError
 from .nesting import flatten_strings, is_plain, nest_strings
+from .surrogate import Surrogate, set_surrogate
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,20 @@ class CodecAdapter(ABC):
     @abstractmethod
     def decompress(self, latents: CompressedLatents) -> Tensor:
         """Return the reconstruction, shape (B, C, H, W), that `compress` coded."""
+
+    def set_surrogate(self, surrogate: Surrogate | None) -> None:
+        """Choose what the decoder receives in training; the estimate of the rate, and eval mode, are as before.
+
+        By default it works on CompressAI's entropy models and latent codecs. Override it for others.
+
+        Args:
+            surrogate: `noise` of one quantisation step, or `rounding` with a straight-through gradient; None goes back
+                to the codec's own.
+
+        Raises:
+            PairError: the codec cannot do that.
+        """
+        set_surrogate(self.module, surrogate)
 
     def aux_loss(self) -> Tensor | None:
         """Return the loss of the entropy bottlenecks' quantiles (unitless), or None if the codec has none."""

@@ -22,9 +22,11 @@ def from_folder(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
     placed = dict(recipe)
     if isinstance(teacher := recipe.get("teacher"), str):
         placed["teacher"] = folder / teacher
+    if isinstance(teachers := recipe.get("teachers"), dict):
+        placed["teachers"] = {name: folder / path if isinstance(path, str) else path for name, path in teachers.items()}
     if isinstance(weights := recipe.get("initial_weights"), str) and weights not in ("random", "teacher"):
         placed["initial_weights"] = folder / weights
-    for key in ("pair", "objective"):
+    for key in ("pair", "objective", "schedule"):
         if isinstance(options := recipe.get(key), dict):
             placed[key] = _placed_options(options, folder)
     for key, inner in (("data", "train"), ("validation", "data")):
@@ -39,6 +41,8 @@ def _placed_options(options: dict[str, Any], folder: Path) -> dict[str, Any]:
     for name, value in options.items():
         if isinstance(value, dict):
             placed[name] = _placed_options(value, folder)
+        elif isinstance(value, list):
+            placed[name] = [_placed_options(each, folder) if isinstance(each, dict) else each for each in value]
         elif name in _OPTIONS and isinstance(value, str) and not value.startswith("zoo:"):
             is_path = "/" in value or "." in value or (folder / value).exists()
             placed[name] = str(folder / value) if is_path else value
@@ -57,7 +61,7 @@ def check_paths(recipe: Recipe, file: Path) -> None:
     """
     for key, path in _paths(recipe):
         if not path.exists():
-            first = "train the teacher first, or " if key == "teacher" else ""
+            first = "train the teacher first, or " if key.startswith("teacher") else ""
             raise RecipeError(
                 f"recipe {file.name}: {key}: expected a file or folder, got nothing at {path}; {first}check the path. "
                 f"Relative paths in a recipe, and --out, start from the recipe's folder, {file.resolve().parent}."
@@ -70,5 +74,7 @@ def _paths(recipe: Recipe) -> Iterator[tuple[str, Path]]:
         yield "validation.data", recipe.validation.data
     if recipe.teacher:
         yield "teacher", recipe.teacher
+    for name, path in recipe.teachers.items():
+        yield f"teachers.{name}", path
     if isinstance(recipe.initial_weights, Path):
         yield "initial_weights", recipe.initial_weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import tomli_w
 from pydantic import Field, PositiveInt, field_validator, model_validator
@@ -17,6 +17,8 @@ from .changes import apply_changes
 from .paths import from_folder
 from .settings import ComponentChoice, DataSettings, OptimizerSettings, Settings, ValidationSettings
 
+TEACHER = "teacher"  #: the name of the teacher that `Recipe.teacher` names, or that the pair has
+
 
 class Recipe(Settings):
     """One run: train the student of a pair (with or without a teacher), or its teacher.
@@ -26,6 +28,9 @@ class Recipe(Settings):
         pair: the pair, by name, with its options.
         teacher: file of the trained teacher (`model.safetensors` of its run), of this pair or another one; needed when
             there are losses.
+        teachers: further teachers by name, `rate = "runs/q1/model.safetensors"`; a loss names its own by the key
+            `teacher`, and has the one above where it names none. Each may be of any lambda, but for losses that need
+            the run's own.
         initial_weights: `random`, `teacher` (what fits of its weights, see `distillkit.model.initialise`), or the
             file of another trained model, or of weights that distillkit did not write (a checkpoint of CompressAI, or
             of the pair's own codec), of which the same is done.
@@ -34,8 +39,9 @@ class Recipe(Settings):
             the range of a codec of many rates, `{low = 0.0018, high = 0.0483}`, from which each crop draws its own,
             evenly by its logarithm.
         num_steps: optimiser steps of the whole run.
-        losses: loss terms by name, each with its options; none trains without distillation. One may stand there several
-            times, under labels of your own that name it: `[losses.fine]`, `name = "kd.hint"`.
+        losses: loss terms by name, each with its options and, where there are several, its `teacher`; none trains
+            without distillation. One may stand there several times, under labels of your own that name it:
+            `[losses.fine]`, `name = "kd.hint"`.
         schedule: the phases, by name, with options.
         taps: how feature taps are found, by name, with options.
         data: the training images.
@@ -60,6 +66,7 @@ class Recipe(Settings):
     trains: Literal["student", "teacher"] = "student"
     pair: ComponentChoice
     teacher: Path | None = None
+    teachers: dict[str, Path] = Field(default_factory=dict)
     initial_weights: Literal["random", "teacher"] | Path = "random"
     objective: ComponentChoice = ComponentChoice(name="core.mse")
     lmbda: Lmbda = 0.013
@@ -167,4 +174,6 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
 def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_none(item) for item in cast(list[Any], value)]
     return value

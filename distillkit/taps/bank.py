@@ -1,9 +1,8 @@
-"""Feature taps: find them by role, capture what passes, and stop the teacher after the last one needed."""
+"""Feature taps: capture what passes, and stop the teacher after the last one needed."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import TapError, did_you_mean
-from ..hooks.components import Component
 from ..model.adapters import CodecAdapter, CodecOutput
-from .points import Tap, as_map, eval_mode, find_method, listening
+from .points import Tap, as_map, eval_mode, find_method, first_argument, listening
 from .sampled import sample, tap_and_stride
 
 
@@ -43,63 +41,6 @@ class TapShapes:
     teacher: Mapping[str, TapShape]
     student_groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     teacher_groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-
-class TracedModule(NamedTuple):
-    """A module that ran in a probe: path, class's name, its output's shape (C, H, W), and the module that holds it."""
-
-    path: str
-    type_name: str
-    shape: TapShape
-    owner: nn.Module | None = None
-
-
-class TapProvider(Component, ABC):
-    """Finds the taps of a codec by role, whatever the codec's own names. Built as `Provider(config)`.
-
-    Roles are `analysis.1/R` and `synthesis.1/R` (the output of the stage of the analysis or synthesis transform whose
-    feature maps have 1/R of the image's height), `latent` (y before quantisation) and `reconstruction`; a provider may
-    add others.
-    """
-
-    def __init__(self, config: Any) -> None:
-        self.config = config
-
-    @abstractmethod
-    def find(self, trace: Sequence[TracedModule], image_size: tuple[int, int]) -> Mapping[str, str | Tap]:
-        """Return role -> module path, or `Tap`.
-
-        Args:
-            trace: every module of the codec that gave one feature map, in the order in which they finished.
-            image_size: height and width of the probe's image in pixels.
-        """
-
-
-def trace_modules(codec: CodecAdapter, images: Tensor) -> list[TracedModule]:
-    """Run the codec once in eval mode and return every module that gave one feature map, in finishing order.
-
-    Tokens, shape (B, H * W, C), count as a map, see `as_map`.
-    """
-    trace: list[TracedModule] = []
-    image_size = (images.shape[2], images.shape[3])
-
-    def record(path: str, module: nn.Module) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            features = as_map(output, image_size) if isinstance(output, Tensor) else None
-            if features is not None:
-                owner = codec.module.get_submodule(path.rpartition(".")[0])
-                trace.append(TracedModule(path, type(module).__name__, TapShape(*features.shape[1:]), owner))
-
-        return hook
-
-    handles = [m.register_forward_hook(record(path, m)) for path, m in codec.module.named_modules() if path]
-    try:
-        with eval_mode(codec.module), torch.no_grad():
-            codec.forward(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return trace
 
 
 class _StopForward(Exception):  # noqa: N818 - control flow, not an error
@@ -146,7 +87,12 @@ class TapBank:
         self._methods: dict[tuple[str, str], tuple[nn.Module, str]] = {}
         modules = dict(codec.module.named_modules())
         for role, path in ((role, path) for role, tap in self.taps.items() for path in tap.paths):
-            if path in modules:
+            if path in modules and self.taps[role].takes:
+                modules[path].register_forward_pre_hook(
+                    lambda _, args, kwargs, role=role, path=path: self._hear(role, path, first_argument(args, kwargs)),
+                    with_kwargs=True,
+                )
+            elif path in modules:
                 modules[path].register_forward_hook(
                     lambda _, __, output, role=role, path=path: self._hear(role, path, output)
                 )
@@ -277,7 +223,7 @@ class TapBank:
             with ExitStack() as stack:
                 for (role, path), method in self._methods.items():
                     if role in self._wanted:
-                        stack.enter_context(listening(*method, partial(self._hear, role, path)))
+                        stack.enter_context(listening(*method, partial(self._hear, role, path), self.taps[role].takes))
                 return self.codec.forward(images)
         finally:
             self._wanted = frozenset()

@@ -16,12 +16,13 @@ from ..data.samples import Samples
 from ..errors import PairError
 from ..hooks.components import Component
 from ..model.adapters import CodecAdapter, CodecOutput, as_codec
-from ..model.conditioned import ConditionedAdapter, FixedQuality, join_outputs
 from ..model.lmbda import Lmbda
 from ..model.sources import named_sources
 from ..model.weights import load_weights
-from .bank import TapBank, TapProvider, TapShapes, trace_modules
+from .bank import TapBank, TapShapes
 from .points import Tap
+from .provider import TapProvider, trace_modules
+from .rates import run_bank
 
 
 class CodecPair(Component, ABC):
@@ -260,38 +261,37 @@ class TeachingPair:
             roles: taps to capture.
             quality: of each image, in [0, 1], shape (B,), for a teacher of many rates; else None.
         """
+        return self._teach(images, roles, quality, stop_early=True)[1]
+
+    def run_whole_teacher(
+        self, images: Tensor, roles: Collection[str], quality: Tensor | None = None
+    ) -> tuple[CodecOutput, dict[str, Tensor]]:
+        """Return the teacher's output, too, for loss terms that need it; arguments as for `run_teacher`."""
+        output, features = self._teach(images, roles, quality, stop_early=False)
+        assert output is not None
+        return output, features
+
+    def _teach(
+        self, images: Tensor, roles: Collection[str], quality: Tensor | None, stop_early: bool
+    ) -> tuple[CodecOutput | None, dict[str, Tensor]]:
         self.teacher.module.eval()  # a parent's .train() reaches it
         with torch.no_grad():
-            return _run(self._teacher_bank, images, roles, quality, stop_early=True)[1]
+            return run_bank(self._teacher_bank, images, roles, quality, stop_early)
 
     def run_student(
         self, images: Tensor, teacher_taps: Mapping[str, Tensor], quality: Tensor | None = None
-    ) -> tuple[Any, dict[str, TapPair]]:
+    ) -> tuple[CodecOutput, dict[str, TapPair]]:
         """Return the student's output, and its features beside the teacher's for the same roles."""
-        output, features = _run(self._student_bank, images, teacher_taps.keys(), quality)
-        assert output is not None
+        output, features = self.run_student_alone(images, teacher_taps.keys(), quality)
         return output, {role: TapPair(features[role], teacher_taps[role]) for role in teacher_taps}
 
-
-def _run(
-    bank: TapBank, images: Tensor, roles: Collection[str], quality: Tensor | None, stop_early: bool = False
-) -> tuple[CodecOutput | None, dict[str, Tensor]]:
-    """Run a codec with its taps; image by image where one batch cannot have the qualities of all."""
-    codec = bank.codec
-    if quality is None or not isinstance(codec, ConditionedAdapter):
-        return bank.run(images, roles, stop_early)
-    parts = [(images, quality)]
-    if not codec.mixes_qualities:
-        parts = list(zip(images.split(1), quality.split(1), strict=True))
-    done: list[tuple[CodecOutput | None, dict[str, Tensor]]] = []
-    try:
-        for part, each in parts:
-            bank.codec = FixedQuality(codec, each)
-            done.append(bank.run(part, roles, stop_early))
-    finally:
-        bank.codec = codec
-    features = {role: torch.cat([taps[role] for _, taps in done]) for role in done[0][1]}
-    return join_outputs([output for output, _ in done if output is not None]), features
+    def run_student_alone(
+        self, images: Tensor, roles: Collection[str], quality: Tensor | None = None
+    ) -> tuple[CodecOutput, dict[str, Tensor]]:
+        """Return the student's output and features; arguments as for `run_teacher`."""
+        output, features = run_bank(self._student_bank, images, roles, quality)
+        assert output is not None
+        return output, features
 
 
 def _probe_image(size: tuple[int, int], samples: Samples, device: torch.device) -> Tensor:

@@ -22,10 +22,13 @@ class Tap:
         read: what makes features of its output, of shape (B, C, H, W) or, as tokens in raster order, (B, H * W, C), or
             a list of such tensors of one resolution (a latent that is coded in groups of channels); None where the
             output is that itself.
+        takes: whether the features are what the module or method takes, its first argument, instead of what it
+            returns: what `g_s` takes is the quantised latent.
     """
 
     path: str | tuple[str, ...]
     read: Callable[[Any], Tensor | list[Tensor]] | None = None
+    takes: bool = False
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -60,12 +63,22 @@ def find_method(root: nn.Module, path: str) -> tuple[nn.Module, str] | None:
 
 
 @contextmanager
-def listening(owner: nn.Module, method: str, heard: Callable[[Any], None]) -> Generator[None]:
-    """Call `heard(output)` whenever `owner.method` returns, for as long as the context lasts."""
+def listening(owner: nn.Module, method: str, heard: Callable[[Any], None], takes: bool = False) -> Generator[None]:
+    """Call `heard(output)` whenever `owner.method` returns, for as long as the context lasts.
+
+    Args:
+        owner: the module.
+        method: name of its method.
+        heard: what to call.
+        takes: call `heard` with the method's first argument instead, before it runs.
+    """
     before = getattr(owner, method)
     own = owner.__dict__.get(method)  # of the object itself, not of its class
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        if takes:
+            heard(first_argument(args, kwargs))
+            return before(*args, **kwargs)
         output = before(*args, **kwargs)
         heard(output)
         return output
@@ -78,6 +91,11 @@ def listening(owner: nn.Module, method: str, heard: Callable[[Any], None]) -> Ge
             del owner.__dict__[method]
         else:
             owner.__dict__[method] = own
+
+
+def first_argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return the first argument of a call, however it was given; None if there is none."""
+    return args[0] if args else next(iter(kwargs.values()), None)
 
 
 @contextmanager

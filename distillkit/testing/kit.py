@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -22,13 +23,17 @@ from ..errors import DistillkitError
 from ..hooks.components import validate
 from ..hooks.loader import load_plugins
 from ..model.adapters import CodecAdapter, CodecOutput, as_codec
-from ..taps.bank import TapBank, TapProvider, TapShape, TapShapes
+from ..taps.bank import TapBank, TapShape, TapShapes
 from ..taps.pair import TapPair, find_taps
+from ..taps.provider import TapProvider
 from ..taps.sampled import tap_and_stride
 from ..training.losses import Calibration, LossTerm, Step
 from ..training.phases import PhaseSchedule, Timeline
 
-_ROLES = {"analysis.1/2": 32, "analysis.1/4": 16, "analysis.1/8": 8, "latent": 4, "synthesis.1/8": 8, "hyper_latent": 1}
+_ROLES = {
+    **{"analysis.1/2": 32, "analysis.1/4": 16, "analysis.1/8": 8, "synthesis.1/8": 8},
+    **{"latent": 4, "quantised_latent": 4, "hyper_latent": 1, "quantised_hyper_latent": 1},
+}
 Config = TypeVar("Config", bound=BaseModel)
 
 
@@ -73,7 +78,9 @@ def check_loss_term(
         for role, (tap, stride) in wanted.items()
     }
     images = torch.rand(4, 3, 64, 64)
-    step = Step(images, CodecOutput(images.clone().requires_grad_(), {"y": torch.full((4, 6, 4, 4), 0.5)}), taps)
+    output, other = (CodecOutput(torch.rand(4, 3, 64, 64), {"y": torch.rand(4, 6, 4, 4)}) for _ in range(2))
+    given = [output.x_hat.requires_grad_(), output.likelihoods["y"].requires_grad_()]
+    step = Step(images, output, taps, teacher_output=other if term.needs_teacher_output else None)
     torch.manual_seed(1)  # a term may draw at random
     loss = first(step)
     assert loss.ndim == 0, f"{name}: expected a scalar, got shape {tuple(loss.shape)}"
@@ -84,6 +91,9 @@ def check_loss_term(
         assert moved, f"{name}: no gradient reaches the student's tap '{role}'"
         for side, features in pair._asdict().items():
             assert features._version == 0, f"{name}: changes the {side}'s tap '{role}' in place"
+    if term.needs_teacher_output:
+        moved = bool(taps) or any(each.grad is not None for each in given)
+        assert moved, f"{name}: no gradient reaches the student"
     for parameter_name, parameter in first.named_parameters():
         assert parameter.grad is not None, f"{name}: no gradient reaches its parameter '{parameter_name}'"
     second.load_state_dict(first.state_dict())
@@ -91,11 +101,12 @@ def check_loss_term(
     assert torch.equal(second(step), loss), f"{name}: another value after saving and loading its state"
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         half = {role: TapPair(*(features.bfloat16() for features in pair)) for role, pair in taps.items()}
-        loss = first(Step(images, step.output, half))
+        loss = first(replace(step, taps=half))
     assert bool(loss.isfinite()), f"{name}: expected a finite loss of bfloat16 features, got {loss.item()}"
     if zero_where_equal:
         equal = {role: TapPair(pair.teacher, pair.teacher) for role, pair in taps.items()}
-        loss = first(Step(images, CodecOutput(images, step.output.likelihoods), equal))
+        same = other if term.needs_teacher_output else CodecOutput(images, other.likelihoods)
+        loss = first(replace(step, output=same, taps=equal))
         assert abs(loss.item()) < 1e-5, f"{name}: expected 0 where both sides are equal, got {loss.item()}"
 
 

@@ -28,9 +28,11 @@ class Step:
     Attributes:
         images: the batch, shape (B, C, H, W), range [0, 1].
         output: the student's output for it.
-        taps: the features of the taps that the active terms asked for, by role.
+        taps: the features of the taps that the active terms asked for, by role; the teacher's are those of the term's
+            own teacher.
         number: of the step within the run, counted from 0.
         quality: of each image, in [0, 1], shape (B,); None for a student of one rate.
+        teacher_output: the teacher's output for the batch, without gradient; None unless a term asks for it.
     """
 
     images: Tensor
@@ -38,6 +40,7 @@ class Step:
     taps: Mapping[str, TapPair]
     number: int = 0
     quality: Tensor | None = None
+    teacher_output: CodecOutput | None = None
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,14 @@ class LossTerm(nn.Module, Component, ABC):
     Attributes:
         needs_teacher: whether the term compares with a teacher. One that does not (a regulariser) reads no taps and is
             not calibrated; it also serves the runs of teachers and of controls, where `shapes` is empty.
+        needs_teacher_output: whether the term reads `step.teacher_output`, for which the whole teacher runs.
+        needs_own_lmbda: whether what the term takes from the teacher holds at the teacher's own lambda alone, so that
+            the run must have it, too.
     """
 
     needs_teacher: ClassVar[bool] = True
+    needs_teacher_output: ClassVar[bool] = False
+    needs_own_lmbda: ClassVar[bool] = False
 
     def __init__(self, config: Any, shapes: TapShapes) -> None:
         super().__init__()

@@ -13,6 +13,8 @@ from typing import Any, final
 
 from ..errors import RecipeError, did_you_mean
 from ..hooks.components import Component
+from ..model.lmbda import Lmbda
+from ..model.surrogate import Surrogate
 
 
 @final
@@ -48,6 +50,13 @@ class Phase:
         every: the terms are on in every N-th step, at N times their weight; in the others the student trains
             on rate-distortion alone and the teacher does not run. (Karras et al., 2020, arXiv 1912.04958, call it lazy
             regularisation.)
+        crop: side of the crops in pixels; None takes the recipe's.
+        batch_size: crops a step, over all processes; None takes the recipe's.
+        objective: what the phase trains for, as a recipe has it (`{"name": "core.ms_ssim"}`); None takes the recipe's,
+            for which the run is validated and its file stands in any case.
+        lmbda: trade-off of that objective; None takes the recipe's.
+        surrogate: what the decoder receives in training: `noise`, or `rounding` with a straight-through gradient; None
+            leaves the codec's own, see `CodecAdapter.set_surrogate`.
     """
 
     name: str
@@ -58,6 +67,11 @@ class Phase:
     trainable: tuple[str, ...] = ("*",)
     every: int = 1
     rd_weight: float | Ramp = 1.0
+    crop: int | None = None
+    batch_size: int | None = None
+    objective: Mapping[str, Any] | None = None
+    lmbda: Lmbda | None = None
+    surrogate: Surrogate | None = None
 
     def trains(self, name: str, allowed: Sequence[str]) -> bool:
         """Return whether a parameter of this name is trained, if only names that fit an `allowed` pattern may be."""
@@ -104,7 +118,10 @@ class Timeline:
         if sum(lengths) != num_steps or min(lengths, default=0) < 0:
             got = ", ".join(f"{phase.name} {phase.num_steps}" for phase in self.phases) or "none"
             raise RecipeError(f"schedule: expected phases of {num_steps} steps together, got {got}; fix its lengths.")
+        names = [phase.name for phase in self.phases]
         for phase in self.phases:
+            if names.count(phase.name) > 1:
+                raise RecipeError(f"schedule: two phases are called '{phase.name}'; rename one.")
             _check(phase)
         named = {name for phase in self.phases for name in phase.weights}
         for name in sorted(named - set(terms)):
@@ -126,6 +143,11 @@ def _check(phase: Phase) -> None:
     where = f"schedule: phase '{phase.name}'"
     if phase.every < 1:
         raise RecipeError(f"{where}: expected every >= 1, got {phase.every}; change it.")
+    for name, value in (("crop", phase.crop), ("batch_size", phase.batch_size)):
+        if value is not None and value < 1:
+            raise RecipeError(f"{where}: expected a {name} of at least 1, got {value}; change it.")
+    if not 0 < phase.learning_rate < math.inf:
+        raise RecipeError(f"{where}: expected a learning_rate above 0, got {phase.learning_rate}; change it.")
     for name, weight in (*phase.weights.items(), ("rate-distortion", phase.rd_weight)):
         ends = (weight.start, weight.stop) if isinstance(weight, Ramp) else (weight,)
         if not all(0 <= end < math.inf for end in ends):

@@ -34,7 +34,7 @@ class Result:
         """Read the held-out pictures, if the recipe has some."""
         self._recipe, self._run, self._setup, self._ranks = recipe, run, setup, ranks
         self.provenance: dict[str, Any] = {}
-        held_out, objective = recipe.validation, setup.task.objective
+        held_out, objective = recipe.validation, setup.objective
         self._validation = Validation(held_out, recipe, objective, ranks, setup.codec.samples) if held_out else None
 
     def validate(self, step: int) -> dict[str, float] | None:

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, Self, final
 import torch
 from torch import Tensor, nn
 
-from ..model.adapters import CodecAdapter
+from ..model.adapters import CodecAdapter, CodecOutput
 from ..model.conditioned import at_quality
 from ..model.lmbda import Lmbda, LmbdaRange
-from ..taps.pair import TeachingPair
+from ..taps.pair import TapPair, TeachingPair
 from .losses import LossTerm, Step
 from .objectives.objective import Objective, RateDistortion, rate_distortion
 
@@ -35,19 +35,34 @@ class StepLosses(NamedTuple):
         return cls(rd, {name: mean(part.terms[name] for part in parts) for name in parts[0].terms})
 
 
+class Taught(NamedTuple):
+    """What one teacher gives for a batch: features by role, and its output if a term asks for it."""
+
+    taps: dict[str, Tensor]
+    output: CodecOutput | None = None
+
+
 class Part(NamedTuple):
-    """One part of a batch: images, the teacher's features for them by role, and their qualities or None."""
+    """One part of a batch: images, what each teacher gives for them, and their qualities or None."""
 
     images: Tensor
-    taps: dict[str, Tensor]
+    taught: dict[str, Taught]
     quality: Tensor | None
+
+    def in_float32(self) -> Part:
+        """Return the part with features in float32; outputs are in it already."""
+        taught = {
+            name: each._replace(taps={role: tap.float() for role, tap in each.taps.items()})
+            for name, each in self.taught.items()
+        }
+        return self._replace(taught=taught)
 
 
 @final
 class DistillationTask(nn.Module):
     """Student and loss terms in one module, so that optimiser, clipping and data parallelism see both.
 
-    The teacher stays outside: its features are handed in.
+    The teachers stay outside: what they give is handed in.
     """
 
     def __init__(
@@ -56,17 +71,29 @@ class DistillationTask(nn.Module):
         lmbda: Lmbda,
         objective: Objective,
         terms: Mapping[str, LossTerm],
-        pair: TeachingPair | None,
+        pairs: Mapping[str, TeachingPair],
+        teacher_of: Mapping[str, str],
     ) -> None:
+        """Put them together.
+
+        Args:
+            codec: that is trained.
+            lmbda: its trade-off.
+            objective: what it is trained for.
+            terms: the loss terms by label.
+            pairs: each teacher beside the codec, by the teacher's name.
+            teacher_of: label -> name of the teacher, for terms that have one.
+        """
         super().__init__()
-        self.codec, self.lmbda, self.objective, self.pair = codec, lmbda, objective, pair
+        self.codec, self.lmbda, self.objective = codec, lmbda, objective
+        self.pairs, self.teacher_of = dict(pairs), dict(teacher_of)
         self.student = codec.module
         self.terms = nn.ModuleDict({_key(name): term for name, term in terms.items()})
 
     def forward(
         self,
         images: Tensor,
-        teacher_taps: Mapping[str, Tensor],
+        taught: Mapping[str, Taught],
         active: Iterable[str],
         quality: Tensor | None = None,
         *,
@@ -77,26 +104,39 @@ class DistillationTask(nn.Module):
 
         Args:
             images: shape (B, C, H, W), range [0, 1].
-            teacher_taps: the teacher's features by role; the student is tapped at the same roles.
-            active: full names of the terms to compute.
+            taught: what each teacher gives, by its name; the student is tapped at the same roles.
+            active: labels of the terms to compute.
             quality: of each image, in [0, 1], shape (B,), for a student of many rates; else None.
             trains_rd: whether the rate-distortion cost carries gradient, or is only measured.
             number: of the step within the run.
         """
-        if self.pair is None:
-            output, taps = at_quality(self.codec, quality).forward(images), {}
-        else:
-            output, taps = self.pair.run_student(images, teacher_taps, quality)
-        step = Step(images, output, taps, number, quality)
+        output, steps = self._run_student(images, taught, quality, number)
         lmbda = self.lmbda.at(quality) if isinstance(self.lmbda, LmbdaRange) and quality is not None else self.lmbda
         assert not isinstance(lmbda, LmbdaRange)
-        losses = {name: self.terms[_key(name)](step).float() for name in active}
+        losses = {name: self.terms[_key(name)](steps[self.teacher_of.get(name, "")]).float() for name in active}
         weight: Tensor | float = 1.0
         if isinstance(self.lmbda, LmbdaRange) and quality is not None:
             weight = self.lmbda.weight_of(quality)
         with torch.set_grad_enabled(trains_rd and torch.is_grad_enabled()):
             rd = rate_distortion(output, images, lmbda, self.objective, weight)
         return StepLosses(rd, losses)
+
+    def _run_student(
+        self, images: Tensor, taught: Mapping[str, Taught], quality: Tensor | None, number: int
+    ) -> tuple[CodecOutput, dict[str, Step]]:
+        """Return the student's output, and what the terms of each teacher see; under "" those without one."""
+        features: dict[str, Tensor] = {}
+        if self.pairs:
+            pair = next(iter(self.pairs.values()))  # the student's taps are the same beside each teacher
+            roles = {role for each in taught.values() for role in each.taps}
+            output, features = pair.run_student_alone(images, roles, quality)
+        else:
+            output = at_quality(self.codec, quality).forward(images)
+        steps = {"": Step(images, output, {}, number, quality)}
+        for name, each in taught.items():
+            taps = {role: TapPair(features[role], tap) for role, tap in each.taps.items()}
+            steps[name] = Step(images, output, taps, number, quality, each.output)
+        return output, steps
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move everything, the objective's tensors too, which are no submodule: the optimiser must not see them."""
@@ -105,7 +145,7 @@ class DistillationTask(nn.Module):
         return moved
 
     def term(self, name: str) -> LossTerm:
-        """Return a loss term by its full name."""
+        """Return a loss term by its label."""
         term = self.terms[_key(name)]
         assert isinstance(term, LossTerm)
         return term

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from ..errors import DivergedError, RecipeError, TrainingError
+from ..errors import DivergedError, TrainingError
 from ..hooks.loader import Plugins, load_plugins
 from ..recipe.recipe import Recipe
 from .display.header import header
@@ -19,7 +19,8 @@ from .observers import MetricsFile
 from .preemption import stop_on_signal
 from .run_info import RunInfo
 from .setup.prepare import prepare
-from .setup.resolve import resolve
+from .setup.resolve import resolve, timeline_of
+from .setup.stages import check_batches
 from .trainer import Trainer
 
 
@@ -46,11 +47,7 @@ def train(
     recipe = resolve(recipe, plugins)
     ranks = Ranks(recipe.device)
     with ranks.on_device(), ExitStack() as stack:
-        if recipe.data.batch_size % (ranks.num * recipe.accumulate):
-            raise RecipeError(
-                f"recipe data.batch_size: expected a multiple of {ranks.num} processes x accumulate = "
-                f"{recipe.accumulate}, got {recipe.data.batch_size}; change one of them."
-            )
+        check_batches(timeline_of(recipe, plugins), recipe, ranks)
         run = RunFolder(Path(folder).resolve())
         ranks.first(run.check_free)
         before = ranks.first(lambda: stack.enter_context(only_here(run.path)) or run.open(recipe, plugins))

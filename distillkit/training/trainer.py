@@ -23,16 +23,16 @@ from .folder.run_folder import RunFolder
 from .metrics import MetricsWindow
 from .observers import Observers
 from .pace.pace import Pace
-from .phases import Phase
 from .preemption import StopRequest, TrainingStopped
 from .random_state import random_state, restore_random_state, seed_rank
 from .result import Result
 from .run_info import RunInfo
 from .setup.prepare import Setup
+from .setup.stages import Stage
 from .task import Part, StepLosses
 from .teaching.balance import balanced_scales, buffers_kept
 from .teaching.calibration import calibrate
-from .teaching.teacher import Teacher
+from .teaching.teachers import Teachers
 
 _LOWEST_RATE = 2.0**-5  #: how far going back lowers the learning rate
 
@@ -46,13 +46,13 @@ class Trainer:
         self.recipe, self.run_folder, self.hook, self.setup = recipe, run, Observers(plugins.manager), setup
         self.ranks = ranks
         self.precision = Precision(recipe.precision, ranks.device, setup.notes)
-        self.teacher = Teacher(setup, recipe, ranks.device, self.precision)
+        self.teachers = Teachers(setup, recipe, ranks.device, self.precision)
         self.parameters = setup.task.main_parameters()
         quantiles = setup.codec.quantile_parameters()
         self.aux_optimizer = torch.optim.Adam(quantiles, recipe.optimizer.aux_learning_rate) if quantiles else None
         # Gradients are averaged over processes by a wrapper that is made anew in each phase, see `_enter`.
         self.task: nn.Module = setup.task.to(ranks.device)
-        setup.task.objective.to(ranks.device)
+        setup.objective.to(ranks.device)
         self.pace = Pace(recipe, plugins, self.parameters)
         self.extensions, self.view = setup.extensions, ModelView(setup.extensions)
         self.result = Result(recipe, run, setup, ranks)
@@ -67,7 +67,7 @@ class Trainer:
         Raises:
             CheckpointError: the teacher is not the one with which the run began, or the parts do not fit.
         """
-        self.run_folder.check_teacher(state["teacher_fingerprint"], self.setup.teacher_fingerprint)
+        self.run_folder.check_teachers(state["teacher_fingerprint"], self.setup.fingerprints)
         try:
             self.setup.task.load_state_dict(state["task"])
             self.pace.load_state_dict(state)
@@ -113,7 +113,7 @@ class Trainer:
             "scales": self.scales,
             "balanced": self.balanced,
             "window": window.state(step) if window else None,
-            "teacher_fingerprint": self.setup.teacher_fingerprint,
+            "teacher_fingerprint": self.setup.fingerprints,
             **random_state(self.ranks),
         }
         return self.ranks.first(lambda: save_checkpoint(self.run_folder.checkpoints, step, state))
@@ -125,20 +125,16 @@ class Trainer:
         if step == 0 and recipe.on_divergence == "rollback":
             self.save(0)
         self.setup.task.train()
-        data, left = recipe.data, recipe.num_steps - step
-        stream = batches(
-            self.setup.dataset, data.batch_size, step, left, data.num_workers, ranks.rank, ranks.num, ranks.device
-        )
         window: MetricsWindow | None = None
-        for images in ranks.together(stream):
-            index, step_in_phase = self.setup.timeline.at(step)
-            phase = self.setup.timeline.phases[index]
+        for images in ranks.together(self._batches(step)):
+            stage, step_in_phase = self._stage(step)
+            phase = stage.phase
             if window is None or step_in_phase == 0:
-                self._enter(phase)
+                self._enter(stage)
                 ranks.first(lambda phase=phase, step=step: hook.phase_started(run=info, phase=phase, step=step))
                 window = MetricsWindow(list(phase.weights), step, ranks)
                 window.restore(self.window, ranks.device)
-            self._step(images, phase, step, step_in_phase, window)
+            self._step(images, stage, step, step_in_phase, window)
             step += 1
             if step % recipe.log_every == 0 or step_in_phase == phase.num_steps - 1:
                 self._check_finite(window)
@@ -163,14 +159,30 @@ class Trainer:
         ranks.first(self.result.finish)
         ranks.first(lambda: hook.run_finished(run=info, model=self.run_folder.model))
 
-    def _step(self, images: Tensor, phase: Phase, step: int, step_in_phase: int, window: MetricsWindow) -> None:
-        recipe, scaler = self.recipe, self.precision.scaler
+    def _stage(self, step: int) -> tuple[Stage, int]:
+        """Return the phase of a step of the run, and the step's number within it."""
+        index, step_in_phase = self.setup.timeline.at(step)
+        return self.setup.stages[index], step_in_phase
+
+    def _batches(self, step: int) -> Iterator[Tensor]:
+        """Yield this process's share of the batches from a step on, phase by phase."""
+        ranks, workers = self.ranks, self.recipe.data.num_workers
+        while step < self.recipe.num_steps:
+            stage, first = self._stage(step)
+            left = stage.phase.num_steps - first
+            sharing = (workers, ranks.rank, ranks.num, ranks.device, stage.first_sample)
+            yield from batches(stage.dataset, stage.batch_size, first, left, *sharing)
+            step += left
+
+    def _step(self, images: Tensor, stage: Stage, step: int, step_in_phase: int, window: MetricsWindow) -> None:
+        recipe, scaler, phase = self.recipe, self.precision.scaler, stage.phase
         # Channels-last batches corrupt the heap on a CPU (oneDNN issue 6035), whoever made them.
         images = images.to(self.ranks.device, non_blocking=True).contiguous(memory_format=torch.contiguous_format)
         weights, rd_weight = phase.weights_at(step_in_phase), phase.rd_weight_at(step_in_phase)
-        qualities = self.setup.rates.of_step(step, recipe, self.setup.dataset, self.ranks)
+        samples = stage.samples(step_in_phase, self.ranks)
+        qualities = self.setup.rates.of_samples(samples, recipe.accumulate, stage.dataset, self.ranks.device)
         split = zip(images.chunk(recipe.accumulate), qualities, strict=True)
-        parts: Iterator[Part] = (Part(part, self.teacher.features(part, weights, q), q) for part, q in split)
+        parts: Iterator[Part] = (Part(part, self.teachers.teach(part, weights, q), q) for part, q in split)
         if step_in_phase == 0:
             self.balanced = []
         if phase.balance is not None and (new := [name for name in weights if name not in self.balanced]):
@@ -181,11 +193,11 @@ class Trainer:
         optimizer = self.pace.optimizer
         optimizer.zero_grad()
         done: list[StepLosses] = []
-        for part, taps, quality in parts:
+        for part, taught, quality in parts:
             last = len(done) == recipe.accumulate - 1
             with nullcontext() if last else self.ranks.without_averaging(self.task):
                 with self.precision.autocast():
-                    losses: StepLosses = self.task(part, taps, weights, quality, trains_rd=rd_weight > 0, number=step)
+                    losses: StepLosses = self.task(part, taught, weights, quality, trains_rd=rd_weight > 0, number=step)
                 total = rd_weight * losses.rd.cost
                 for name, loss in losses.terms.items():
                     total = total + weights[name] * self.scales.get(name, 1.0) * loss
@@ -215,14 +227,18 @@ class Trainer:
         kept = buffers_kept(self.setup.task)
         with torch.random.fork_rng(devices=cuda), self.precision.autocast(unscaled=True), kept:
             if self.precision.name == "fp16":
-                parts = [part._replace(taps={role: tap.float() for role, tap in part.taps.items()}) for part in parts]
-            losses = (self.setup.task(part, taps, active, quality) for part, taps, quality in parts)
+                parts = [part.in_float32() for part in parts]
+            losses = (self.setup.task(part, taught, active, quality) for part, taught, quality in parts)
             parameters = self.setup.task.student.parameters()
             self.scales.update(balanced_scales(parameters, losses, ratio, new, self.ranks.mean))
         self.balanced += new
 
-    def _enter(self, phase: Phase) -> None:
-        """Freeze what the phase freezes, and let its terms measure what they need."""
+    def _enter(self, stage: Stage) -> None:
+        """Freeze what the phase freezes, set what it trains for, and let its terms measure what they need."""
+        phase, task = stage.phase, self.setup.task
+        stage.objective.to(self.ranks.device)
+        task.objective, task.lmbda = stage.objective, stage.lmbda
+        self.setup.codec.set_surrogate(phase.surrogate)
         for name, parameter in self.setup.codec.module.named_parameters():
             parameter.requires_grad_(phase.trains(name, self.setup.codec.trainable))
         for name in phase.weights:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, final
+from typing import Annotated, Any, ClassVar, Literal, final
 
 import torch
 from pydantic import Field
@@ -55,6 +55,8 @@ class ChannelEntropy(distillkit.LossTerm):
         divide_by_variance: bool = False
         calibration_crops: Annotated[int, Field(gt=0)] = 64
         seed: int = 0
+
+    needs_own_lmbda: ClassVar[bool] = True
 
     student_channels: Tensor
     teacher_channels: Tensor

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 from torch import Tensor
 
 import distillkit
-
-from .taps import match
 
 
 @final
@@ -17,25 +15,19 @@ class OutputMse(distillkit.LossTerm):
 
     L = mean((x_hat_S - sg(x_hat_T))^2)
 
-    Source: PRIM (Allemand et al., 2025, arXiv 2509.10366), one of its three terms.
-    Departure: unweighted here, as all terms are. PRIM weighs latents, hyper-latents and output by 0.2 each and the
-    rate-distortion cost by 0.4 (its code is public: FABallemand/PRIM on GitHub); see docs/losses.md for that mix.
+    The whole teacher runs for it, in eval mode.
+
+    Source: PRIM (Allemand et al., 2025, arXiv 2509.10366), one of its three terms; the recipes `prim-tiny` have its
+    weights.
     """
 
-    def __init__(self, config: distillkit.LossConfig, shapes: distillkit.TapShapes) -> None:
-        """Find the tap.
-
-        Raises:
-            ValueError: a side has no reconstruction to tap.
-        """
-        super().__init__(config, shapes)
-        match(["reconstruction"], shapes)
+    needs_teacher_output: ClassVar[bool] = True
 
     def required_taps(self) -> set[str]:
-        """Return the reconstruction."""
-        return {"reconstruction"}
+        """Return no taps: the outputs are enough."""
+        return set()
 
     def forward(self, step: distillkit.Step) -> Tensor:
         """Return the mean over the batch."""
-        student, teacher = step.taps["reconstruction"]
-        return (student.float() - teacher.float()).square().mean()
+        assert step.teacher_output is not None
+        return (step.output.x_hat.float() - step.teacher_output.x_hat.float()).square().mean()

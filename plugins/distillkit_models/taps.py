@@ -21,7 +21,8 @@ class ByResolution(distillkit.TapProvider):
     Within a transform, the last direct child whose output stands at 1/R of the image's height is the tap `analysis.1/R`
     or `synthesis.1/R`; where a transform wraps its blocks, or has them in a list, it is the child's child. The
     transforms' own outputs are `latent` and `reconstruction`; those of the hyper-analysis and hyper-synthesis
-    transforms `hyper_latent` and `hyper_parameters`. What the latent is coded with, scales and means,
+    transforms `hyper_latent` and `hyper_parameters`. What the synthesis transforms take, latent and hyper-latent after
+    quantisation, is `quantised_latent` and `quantised_hyper_latent`. What the latent is coded with, scales and means,
     is `entropy_parameters`, scales first: the module of that name that runs once, or, where there is no module of that
     name, what the hyper-synthesis gives. Codecs that code groups of channels one after the other (ELIC) have one such
     module a group; this tap is then the list of theirs.
@@ -60,10 +61,12 @@ class ByResolution(distillkit.TapProvider):
                 taps.pop(f"analysis.1/{image_size[0] // module.shape.height}", None)
             elif module.path == config.synthesis:
                 taps["reconstruction"] = module.path
+                taps |= _taken(module, "quantised_latent")
             elif module.path.rpartition(".")[2] == config.hyper_analysis:
                 taps["hyper_latent"] = module.path
             elif module.path.rpartition(".")[2] == config.hyper_synthesis:
                 taps["hyper_parameters"] = module.path
+                taps |= _taken(module, "quantised_hyper_latent")
         found = [module for module in trace if module.path.rpartition(".")[2] == config.entropy_parameters]
         # Where the context is made in two passes, the network runs twice and what it gave is put together behind it.
         paths = [module.path for module in found]
@@ -75,6 +78,10 @@ class ByResolution(distillkit.TapProvider):
         elif not found and "hyper_parameters" in taps:
             taps["entropy_parameters"] = taps["hyper_parameters"]
         return taps
+
+
+def _taken(module: distillkit.TracedModule, role: str) -> dict[str, distillkit.Tap]:
+    return {role: distillkit.Tap(module.path, takes=True)} if module.takes else {}
 
 
 def _stages(trace: Sequence[distillkit.TracedModule], transform: str, height: int) -> dict[int, str]:

@@ -18,6 +18,21 @@ def test_the_table():
     assert sorted(named) == sorted(distillkit.load_plugins().components["loss"])
 
 
-@pytest.mark.parametrize("block", re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL), ids=["prim", "labels"])
+@pytest.mark.parametrize("block", re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL), ids=["prim", "teachers", "labels"])
 def test_the_recipes(recipe, teacher_file, tmp_path, plugins, block):
-    distillkit.train(recipe(**tomllib.loads(block), teacher=teacher_file, num_steps=2), tmp_path, plugins=plugins)
+    keys = tomllib.loads(block) | {"num_steps": 2}
+    if "teachers" in keys:
+        keys |= {"teachers": dict.fromkeys(keys["teachers"], teacher_file), "schedule": {"name": "core.constant"}}
+    else:
+        keys["teacher"] = teacher_file
+    distillkit.train(recipe(**keys), tmp_path, plugins=plugins)
+
+
+def test_the_phases_of_the_recipes_page():
+    text = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    (block,) = (each for each in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "[[schedule.phases]]" in each)
+    schedule = tomllib.loads(block)["schedule"]
+    schedule_class, config = distillkit.load_plugins().configure("schedule", schedule.pop("name"), schedule, "recipe")
+    phases = schedule_class(config).phases(100, ["feds.alignment"])
+    assert [phase.num_steps for phase in phases] == [60, 30, 10]
+    assert (phases[1].crop, phases[1].surrogate, phases[2].lmbda) == (256, "rounding", 16.64)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import distillkit
+from distillkit.model.adapters import CodecOutput
 from distillkit.taps.bank import TapShape, TapShapes
 from distillkit.taps.pair import TapPair
 from distillkit.training.losses import Step
@@ -26,6 +27,9 @@ def term(name, channels=(1, 1), **options):
 
 def value(built, student, teacher):
     """The loss of one tap, given as nested lists of shape (B, C, H, W)."""
+    if built.needs_teacher_output:
+        outputs = [CodecOutput(torch.tensor(side, dtype=torch.float32), {}) for side in (student, teacher)]
+        return float(built(Step(torch.zeros(1), outputs[0], {}, teacher_output=outputs[1])))
     (role,) = built.required_taps()
     pair = TapPair(torch.tensor(student, dtype=torch.float32), torch.tensor(teacher, dtype=torch.float32))
     return built(Step(torch.zeros(len(student), 3, 2, 2), None, {role: pair})).item()
@@ -135,8 +139,9 @@ def test_constant_features_and_half_precision_stay_finite(name):
     built = term(name, (2, 2))
     taps = {role: TapPair(torch.zeros(3, 2, 2, 2, requires_grad=True), torch.zeros(3, 2, 2, 2)) for role in ROLES}
     taps["latent"] = TapPair(torch.zeros(3, 1, 2, 2, requires_grad=True), torch.zeros(3, 1, 2, 2))
+    output = CodecOutput(torch.zeros(3, 3, 2, 2, requires_grad=True), {})
     with torch.autocast("cpu", torch.bfloat16):
-        loss = built(Step(torch.zeros(3, 3, 2, 2), None, taps))
+        loss = built(Step(torch.zeros(3, 3, 2, 2), output, taps, teacher_output=output))
     assert loss.isfinite()
     assert loss.dtype == torch.float32
     loss.backward()
@@ -152,7 +157,9 @@ def test_equal_features_give_nothing(name):
     for role in ROLES:
         features = torch.rand(3, 1 if role == "latent" else 2, 2, 2) + 0.2
         taps[role] = TapPair(features, features.clone())
-    assert built(Step(torch.zeros(3, 3, 2, 2), None, taps)).item() == pytest.approx(0, abs=1e-6)
+    output = CodecOutput(torch.rand(3, 3, 2, 2), {})
+    step = Step(torch.zeros(3, 3, 2, 2), output, taps, teacher_output=output)
+    assert built(step).item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("kd.gaussian_kl",)])

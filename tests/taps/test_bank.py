@@ -174,6 +174,8 @@ def test_resolution_taps_are_the_last_block_of_each_stage(plugins):
         "hyper_latent": "h_a",
         "hyper_parameters": "h_s",
         "entropy_parameters": "entropy_parameters",
+        "quantised_latent": Tap("g_s", takes=True),
+        "quantised_hyper_latent": Tap("h_s", takes=True),
     }
 
 

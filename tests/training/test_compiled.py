@@ -12,7 +12,7 @@ from distillkit.model.precision import Precision
 from distillkit.training.setup.prepare import prepare
 from distillkit.training.setup.resolve import resolve
 from distillkit.training.teaching.compiled import CompiledParts
-from distillkit.training.teaching.teacher import Teacher
+from distillkit.training.teaching.teachers import Teachers
 from tests.training.test_training import FEDS
 
 compiler = pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
@@ -26,17 +26,17 @@ def test_features_are_those_of_the_eager_teacher_up_to_rounding(recipe, teacher_
     weights = dict.fromkeys(FEDS, 1.0)
     fp32 = Precision("fp32", torch.device("cpu"), [])
     eager, compiled = (
-        Teacher(setup, r.model_copy(update={"compile_teacher": choice}), torch.device("cpu"), fp32)
+        Teachers(setup, r.model_copy(update={"compile_teacher": choice}), torch.device("cpu"), fp32)
         for setup, choice in zip(setups, (False, True), strict=True)
     )
-    expected, features = eager.features(images, weights), compiled.features(images, weights)
+    expected, features = (each.teach(images, weights)["teacher"].taps for each in (eager, compiled))
     assert features.keys() == expected.keys()
     for role, tensor in expected.items():
         assert torch.allclose(features[role], tensor, rtol=1e-4, atol=1e-4 * tensor.abs().max().item())
     (note,) = [note for note in setups[1].notes if "compiled" in note]
     assert "parts are compiled when they first run" in note
     # Outside of a step the network is as it was.
-    assert all("forward" not in vars(module) for module in setups[1].pair.teacher.module.modules())
+    assert all("forward" not in vars(module) for module in setups[1].task.pairs["teacher"].teacher.module.modules())
 
 
 def test_parts_lie_between_taps_and_entropy_models_stay(small_teacher):

@@ -146,7 +146,7 @@ class TestRollback:
                 self.codec.module.g_a[0].weight.data.fill_(float("inf"))
 
     def run(self, recipe, tmp_path, plugins, monkeypatch, poison, record, **changes):
-        from distillkit.training import trainer
+        from distillkit.training import train as trainer
 
         def prepare(*args):
             setup = original(*args)

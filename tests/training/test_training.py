@@ -19,6 +19,7 @@ from distillkit.training.folder.run_folder import RunFolder
 from distillkit.training.preemption import StopRequest, TrainingStopped
 from distillkit.training.setup.prepare import prepare
 from distillkit.training.setup.resolve import resolve
+from distillkit.training.task import Taught
 from distillkit.training.teaching.balance import balanced_scales
 from distillkit.training.trainer import Trainer
 
@@ -140,7 +141,7 @@ def count_teacher_calls(r, plugins, folder, copy=True):
     run.open(r)
     setup = prepare(r, plugins)
     calls = {"begun": 0, "whole": 0, "by_step": []}
-    module = setup.pair.teacher.module
+    module = setup.task.pairs["teacher"].teacher.module
     module.g_a[0].register_forward_hook(lambda *_: calls.__setitem__("begun", calls["begun"] + 1))
     module.g_s[-1].register_forward_hook(lambda *_: calls.__setitem__("whole", calls["whole"] + 1))
     trainer = Trainer(r, run, plugins, setup, Ranks("cpu"))
@@ -194,11 +195,11 @@ def test_a_schedule_may_want_the_teacher_in_every_second_step_only(recipe, teach
 def test_a_phase_that_needs_the_latent_stops_before_the_synthesis_transform(recipe, teacher_file, plugins):
     setup = prepare(resolve(recipe(losses=FEDS, teacher=teacher_file), plugins), plugins)
     reached = []
-    setup.pair.teacher.module.g_s[0].register_forward_hook(lambda *_: reached.append("g_s"))
-    setup.pair.teacher.module.h_a[0].register_forward_hook(lambda *_: reached.append("h_a"))
-    setup.pair.run_teacher(torch.rand(1, 3, 64, 64), ["latent"])
+    setup.task.pairs["teacher"].teacher.module.g_s[0].register_forward_hook(lambda *_: reached.append("g_s"))
+    setup.task.pairs["teacher"].teacher.module.h_a[0].register_forward_hook(lambda *_: reached.append("h_a"))
+    setup.task.pairs["teacher"].run_teacher(torch.rand(1, 3, 64, 64), ["latent"])
     assert reached == []
-    setup.pair.run_teacher(torch.rand(1, 3, 64, 64), ["latent", "synthesis.1/8"])
+    setup.task.pairs["teacher"].run_teacher(torch.rand(1, 3, 64, 64), ["latent", "synthesis.1/8"])
     assert reached == ["h_a", "g_s"]
 
 
@@ -246,8 +247,8 @@ def test_balanced_weights_have_the_ratio_of_gradient_norms(recipe, teacher_file,
     setup = prepare(resolve(recipe(losses={"feds.alignment": {}}, teacher=teacher_file), plugins), plugins)
     images = torch.rand(2, 3, 64, 64)
     task = setup.task.train()
-    taps = setup.pair.run_teacher(images, sorted(task.term("feds.alignment").required_taps()))
-    losses = task(images, taps, ["feds.alignment"])
+    taps = setup.task.pairs["teacher"].run_teacher(images, sorted(task.term("feds.alignment").required_taps()))
+    losses = task(images, {"teacher": Taught(taps)}, ["feds.alignment"])
     parameters = task.student.parameters()
     scale = balanced_scales(parameters, [losses], 0.5, ["feds.alignment"])["feds.alignment"]
     shared = [p for n, p in task.student.named_parameters() if n.startswith(("g_a", "g_s", "h_"))]
@@ -373,7 +374,7 @@ class TestDamage:
             distillkit.train(r, tmp_path / "run", plugins=plugins, observers=[StopAfter(2)])
         other = recipe(trains="teacher", schedule={"name": "core.constant"}, num_steps=1, seed=7)
         shutil.copy(distillkit.train(other, tmp_path / "other", plugins=plugins), teacher)
-        with pytest.raises(CheckpointError, match="the teacher's weights changed since the run began"):
+        with pytest.raises(CheckpointError, match="the weights of teacher changed since the run began"):
             distillkit.train(r, tmp_path / "run", plugins=plugins)
 
 

@@ -10,9 +10,10 @@ import torch
 from ...model.adapters import CodecAdapter
 from ...model.complexity import kmac_per_pixel, num_parameters
 from ...model.lmbda import LmbdaRange
-from ...recipe.recipe import Recipe
+from ...recipe.recipe import TEACHER, Recipe
 from ...recipe.settings import ComponentChoice
 from ..distributed import Ranks
+from ..phases import Phase
 from ..setup.prepare import Setup
 
 
@@ -33,26 +34,39 @@ def header(recipe: Recipe, setup: Setup, folder: Path, ranks: Ranks, precision: 
         "device": f"{ranks.device}{several}, {precision}{threads}",
         recipe.trains: f"{_choice(recipe.pair)}: {_size(setup.codec, recipe)}",
     }
-    if setup.pair is not None:
-        lines["teacher"] = f"{recipe.teacher or 'of the pair'}: {_size(setup.pair.teacher, recipe)}"
+    for name, pair in setup.task.pairs.items():
+        file = (recipe.teacher or "of the pair") if name == TEACHER else recipe.teachers[name]
+        lines[name if name == TEACHER else f"teacher {name}"] = f"{file}: {_size(pair.teacher, recipe)}"
     lines["pictures"] = (
         f"{pictures} picture{'s' * (pictures != 1)} in {recipe.data.train}; each step sees {recipe.data.batch_size} "
         f"crops of {recipe.data.crop}x{recipe.data.crop}"
     )
     if recipe.validation:
         lines["held out"] = f"{recipe.validation.data}, every {recipe.validation.every} steps"
-    if setup.pair is not None:
-        shared = setup.pair.report.shapes.student
-        lines["taps"] = f"{len(shared)} matched: {', '.join(shared)}"
+    for name, pair in setup.task.pairs.items():
+        shared = pair.report.shapes.student
+        lines["taps" if name == TEACHER else f"taps {name}"] = f"{len(shared)} matched: {', '.join(shared)}"
     lines["objective"] = f"{_choice(recipe.objective)}, lambda {_lmbda(recipe.lmbda)}"
     names = {label: options.get("name", label) for label, options in recipe.losses.items()}
     losses = [label if name == label else f"{label} ({name})" for label, name in names.items()]
     lines["losses"] = ", ".join(losses) or "none"
-    phases = ", ".join(f"{phase.name} {phase.num_steps}" for phase in setup.timeline.phases)
+    phases = ", ".join(f"{phase.name} {phase.num_steps}{_change(phase)}" for phase in setup.timeline.phases)
     lines["schedule"] = f"{recipe.schedule.name}: {phases}; {recipe.num_steps} steps in all"
     rate = recipe.optimizer
     lines["optimizer"] = f"{rate.name}, learning rate {rate.learning_rate:g}, {rate.rate.name}"
     return (*lines.items(), ("writes to", str(folder)))
+
+
+def _change(phase: Phase) -> str:
+    changes = {
+        "crop": phase.crop,
+        "batch": phase.batch_size,
+        "objective": phase.objective and phase.objective["name"],
+        "lambda": phase.lmbda and _lmbda(phase.lmbda),
+        "surrogate": phase.surrogate,
+    }
+    named = [f"{name} {value}" for name, value in changes.items() if value is not None]
+    return f" ({', '.join(named)})" if named else ""
 
 
 def _size(codec: CodecAdapter, recipe: Recipe) -> str:

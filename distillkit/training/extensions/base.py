@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -126,12 +126,6 @@ class Extensions:
         """
         for name, extension in self._extensions.items():
             extension.load_state_dict(state[name])
-
-
-def needs_teacher(recipe: Recipe, plugins: Plugins) -> bool:
-    """Return whether an extension of the recipe needs the teacher."""
-    classes: Iterable[type[StepExtension]] = (plugins.get("extension", name, "recipe") for name in recipe.extensions)
-    return any(each.needs_teacher for each in classes)
 
 
 def build_extensions(recipe: Recipe, plugins: Plugins, codec: CodecAdapter, teacher: CodecAdapter | None) -> Extensions:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from ...errors import CheckpointError, DistillkitError, DivergedError, TrainingError
-from ...recipe.recipe import Recipe
+from ...recipe.recipe import TEACHER, Recipe
 from ..setup.resolve import resolve
 from .checkpoint import list_checkpoints, load_checkpoint
 from .lock import NAME as LOCK
@@ -28,6 +29,7 @@ _FREE_KEYS = (
     "data.cache_mib",
     "data.hashes",
     "extensions",  # an empty table; one with entries has keys of its own
+    "teachers",
 )
 _PATHS = ("data.train", "validation.data", "teacher", "initial_weights")
 
@@ -144,6 +146,8 @@ class RunFolder:
                 stored = resolve(stored, plugins)
         old, new = _flat(stored), _flat(recipe)
         free = _FREE_KEYS if paths_too else (*_FREE_KEYS, *_PATHS)
+        if not paths_too:
+            free = (*free, *(key for key in new if key.startswith("teachers.")))
         differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and k not in free]
         if differing:
             changes = "; ".join(f"{k}: {old.get(k)} there, {new.get(k)} now" for k in differing[:5])
@@ -152,17 +156,25 @@ class RunFolder:
                 "remove this one."
             )
 
-    def check_teacher(self, fingerprint: str, now: str) -> None:
-        """Check that the teacher is the one with which the run began.
+    def check_teachers(self, fingerprints: Mapping[str, str] | str, now: Mapping[str, str]) -> None:
+        """Check that the teachers are those with which the run began.
+
+        Args:
+            fingerprints: by the teacher's name, as the run began; a string of a run with one, before there were names.
+            now: likewise.
 
         Raises:
-            CheckpointError: its weights are others.
+            CheckpointError: the weights of one are others.
         """
-        if fingerprint != now:
-            raise CheckpointError(
-                f"run folder {self.path}: the teacher's weights changed since the run began (fingerprint "
-                f"{fingerprint[:8]} then, {now[:8]} now). Bring the old teacher back, or start a new run."
-            )
+        if isinstance(fingerprints, str):
+            fingerprints = {TEACHER: fingerprints} if fingerprints else {}
+        for name in sorted(fingerprints.keys() | now.keys()):
+            before, after = fingerprints.get(name, "none"), now.get(name, "none")
+            if before != after:
+                raise CheckpointError(
+                    f"run folder {self.path}: the weights of {name} changed since the run began (fingerprint "
+                    f"{before[:8]} then, {after[:8]} now). Bring the old teacher back, or start a new run."
+                )
 
     def diverged(self, name: str, step: int) -> DivergedError:
         """Return the error that `name` was not finite at a step."""

@@ -1,4 +1,4 @@
-"""The codecs of a run: the one that is trained, with its initial weights, and its teacher."""
+"""The codecs of a run: the one that is trained, with its initial weights, and its teachers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ...model.file import load_model
 from ...model.initialise import inherit_weights
 from ...model.lmbda import Lmbda
 from ...model.weights import is_foreign
-from ...recipe.recipe import Recipe
+from ...recipe.recipe import TEACHER, Recipe
 from ...taps.pair import CodecPair
 from ...taps.points import Tap
-from ..extensions.base import Extensions, build_extensions, needs_teacher
+from ..extensions.base import Extensions, build_extensions
 from ..random_state import seed_everything
 from ..teaching.qualities import check_rates, check_teacher
-from .resolve import is_taught
+from .teachers import default_teacher, teacher_of_terms, teachers_wanted
 
 Taps = Mapping[str, str | Tap]
 
@@ -56,7 +56,7 @@ class Codecs:
         codec: the codec that is trained.
         taps: those that its pair names for it.
         options: of its pair, for its file.
-        teacher: None in a run without one.
+        teachers: by name.
         extensions: what acts around the optimiser's step.
         notes: what the user should know of the initial weights.
     """
@@ -64,7 +64,7 @@ class Codecs:
     codec: CodecAdapter
     taps: Taps | None
     options: dict[str, Any]
-    teacher: TeacherCodec | None
+    teachers: dict[str, TeacherCodec]
     extensions: Extensions
     notes: list[str]
 
@@ -126,29 +126,41 @@ def build_codecs(recipe: Recipe, plugins: Plugins, trained: TrainedCodec, datase
         path = recipe.initial_weights
         is_own = not is_foreign(path)
         source = load_model(path, plugins).codec if is_own else as_codec(pair.with_weights(recipe.trains, path))
-    teacher: TeacherCodec | None = None
-    if is_taught(recipe, plugins) or recipe.initial_weights == "teacher" or needs_teacher(recipe, plugins):
-        teacher = _teacher(recipe, pair, plugins)
-        source = teacher.codec if recipe.initial_weights == "teacher" else source
+    teachers = {name: _teacher(name, recipe, pair, plugins) for name in teachers_wanted(recipe, plugins)}
+    _check_lmbdas(recipe, teachers, plugins)
+    first = teachers.get(default_teacher(recipe, plugins) or "")
+    if recipe.initial_weights == "teacher" and first is not None:
+        source = first.codec
     notes = _inherit(codec, source, dataset, recipe)
-    extensions = build_extensions(recipe, plugins, codec, teacher.codec if teacher else None)
+    extensions = build_extensions(recipe, plugins, codec, first.codec if first else None)
     taps = pair.student_taps()
-    if extensions.codec is not codec and teacher:  # an extension trains a copy of the teacher
-        taps = teacher.taps
-    return Codecs(extensions.codec, taps, trained.options, teacher, extensions, notes)
+    if extensions.codec is not codec and first is not None:  # an extension trains a copy of the teacher
+        taps = first.taps
+    return Codecs(extensions.codec, taps, trained.options, teachers, extensions, notes)
 
 
-def _teacher(recipe: Recipe, pair: CodecPair, plugins: Plugins) -> TeacherCodec:
-    if recipe.teacher is None:
-        check_teacher(f"pair {recipe.pair.name}", pair.teacher_lmbda, recipe)
+def _teacher(name: str, recipe: Recipe, pair: CodecPair, plugins: Plugins) -> TeacherCodec:
+    path = recipe.teacher if name == TEACHER else recipe.teachers[name]
+    if path is None:
         teacher = as_codec(pair.build_teacher())
         return TeacherCodec(teacher, fingerprint(teacher.module), pair.teacher_taps(), pair.teacher_lmbda)
-    model = load_model(recipe.teacher, plugins)
-    check_teacher("recipe teacher", model.lmbda, recipe)
-    own_class, config = plugins.configure("pair", model.pair, model.options, "recipe teacher")
+    model = load_model(path, plugins)
+    own_class, config = plugins.configure("pair", model.pair, model.options, f"recipe {_key(name)}")
     own: CodecPair = own_class(config)
     taps = own.teacher_taps() if model.part == "teacher" else own.student_taps()
     return TeacherCodec(model.codec, model.fingerprint, taps, model.lmbda)
+
+
+def _check_lmbdas(recipe: Recipe, teachers: Mapping[str, TeacherCodec], plugins: Plugins) -> None:
+    for label, name in teacher_of_terms(recipe, plugins).items():
+        if plugins.configure_loss(label, recipe.losses[label])[0].needs_own_lmbda:
+            own = name == TEACHER and recipe.teacher is None
+            where = f"pair {recipe.pair.name}" if own else f"recipe {_key(name)}"
+            check_teacher(where, teachers[name].lmbda, recipe, label)
+
+
+def _key(teacher: str) -> str:
+    return TEACHER if teacher == TEACHER else f"teachers.{teacher}"
 
 
 def _check_crop(codec: CodecAdapter, recipe: Recipe) -> None:

@@ -9,14 +9,20 @@ from ...data.shards import list_training_images
 from ...recipe.recipe import Recipe
 
 
-def training_crops(recipe: Recipe, samples: Samples) -> tuple[CropDataset, list[str]]:
-    """Return the training crops, and what to say of the images: which are left out, how many are converted."""
+def training_crops(recipe: Recipe, largest_crop: int, samples: Samples) -> tuple[CropDataset, list[str]]:
+    """Return the training crops, and what to say of the images: which are left out, how many are converted.
+
+    Args:
+        recipe: of the run.
+        largest_crop: of its phases, in pixels; images that are smaller are left out if bad ones are.
+        samples: what the codec takes.
+    """
     settings = recipe.data
     paths, left_out = list_training_images(settings.train)
     notes = [left_out] if left_out else []
     skip_bad = settings.bad_images == "skip"
     if skip_bad or settings.convert:
-        problems, converted = survey(paths, settings.crop, convert=settings.convert, samples=samples)
+        problems, converted = survey(paths, largest_crop, convert=settings.convert, samples=samples)
         if converted:
             kinds = ", ".join(f"{kind} ({count})" for kind, count in converted.most_common())
             notes.append(f"converted to {samples}: {converted.total()} of {len(paths)} pictures: {kinds}")

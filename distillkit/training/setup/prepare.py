@@ -11,7 +11,6 @@ from ...errors import RecipeError
 from ...hooks.loader import Plugins
 from ...model.adapters import CodecAdapter
 from ...recipe.recipe import Recipe
-from ...taps.pair import TeachingPair
 from ..extensions.base import Extensions
 from ..objectives.objective import Objective, build_objective
 from ..phases import Timeline
@@ -20,6 +19,7 @@ from ..teaching.qualities import Rates
 from .codecs import build_codecs, build_trained
 from .data import training_crops
 from .resolve import timeline_of
+from .stages import Stage, build_stages, largest_crop
 from .teaching import build_teaching
 
 
@@ -32,23 +32,25 @@ class Setup:
         codec: the codec that is trained.
         extensions: what acts around the optimiser's step.
         options: of its pair, for its file.
-        task: it and the loss terms, as one module.
-        pair: teacher and student, or None without distillation.
-        teacher_fingerprint: hash of the teacher's weights, or an empty string.
+        task: it, the loss terms, and the teachers beside it, as one module.
+        fingerprints: hashes of the teachers' weights, by name.
         timeline: the phases.
-        dataset: the training crops.
+        stages: what each phase trains on and for, in the same order.
+        dataset: the training crops of the recipe.
+        objective: the recipe's.
         notes: what the user should know before the first step.
-        rates: the trade-offs of student and teacher.
+        rates: the trade-offs of student and teachers.
     """
 
     codec: CodecAdapter
     extensions: Extensions
     options: dict[str, Any]
     task: DistillationTask
-    pair: TeachingPair | None
-    teacher_fingerprint: str
+    fingerprints: dict[str, str]
     timeline: Timeline
+    stages: list[Stage]
     dataset: CropDataset
+    objective: Objective
     notes: list[str]
     rates: Rates
 
@@ -63,21 +65,23 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     trained = build_trained(recipe, plugins)
     samples = trained.codec.samples
     objective = _objective(recipe, plugins, samples)
-    dataset, notes = training_crops(recipe, samples)
+    dataset, notes = training_crops(recipe, largest_crop(timeline, recipe), samples)
     codecs = build_codecs(recipe, plugins, trained, dataset)
+    stages = build_stages(timeline, recipe, plugins, codecs.codec, dataset, objective)
     teaching = build_teaching(recipe, plugins, codecs)
-    teacher = codecs.teacher
+    task = DistillationTask(codecs.codec, recipe.lmbda, objective, teaching.terms, teaching.pairs, teaching.teacher_of)
     return Setup(
         codec=codecs.codec,
         extensions=codecs.extensions,
         options=codecs.options,
-        task=DistillationTask(codecs.codec, recipe.lmbda, objective, teaching.terms, teaching.pair),
-        pair=teaching.pair,
-        teacher_fingerprint=teacher.fingerprint if teacher else "",
+        task=task,
+        fingerprints={name: teacher.fingerprint for name, teacher in codecs.teachers.items()},
         timeline=timeline,
+        stages=stages,
         dataset=dataset,
+        objective=objective,
         notes=[*notes, *codecs.notes, *teaching.notes],
-        rates=Rates(recipe.lmbda, teacher.lmbda if teacher else None),
+        rates=Rates(recipe.lmbda, {name: teacher.lmbda for name, teacher in codecs.teachers.items()}),
     )
 
 

@@ -11,8 +11,8 @@ from ...hooks.components import Component, validate
 from ...hooks.loader import Plugins
 from ...recipe.recipe import Recipe
 from ...recipe.settings import ComponentChoice, OptimizerSettings, full_name
-from ...taps.pair import CodecPair
 from ..phases import Timeline
+from .teachers import check_teachers
 
 
 def resolve(recipe: Recipe, plugins: Plugins) -> Recipe:
@@ -28,7 +28,7 @@ def resolve(recipe: Recipe, plugins: Plugins) -> Recipe:
 
     extensions = _extensions(recipe, plugins)
     losses = _losses(recipe, plugins)
-    _check_teacher(recipe, plugins)
+    check_teachers(recipe, plugins)
     _check_lmbda(recipe, plugins)
     initial, validation = recipe.initial_weights, recipe.validation
     return recipe.model_copy(
@@ -42,15 +42,11 @@ def resolve(recipe: Recipe, plugins: Plugins) -> Recipe:
             "extensions": extensions,
             "validation": validation.model_copy(update={"data": validation.data.resolve()}) if validation else None,
             "teacher": recipe.teacher.resolve() if recipe.teacher else None,
+            "teachers": {name: path.resolve() for name, path in recipe.teachers.items()},
             "initial_weights": initial.resolve() if isinstance(initial, Path) else initial,
             "data": recipe.data.model_copy(update={"train": recipe.data.train.resolve()}),
         }
     )
-
-
-def is_taught(recipe: Recipe, plugins: Plugins) -> bool:
-    """Return whether a loss of the recipe compares with a teacher."""
-    return any(plugins.configure_loss(*loss)[0].needs_teacher for loss in recipe.losses.items())
 
 
 def timeline_of(recipe: Recipe, plugins: Plugins) -> Timeline:
@@ -93,28 +89,14 @@ def _losses(recipe: Recipe, plugins: Plugins) -> dict[str, dict[str, Any]]:
             )
         if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)?", label):
             raise RecipeError(f"recipe losses: label {label!r}: expected letters, digits, _ and -; rename it.")
+        if (alike := next((each for each in resolved if each.lower() == label.lower()), None)) is not None:
+            raise RecipeError(f"recipe losses: '{alike}' and '{label}' differ in case alone; rename one.")
+        if options.get("name", label) != label and label in plugins.components["loss"]:
+            raise RecipeError(f"recipe losses.{label}: the label is the name of another loss; rename it.")
         _, config = plugins.configure_loss(label, options)
-        named = {"name": options["name"]} if "name" in options else {}
+        named = {key: options[key] for key in ("name", "teacher") if key in options}
         resolved[label] = named | config.model_dump(mode="json")
     return resolved
-
-
-def _check_teacher(recipe: Recipe, plugins: Plugins) -> None:
-    taught, inherits = is_taught(recipe, plugins), recipe.initial_weights == "teacher"
-    if recipe.trains == "teacher" and (taught or recipe.teacher or inherits):
-        raise RecipeError(
-            "recipe trains: 'teacher' is trained without a teacher of its own or losses that need one; remove them."
-        )
-    pair_class, config = plugins.configure("pair", recipe.pair.name, recipe.pair.options, "recipe pair")
-    pair: CodecPair = pair_class(config)
-    needing = [name for name in recipe.extensions if plugins.get("extension", name, "recipe").needs_teacher]
-    if (taught or inherits or needing) and recipe.teacher is None and not pair.pretrained_teacher:
-        why = "there are losses" if taught else 'initial_weights = "teacher"'
-        why = why if taught or inherits else f"{needing[0]} needs one"
-        raise RecipeError(
-            f'recipe teacher: missing, but {why}. Train one first (trains = "teacher") and name its '
-            "model.safetensors here."
-        )
 
 
 def _check_lmbda(recipe: Recipe, plugins: Plugins) -> None:

@@ -14,7 +14,7 @@ from ...taps.pair import TapReport, TeachingPair, find_taps
 from ...taps.sampled import tap_and_stride
 from ..losses import LossTerm
 from .codecs import Codecs
-from .resolve import is_taught
+from .teachers import teacher_of_terms
 
 #: What a term finds in a run without a teacher.
 NO_TEACHER = TapReport(TapShapes({}, {}), frozenset(), frozenset(), frozenset())
@@ -26,13 +26,15 @@ class Teaching:
     """What `build_teaching` builds.
 
     Attributes:
-        pair: teacher and student, or None without distillation.
+        pairs: each teacher beside the student, by the teacher's name.
         terms: the loss terms by label.
+        teacher_of: label -> name of the teacher, for terms that have one.
         notes: what the user should know of the taps.
     """
 
-    pair: TeachingPair | None
+    pairs: dict[str, TeachingPair]
     terms: dict[str, LossTerm]
+    teacher_of: dict[str, str]
     notes: list[str]
 
 
@@ -40,33 +42,36 @@ def build_teaching(recipe: Recipe, plugins: Plugins, codecs: Codecs) -> Teaching
     """Bind the codecs of a resolved recipe, probe them, and build its loss terms.
 
     Raises:
-        DistillkitError: teacher, student and loss terms do not fit.
+        DistillkitError: teachers, student and loss terms do not fit.
     """
-    if not is_taught(recipe, plugins) or codecs.teacher is None:
-        return Teaching(None, _terms(recipe, NO_TEACHER, plugins), [])
+    teacher_of = teacher_of_terms(recipe, plugins)
     size = (recipe.data.crop, recipe.data.crop)
+    pairs: dict[str, TeachingPair] = {}
+    notes: list[str] = []
     provider_class, config = plugins.configure("taps", recipe.taps.name, recipe.taps.options, "recipe taps")
     provider = provider_class(config)
-    teacher = codecs.teacher
-    taps = (
-        teacher.taps or find_taps(teacher.codec, provider, size),
-        codecs.taps or find_taps(codecs.codec, provider, size),
-    )
-    pair = TeachingPair(teacher.codec, codecs.codec, taps)
-    report = pair.probe(size)
-    notes: list[str] = []
-    if report.copied:
-        notes.append(
-            f"taps copied at each step, since an in-place activation overwrites them: {', '.join(report.copied)}"
+    taps = codecs.taps
+    for name in sorted(set(teacher_of.values())):
+        teacher = codecs.teachers[name]
+        taps = taps or find_taps(codecs.codec, provider, size)
+        pairs[name] = TeachingPair(
+            teacher.codec, codecs.codec, (teacher.taps or find_taps(teacher.codec, provider, size), taps)
         )
-    return Teaching(pair, _terms(recipe, report, plugins), notes)
-
-
-def _terms(recipe: Recipe, report: TapReport, plugins: Plugins) -> dict[str, LossTerm]:
-    return {
-        label: build_term(f"recipe losses.{label}", label, options, report, plugins)
-        for label, options in recipe.losses.items()
-    }
+        try:
+            report = pairs[name].probe(size)
+        except DistillkitError as error:
+            raise error if len(codecs.teachers) == 1 else type(error)(f"recipe teachers.{name}: {error}") from None
+        if report.copied:
+            beside = f" of {name} and the student" if len(codecs.teachers) > 1 else ""
+            notes.append(
+                f"taps{beside} copied at each step, since an in-place activation overwrites them: "
+                f"{', '.join(report.copied)}"
+            )
+    terms: dict[str, LossTerm] = {}
+    for label, options in recipe.losses.items():
+        report = pairs[teacher_of[label]].report if label in teacher_of else NO_TEACHER
+        terms[label] = build_term(f"recipe losses.{label}", label, options, report, plugins)
+    return Teaching(pairs, terms, teacher_of, notes)
 
 
 def build_term(where: str, name: str, options: Mapping[str, Any], report: TapReport, plugins: Plugins) -> LossTerm:

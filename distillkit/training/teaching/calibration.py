@@ -29,7 +29,7 @@ def calibrate(name: str, setup: Setup, recipe: Recipe, run: RunFolder, ranks: Ra
 
 def _about(name: str, setup: Setup) -> dict[str, Any]:
     config = json.loads(setup.task.term(name).config.model_dump_json())
-    return {"term": name, "config": config, "teacher_fingerprint": setup.teacher_fingerprint}
+    return {"term": name, "config": config, "teacher_fingerprint": setup.fingerprints[setup.task.teacher_of[name]]}
 
 
 def _stored(name: str, setup: Setup, run: RunFolder) -> dict[str, Any] | None:
@@ -45,8 +45,8 @@ def _stored(name: str, setup: Setup, run: RunFolder) -> dict[str, Any] | None:
 
 
 def _measure(name: str, setup: Setup, recipe: Recipe, run: RunFolder, ranks: Ranks) -> dict[str, Any]:
-    assert setup.pair is not None
-    teacher = setup.pair.teacher
+    teacher_name = setup.task.teacher_of[name]
+    teacher = setup.task.pairs[teacher_name].teacher
     size = recipe.data.batch_size // (ranks.num * recipe.accumulate)  # what fits in the memory of one process
     dataset = setup.dataset.with_seed(recipe.seed + CALIBRATION_SEED)
 
@@ -54,7 +54,7 @@ def _measure(name: str, setup: Setup, recipe: Recipe, run: RunFolder, ranks: Ran
         images = images.to(ranks.device).contiguous()
         own = None if quality is None else images.new_full((len(images),), quality)
         with torch.no_grad():
-            return at_quality(teacher, setup.rates.for_teacher(own, images, teacher)).forward(images)
+            return at_quality(teacher, setup.rates.for_teacher(teacher_name, own, images, teacher)).forward(images)
 
     def crops(num_crops: int) -> Iterator[Tensor]:
         return batches(dataset, size, 0, math.ceil(num_crops / size))

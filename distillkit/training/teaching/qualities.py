@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor
 
-from ...data.crops import CropDataset, share_of
+from ...data.crops import CropDataset
 from ...errors import PairError, RecipeError
 from ...model.adapters import CodecAdapter
 from ...model.conditioned import ConditionedAdapter
 from ...model.lmbda import Lmbda, LmbdaRange
 from ...recipe.recipe import Recipe
-from ..distributed import Ranks
 
 
 @final
@@ -25,35 +24,41 @@ class Rates:
 
     Attributes:
         student: of the codec that is trained: a number, or the range of a codec of many rates.
-        teacher: what the teacher was trained for; None without a teacher of many rates, or where that is not known.
+        teachers: what each teacher was trained for, by its name; None where that is not known.
     """
 
     student: Lmbda
-    teacher: Lmbda | None = None
+    teachers: Mapping[str, Lmbda | None]
 
-    def of_step(self, step: int, recipe: Recipe, dataset: CropDataset, ranks: Ranks) -> Sequence[Tensor | None]:
+    def of_samples(
+        self, samples: Sequence[int], parts: int, dataset: CropDataset, device: torch.device
+    ) -> Sequence[Tensor | None]:
         """Return the qualities of this process's crops in a step, shape (B,) each part; None each for one rate."""
         if not isinstance(self.student, LmbdaRange):
-            return [None] * recipe.accumulate
-        samples = share_of(step, 1, recipe.data.batch_size, ranks.rank, ranks.num)
-        return dataset.qualities(samples).to(ranks.device).chunk(recipe.accumulate)
+            return [None] * parts
+        return dataset.qualities(samples).to(device).chunk(parts)
 
-    def for_teacher(self, quality: Tensor | None, images: Tensor, teacher: CodecAdapter) -> Tensor | None:
+    def for_teacher(self, name: str, quality: Tensor | None, images: Tensor, teacher: CodecAdapter) -> Tensor | None:
         """Return the teacher's quality for the trade-off of each image, shape (B,); None for a teacher of one rate.
 
+        Where the teacher was trained for other trade-offs, it is the nearest quality that it has.
+
         Args:
+            name: the teacher's.
             quality: the student's, shape (B,), or None for a student of one rate.
             images: shape (B, C, H, W).
             teacher: the teacher.
         """
         if not isinstance(teacher, ConditionedAdapter):
             return None
-        if not isinstance(self.teacher, LmbdaRange):
+        lmbda = self.teachers.get(name)
+        if not isinstance(lmbda, LmbdaRange):
             return quality
         if isinstance(self.student, LmbdaRange):
             assert quality is not None
-            return self.teacher.quality_of(self.student.at(quality)).clamp(0, 1)
-        return images.new_full((len(images),), self.teacher.quality_of(self.student), dtype=torch.float32)
+            return lmbda.quality_of(self.student.at(quality)).clamp(0, 1)
+        nearest = min(max(lmbda.quality_of(self.student), 0.0), 1.0)
+        return images.new_full((len(images),), nearest, dtype=torch.float32)
 
 
 def check_rates(codec: CodecAdapter, recipe: Recipe) -> None:
@@ -75,13 +80,14 @@ def check_rates(codec: CodecAdapter, recipe: Recipe) -> None:
         )
 
 
-def check_teacher(where: str, teacher: Lmbda | None, recipe: Recipe) -> None:
-    """Check that a teacher can teach at the trade-offs of a run.
+def check_teacher(where: str, teacher: Lmbda | None, recipe: Recipe, label: str) -> None:
+    """Check that a teacher can teach a term that needs the run's own trade-off.
 
     Args:
         where: names the teacher in errors.
         teacher: what it was trained for; None if that is not known.
         recipe: of the run.
+        label: of the term.
 
     Raises:
         PairError: it was trained for others.
@@ -89,6 +95,7 @@ def check_teacher(where: str, teacher: Lmbda | None, recipe: Recipe) -> None:
     fits = teacher in (None, recipe.lmbda) or (isinstance(teacher, LmbdaRange) and teacher.holds(recipe.lmbda))
     if not fits:
         raise PairError(
-            f"{where}: the teacher was trained for lmbda {teacher}, this run is for {recipe.lmbda}. "
-            "The ranking of its channels holds at its own lmbda only; take a teacher for this one."
+            f"{where}: the teacher was trained for lmbda {teacher}, this run is for {recipe.lmbda}, and what "
+            f"losses.{label} takes from it holds at its own lmbda only. Take a teacher for this one, or leave the loss "
+            "out."
         )
