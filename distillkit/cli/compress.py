@@ -136,7 +136,9 @@ def _run(settings: Settings, names: list[str], overwrite: bool, as_json: bool, q
     wanted = settings.wanted
     has_psnr = wanted is not None and wanted.measure == "psnr"
     extra = [*(["quality"] if wanted else []), *(["PSNR dB"] if has_psnr else [])]
-    table = Table("file", "pixels", "bytes", "bpp", *extra, title=f"{settings.direction}ed")
+    table = Table("file", title=f"{settings.direction}ed")
+    for heading in ("pixels", "bytes", "bpp", *extra):
+        table.add_column(heading, justify="right")
     rows = []
     for file in coded:
         row = {"source": str(file.source), "target": str(file.target), "error": file.error}

@@ -42,6 +42,7 @@ def cite(
     ] = None,
 ) -> None:
     """Print BibTeX for the methods that a run uses."""
+    from ..errors import DataError
     from ..hooks.loader import load_plugins
     from ..recipe.recipe import Recipe
     from ..report.citations import references
@@ -50,6 +51,10 @@ def cite(
     recipes = []
     if what is not None:
         what = existing(what, ".toml")
+        if not what.exists():
+            raise DataError(
+                f"cite {what}: expected a recipe, a run folder or a folder of runs, got nothing there; check the path."
+            )
         recipes = [Recipe.load(what)] if what.is_file() else [run.recipe for run in read_runs(what, "cite").runs]
     for reference in references(load_plugins(), recipes):
         print(f"% {', '.join(reference.used_by)}\n{reference.bibtex}\n")

