@@ -34,7 +34,9 @@ def test_from_photographs_to_a_page(tmp_path, monkeypatch):
         assert '<progress value="60" max="60">' in text
         assert re.search(r"\d\.\d{3} bpp  \d+\.\d\d dB", text)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    assert not [output for output in outputs if output.output_type == "error"]
+    streams = [output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"]
+    assert not [text for text in streams if "tqdm" not in text]  # of a library, where ipywidgets is missing
     table = next(cell for cell in notebook.cells if cell.source == "done.comparison.table()")
     assert "student" in str(table.outputs)
     assert (tmp_path / "runs/notebook/report.html").stat().st_size > 100_000
