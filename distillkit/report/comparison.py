@@ -114,7 +114,8 @@ def compare_variants(runs: Runs, codecs: Codecs) -> Comparison:
     """Compare the main variant with its teacher and its control."""
     jobs = measured(runs.runs)
     figures = gains([job for job in jobs if job.variant in (runs.main.variant, TEACHER, CONTROL)])
-    lines = tuple(summarise(jobs))
+    places = {name: place for place, name in enumerate(dict.fromkeys(job.variant for job in jobs))}
+    lines = tuple(sorted(summarise(jobs), key=lambda line: (places[line.variant], line.lmbda)))
     against = tuple(each for other in (CONTROL, TEACHER) if (each := _against(runs, other, figures)))
     student, teacher = codecs.student, codecs.teacher
     cuts: list[float | None] = [None, None]
