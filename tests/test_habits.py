@@ -23,7 +23,10 @@ def habit_plugins():
     return distillkit.load_plugins(habits=tests.habits)
 
 
-@pytest.mark.parametrize("habit", ["slices", "wrapped", "coarse", "named"])
+OTHERS = [pytest.param(habit, marks=pytest.mark.slow) for habit in ("residual", "held", "masked", "viewed")]
+
+
+@pytest.mark.parametrize("habit", ["slices", "wrapped", "coarse", "named", *OTHERS])
 def test_a_whole_distillation_files_and_evaluation(habit, recipe, photographs, tmp_path, habit_plugins):
     folder, crop = photographs, 64
     if habit == "coarse":

@@ -11,7 +11,7 @@ from distillkit.errors import PairError
 from distillkit.export.exact import in_float64
 from distillkit.export.export import export_model
 from distillkit.model.adapters import as_codec, fingerprint
-from tests.habits import HABITS
+from tests.habits import HABITS, HabitPair
 from tests.lively import picture
 
 
@@ -68,3 +68,20 @@ def test_gelu_in_the_hyper_synthesis_goes_to_onnx(tmp_path):
     data = ours.encode(picture(50, 60))
     assert abs(ExportedCodec(tmp_path / "out").decode(data).astype(int) - ours.decode(data)).max() <= 1
     assert np.asarray(ours.decode(data)).shape == (50, 60, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("habit", sorted(set(HABITS) - {"residual", "slices"}))
+def test_every_habit_is_exported_whole_or_refused(habit, tmp_path):
+    """What is written was tried on real bytes, both ways; of the others nothing is left."""
+    pair = HabitPair(HabitPair.Config(habit=habit))
+    codec = as_codec(pair.build_student())
+    codec.update()
+    model = distillkit.TrainedModel(codec, "habits.pair", {"habit": habit}, "student", 0.01, fingerprint(codec.module))
+    try:
+        export_model(model, "torch", tmp_path / "out")
+    except PairError as error:
+        assert "--to model" in str(error)  # noqa: PT017
+        assert not (tmp_path / "out").exists()
+    else:
+        assert (tmp_path / "out/run.py").is_file()
