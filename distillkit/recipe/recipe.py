@@ -18,6 +18,7 @@ from .paths import from_folder
 from .settings import ComponentChoice, DataSettings, OptimizerSettings, Settings, ValidationSettings
 
 TEACHER = "teacher"  #: the name of the teacher that `Recipe.teacher` names, or that the pair has
+TOGETHER = "teachers"  #: the name of all of `Recipe.teachers` together, of which the nearest by lambda teaches a crop
 
 
 class Recipe(Settings):
@@ -30,7 +31,8 @@ class Recipe(Settings):
             there are losses.
         teachers: further teachers by name, `rate = "runs/q1/model.safetensors"`; a loss names its own by the key
             `teacher`, and has the one above where it names none. Each may be of any lambda, but for losses that need
-            the run's own.
+            the run's own. Where the codec has many rates and a loss names none of several, they teach together:
+            each crop is taught by the one whose lambda is nearest to the crop's.
         initial_weights: `random`, `teacher` (what fits of its weights, see `distillkit.model.initialise`), or the
             file of another trained model, or of weights that distillkit did not write (a checkpoint of CompressAI, or
             of the pair's own codec), of which the same is done.

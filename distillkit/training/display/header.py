@@ -10,7 +10,7 @@ import torch
 from ...model.adapters import CodecAdapter
 from ...model.complexity import kmac_per_pixel, num_parameters
 from ...model.lmbda import LmbdaRange
-from ...recipe.recipe import TEACHER, Recipe
+from ...recipe.recipe import TEACHER, TOGETHER, Recipe
 from ...recipe.settings import ComponentChoice
 from ..distributed import Ranks
 from ..phases import Phase
@@ -35,8 +35,9 @@ def header(recipe: Recipe, setup: Setup, folder: Path, ranks: Ranks, precision: 
         recipe.trains: f"{_choice(recipe.pair)}: {_size(setup.codec, recipe)}",
     }
     for name, pair in setup.task.pairs.items():
-        file = (recipe.teacher or "of the pair") if name == TEACHER else recipe.teachers[name]
-        lines[name if name == TEACHER else f"teacher {name}"] = f"{file}: {_size(pair.teacher, recipe)}"
+        file = (recipe.teacher or "of the pair") if name == TEACHER else recipe.teachers.get(name)
+        file = file or f"{', '.join(map(str, recipe.teachers.values()))}, each crop the nearest by lambda"
+        lines[name if name in (TEACHER, TOGETHER) else f"teacher {name}"] = f"{file}: {_size(pair.teacher, recipe)}"
     lines["pictures"] = (
         f"{pictures} picture{'s' * (pictures != 1)} in {recipe.data.train}; each step sees {recipe.data.batch_size} "
         f"crops of {recipe.data.crop}x{recipe.data.crop}"

@@ -14,11 +14,12 @@ from ...data.samples import RGB, Samples
 from ...errors import DistillkitError, RecipeError
 from ...hooks.loader import Plugins
 from ...model.adapters import CodecAdapter, as_codec, fingerprint
-from ...model.file import load_model
+from ...model.by_rate import NearestRate
+from ...model.file import TrainedModel, load_model
 from ...model.initialise import inherit_weights
 from ...model.lmbda import Lmbda
 from ...model.weights import is_foreign
-from ...recipe.recipe import TEACHER, Recipe
+from ...recipe.recipe import TEACHER, TOGETHER, Recipe
 from ...taps.pair import CodecPair
 from ...taps.points import Tap
 from ..extensions.base import Extensions, build_extensions
@@ -140,15 +141,22 @@ def build_codecs(recipe: Recipe, plugins: Plugins, trained: TrainedCodec, datase
 
 
 def _teacher(name: str, recipe: Recipe, pair: CodecPair, plugins: Plugins) -> TeacherCodec:
+    if name == TOGETHER:
+        models = {each: load_model(path, plugins) for each, path in recipe.teachers.items()}
+        together, model = NearestRate(models), next(iter(models.values()))
+        return TeacherCodec(together, together.fingerprint, _taps_of(model, TOGETHER, plugins), together.lmbda)
     path = recipe.teacher if name == TEACHER else recipe.teachers[name]
     if path is None:
         teacher = as_codec(pair.build_teacher())
         return TeacherCodec(teacher, fingerprint(teacher.module), pair.teacher_taps(), pair.teacher_lmbda)
     model = load_model(path, plugins)
-    own_class, config = plugins.configure("pair", model.pair, model.options, f"recipe {_key(name)}")
+    return TeacherCodec(model.codec, model.fingerprint, _taps_of(model, _key(name), plugins), model.lmbda)
+
+
+def _taps_of(model: TrainedModel, key: str, plugins: Plugins) -> Taps | None:
+    own_class, config = plugins.configure("pair", model.pair, model.options, f"recipe {key}")
     own: CodecPair = own_class(config)
-    taps = own.teacher_taps() if model.part == "teacher" else own.student_taps()
-    return TeacherCodec(model.codec, model.fingerprint, taps, model.lmbda)
+    return own.teacher_taps() if model.part == "teacher" else own.student_taps()
 
 
 def _check_lmbdas(recipe: Recipe, teachers: Mapping[str, TeacherCodec], plugins: Plugins) -> None:
@@ -160,7 +168,7 @@ def _check_lmbdas(recipe: Recipe, teachers: Mapping[str, TeacherCodec], plugins:
 
 
 def _key(teacher: str) -> str:
-    return TEACHER if teacher == TEACHER else f"teachers.{teacher}"
+    return teacher if teacher in (TEACHER, TOGETHER) else f"teachers.{teacher}"
 
 
 def _check_crop(codec: CodecAdapter, recipe: Recipe) -> None:

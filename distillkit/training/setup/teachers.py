@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ...errors import RecipeError, did_you_mean
 from ...hooks.loader import Plugins
-from ...recipe.recipe import TEACHER, Recipe
+from ...model.lmbda import LmbdaRange
+from ...recipe.recipe import TEACHER, TOGETHER, Recipe
 from ...taps.pair import CodecPair
 
 
@@ -36,9 +37,14 @@ def teacher_of_terms(recipe: Recipe, plugins: Plugins) -> dict[str, str]:
 
 
 def default_teacher(recipe: Recipe, plugins: Plugins) -> str | None:
-    """Return the name of the teacher of what names none: the recipe's, the pair's own, or the only one."""
+    """Return the name of the teacher of what names none.
+
+    It is the recipe's, the pair's own, the only one, or, for a codec of many rates, all of several together.
+    """
     if recipe.teacher is not None or _pretrained(recipe, plugins):
         return TEACHER
+    if len(recipe.teachers) > 1 and isinstance(recipe.lmbda, LmbdaRange):
+        return TOGETHER
     return next(iter(recipe.teachers)) if len(recipe.teachers) == 1 else None
 
 
@@ -56,10 +62,9 @@ def check_teachers(recipe: Recipe, plugins: Plugins) -> None:
     Raises:
         RecipeError: it is not so.
     """
-    if TEACHER in recipe.teachers:
-        raise RecipeError(
-            f"recipe teachers.{TEACHER}: this is the name of the teacher that the key `teacher` names; rename it."
-        )
+    for name, meaning in ((TEACHER, "the teacher that the key `teacher` names"), (TOGETHER, "all of them together")):
+        if name in recipe.teachers:
+            raise RecipeError(f"recipe teachers.{name}: this is the name of {meaning}; rename it.")
     taught, inherits = teacher_of_terms(recipe, plugins), recipe.initial_weights == "teacher"
     if recipe.trains == "teacher" and (taught or recipe.teacher or recipe.teachers or inherits):
         raise RecipeError(
@@ -75,7 +80,7 @@ def check_teachers(recipe: Recipe, plugins: Plugins) -> None:
             "model.safetensors here."
         )
     for name in recipe.teachers:
-        if name not in wanted:
+        if name not in wanted and TOGETHER not in wanted:
             raise RecipeError(
                 f'recipe teachers.{name}: no loss names it; give one the key teacher = "{name}", or remove it.'
             )
