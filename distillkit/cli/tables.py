@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
-_NAME_WIDTH = 8  #: what a column of words is left with, at least
+_NAME_WIDTH = 14  #: what a column of words is left with, at least
 
 
 def fitted(content: RenderableType, console: Console) -> Iterator[RenderableType]:
