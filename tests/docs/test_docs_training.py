@@ -91,7 +91,7 @@ def test_the_mean_of_the_weights_and_validation(train):
 
 def test_one_model_for_all_rates(train, here):
     """From a model of one rate, as the page says; the small size, to be quick."""
-    rates, start, together = map(tomllib.loads, examples("rates.md", "toml"))
+    rates, start, together, *_ = map(tomllib.loads, examples("rates.md", "toml"))
     pair = rates["pair"] | {"size": "tiny"}
     data = {"data": {"train": "photos", "crop": 64, "batch_size": 2}, "num_steps": 1}
     train({"pair": {key: value for key, value in pair.items() if key != "gain_units"}}, **data)
