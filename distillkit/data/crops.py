@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, final
 
 import numpy as np
@@ -171,6 +172,21 @@ class CropDataset(Dataset[Tensor]):
         return np.random.Philox(key=key, counter=[0, 0, 0, stream]).random_raw(num_words)
 
 
+@contextmanager
+def killed_workers_reported() -> Generator[None]:
+    """Turn torch's error for a decoding process that was killed, which a signal raises at any line, into a `DataError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            "training images: expected the processes that decode them to live, but one was killed, perhaps for want of "
+            f"memory ({' '.join(str(error).split())[:120]}). Checkpoints are kept: free memory or set data.num_workers "
+            "lower, and give the same command again."
+        ) from None
+
+
 def batches(
     dataset: CropDataset,
     batch_size: int,
@@ -217,20 +233,13 @@ def batches(
     )
     said = set(dataset.problems)
     try:
-        for batch, problems in loader:
-            for index in problems.keys() - said:
-                _LOG.warning("left out: %s", problems[index])
-            said |= problems.keys()
-            dataset.problems.update(problems)
-            yield batch.to(device, non_blocking=True).to(torch.float32).div_(dataset.samples.peak)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise DataError(
-            "training images: expected the processes that decode them to live, but one was killed, perhaps for want of "
-            f"memory ({' '.join(str(error).split())[:120]}). Checkpoints are kept: free memory or set data.num_workers "
-            "lower, and give the same command again."
-        ) from None
+        with killed_workers_reported():
+            for batch, problems in loader:
+                for index in problems.keys() - said:
+                    _LOG.warning("left out: %s", problems[index])
+                said |= problems.keys()
+                dataset.problems.update(problems)
+                yield batch.to(device, non_blocking=True).to(torch.float32).div_(dataset.samples.peak)
     except DataError as error:
         # A worker's error arrives as the text of its traceback, which ends with the name of the error and its message.
         raise DataError(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from error

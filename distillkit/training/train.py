@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from ..data.crops import killed_workers_reported
 from ..errors import DivergedError, TrainingError
 from ..hooks.loader import Plugins, load_plugins
 from ..recipe.recipe import Recipe
@@ -66,7 +67,7 @@ def train(
         shown = ranks.first(lambda: header(recipe, trainer.setup, run.path, ranks, trainer.precision.name))
         info = RunInfo(*about, (*notes, *more, *trainer.setup.notes), trainer.view, shown)
         observing = plugins.observing([MetricsFile(), *observers])
-        with observing, stop_on_signal() as stop:
+        with observing, killed_workers_reported(), stop_on_signal() as stop:
             while True:
                 try:
                     trainer.run(info, stop)
