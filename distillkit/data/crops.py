@@ -173,12 +173,16 @@ class CropDataset(Dataset[Tensor]):
 
 
 @contextmanager
-def killed_workers_reported() -> Generator[None]:
-    """Turn torch's error for a decoding process that was killed, which a signal raises at any line, into a `DataError`."""
+def killed_workers_reported(*lost: type[Exception]) -> Generator[None]:
+    """Make a `DataError` of torch's error for a killed decoding process, which a signal raises at any line.
+
+    Args:
+        lost: what else means that one was killed.
+    """
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, *lost) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise DataError(
             "training images: expected the processes that decode them to live, but one was killed, perhaps for want of "
@@ -233,7 +237,7 @@ def batches(
     )
     said = set(dataset.problems)
     try:
-        with killed_workers_reported():
+        with killed_workers_reported(ConnectionError, EOFError, FileNotFoundError):  # while it handed over a batch
             for batch, problems in loader:
                 for index in problems.keys() - said:
                     _LOG.warning("left out: %s", problems[index])
