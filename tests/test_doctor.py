@@ -84,7 +84,9 @@ def test_the_trace_shows_each_hook_call(recipe, monkeypatch, capsys, tmp_path):
     distillkit.train(short, tmp_path / "run", plugins=plugins)
     lines = capsys.readouterr().err.splitlines()
     assert "distillkit: hook register_loss_terms of feds: feds.alignment, feds.channel_entropy" in lines
-    assert "distillkit: hook register_pairs of small: small.gained, small.pair, small.quiet" in lines
+    assert (
+        "distillkit: hook register_pairs of small: small.gained, small.pair, small.quiet, small.quiet_gained" in lines
+    )
     (started,) = (line for line in lines if " hook run_started " in line)
     assert started.startswith("distillkit: hook run_started (run=run) -> MetricsFile: ")
     (logged,) = (line for line in lines if " hook metrics_logged " in line)

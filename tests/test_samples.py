@@ -68,7 +68,7 @@ def test_a_whole_distillation_with_its_page(kind, tmp_path, habit_plugins):
     losses = {"feds.alignment": {}, "feds.channel_entropy": {"calibration_crops": 2}}
     validation = {"data": held_out, "every": 2, "crops": 2}
     student = distillkit.Recipe.create(**common, num_steps=4, losses=losses, validation=validation)
-    done = distillkit.distil(teacher, student, tmp_path / "job", images, plugins=habit_plugins, observers=list)
+    done = distillkit.distil_recipes(teacher, student, tmp_path / "job", images, plugins=habit_plugins, observers=list)
     rows = [json.loads(line) for line in (tmp_path / "job/student/metrics.jsonl").read_text().splitlines()]
     assert all(row["loss/feds.alignment"] > 0 for row in rows if "loss/feds.alignment" in row)
     for measured in done.models:

@@ -113,7 +113,9 @@ def evaluate(
             raise DataError(f"evaluation: {file} is an original and would be overwritten; choose another folder.")
     if perceptual and samples != RGB:
         measures = ", ".join(distance.name.upper() for distance in perceptual)
-        raise DataError(f"evaluation: {measures} is of 8-bit RGB alone, and the codec's pictures have {samples}.")
+        raise DataError(
+            f"evaluation: {measures} is of 8-bit RGB alone, and the codec's pictures have {samples}; leave it out."
+        )
     check_images(paths, pixels=True, samples=samples)  # the last of many would end what hours have measured
     try:
         mark_output(out)

@@ -90,7 +90,7 @@ class NearestRate(ConditionedAdapter):
 
     def _nearest(self, quality: float) -> int:
         if math.isnan(quality):
-            raise PairError("recipe teachers: expected a quality from 0 to 1, got nan.")
+            raise PairError("recipe teachers: expected a quality from 0 to 1, got nan; give one.")
         return min(range(len(self._qualities)), key=lambda index: abs(self._qualities[index] - quality))
 
     def _take(self, index: int) -> None:

@@ -49,7 +49,7 @@ def test_the_overhead_is_as_the_page_says(size, overhead):
     said = re.search(r"at most (\d+) bytes beside the substreams; under 256 MB it is (\d+)", FORMAT)
     assert str(overhead) in said.groups()
     # Only lengths matter: the head, three lengths of this many bytes, and the CRC.
-    assert bitstream._HEAD.size + 3 * len(bitstream._leb128(size)) + 4 == overhead
+    assert bitstream.HEADS[bitstream.VERSION].size + 3 * len(bitstream._leb128(size)) + 4 == overhead
 
 
 def test_the_limit_is_as_the_pages_say():

@@ -19,7 +19,7 @@ def test_options_are_those_of_bench():
     command = typer.main.get_command(app).commands["bench"]  # type: ignore[attr-defined]
     known = {option for parameter in command.params for option in parameter.opts}
     named = set(re.findall(r"^\| `(--\w+)", TEXT.partition("## Measure it")[2], re.MULTILINE))
-    assert named == known - {"--teacher", "--data", "--out", "model", "--help"}
+    assert named == known - {"--teacher", "--data", "--out", "model", "--help", "--quiet", "-q"}
 
 
 def test_every_target_and_classical_codec_is_described():

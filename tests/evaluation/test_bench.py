@@ -21,7 +21,7 @@ from distillkit.evaluation.speed.equal_quality import match_psnr
 from distillkit.evaluation.speed.measure import bench
 from distillkit.evaluation.speed.plot import save_plot
 from distillkit.evaluation.speed.table import notes
-from distillkit.evaluation.speed.timing import Coder, Latency, Run, Spread, time_by_turns, warm_up
+from distillkit.evaluation.speed.timing import Coder, Latency, Quartiles, Run, time_by_turns, warm_up
 from distillkit.model.adapters import as_codec
 from distillkit.model.file import save_model
 
@@ -169,10 +169,10 @@ def test_first_calls_are_not_timed_and_codecs_take_turns():
 
 
 def test_spread():
-    assert Spread.of([3.0, 1.0, 2.0, 5.0, 4.0]) == Spread(3.0, 2.0, 4.0)
-    assert Spread.of([7.0]) == Spread(7.0, 7.0, 7.0)
+    assert Quartiles.of([3.0, 1.0, 2.0, 5.0, 4.0]) == Quartiles(3.0, 2.0, 4.0)
+    assert Quartiles.of([7.0]) == Quartiles(7.0, 7.0, 7.0)
     latency = Latency.of([Run(2.0, {"transform": 1.5}), Run(4.0, {"transform": 2.5})], {"transform": "analysis"})
-    assert latency.parts == {"analysis": Spread(2.0, 1.75, 2.25)}
+    assert latency.parts == {"analysis": Quartiles(2.0, 1.75, 2.25)}
     assert math.isclose(latency.total.median, 3.0)
 
 

@@ -304,12 +304,12 @@ def test_a_file_is_replaced_only_on_request(tmp_path):
     name = "x" * 243 + ".safetensors"  # as long as names may be
     save_model(tmp_path / name, lively_adapter("checkerboard"), "models.cheng2020", {"size": "tiny"}, "student", 0.013)
     before = (tmp_path / name).read_bytes()
-    (tmp_path / "mine").write_bytes(b"mine")
-    command = ["export", str(tmp_path / name), str(tmp_path / "mine")]
-    with pytest.raises(DistillkitError, match="mine: exists already"):
+    (tmp_path / "mine.safetensors").write_bytes(b"mine")
+    command = ["export", str(tmp_path / name), str(tmp_path / "mine")]  # gets its suffix
+    with pytest.raises(DistillkitError, match=r"mine\.safetensors: exists already"):
         CliRunner().invoke(app, command, catch_exceptions=False)
     assert CliRunner().invoke(app, [*command, "--overwrite"], catch_exceptions=False).exit_code == 0
-    assert distillkit.load_model(tmp_path / "mine").part == "student"
+    assert distillkit.load_model(tmp_path / "mine.safetensors").part == "student"
     with pytest.raises(DistillkitError, match="exists already"):
         export_model(distillkit.load_model(tmp_path / name), "model", tmp_path / name)
     assert (tmp_path / name).read_bytes() == before

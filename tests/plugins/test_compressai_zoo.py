@@ -150,10 +150,10 @@ def test_a_teacher_from_a_file_needs_no_training(recipe, tmp_path, plugins):
     torch.save(pair().build_teacher().state_dict(), tmp_path / "teacher.pth")
     options = {"name": "models.compressai", "teacher": {"weights": tmp_path / "teacher.pth", "lmbda": 0.013}}
     distillkit.train(recipe(pair=options, losses=FEDS, num_steps=3), tmp_path / "run", plugins=plugins)
-    (tmp_path / "teacher.pth").unlink()
-    distillkit.load_model(tmp_path / "run", plugins)  # the student is deployed without its teacher
     with pytest.raises(PairError, match=r"trained for lmbda 0.013, this run is for 0.05"):
         distillkit.train(recipe(pair=options, losses=FEDS, lmbda=0.05), tmp_path / "other", plugins=plugins)
+    (tmp_path / "teacher.pth").unlink()
+    distillkit.load_model(tmp_path / "run", plugins)  # the student is deployed without its teacher
 
 
 def test_a_teacher_that_went_on_from_a_file_needs_it_no_more(recipe, tmp_path, plugins):

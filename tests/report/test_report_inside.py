@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import distillkit
+from distillkit.data.samples import RGB
 from distillkit.model.adapters import as_codec
 from distillkit.report.inside import (
     bits_by_channel,
@@ -115,11 +116,11 @@ def test_a_codec_that_spends_next_to_nothing_is_drawn_too(silent):
 
 
 def test_crops_are_the_middle_of_some_pictures(photographs):
-    crops = list(load_crops(sorted(photographs.iterdir()), 64))
+    crops = list(load_crops(sorted(photographs.iterdir()), 64, RGB))
     assert [tuple(crop.shape) for crop in crops] == [(1, 3, 64, 128)] * 3
     original = distillkit.read_image(sorted(photographs.iterdir())[0])[16:80]
     assert np.array_equal(crops[0][0].permute(1, 2, 0).numpy(), original / np.float32(255))
-    assert list(load_crops(sorted(photographs.iterdir()), 256)) == []
+    assert list(load_crops(sorted(photographs.iterdir()), 256, RGB)) == []
 
 
 def test_the_channels_are_those_that_the_loss_kept(plugins, recipe):
