@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..data.samples import Samples
-from ..errors import BitstreamError, PairError
+from ..errors import BitstreamError, DataError, PairError
 from ..model.adapters import CodecAdapter, CompressedLatents, entropy_path
 from ..model.adapters import fingerprint as fingerprint_of
 from ..model.conditioned import MIDDLE, ConditionedAdapter, at_quality
@@ -32,6 +32,7 @@ from .bitstream import (
 from .checksums import entropy_hash
 from .fast.codec import FastCodec, Precision, can_be_fast
 from .foreign import ForeignCodec
+from .memory import CodingMemory
 from .reading import MAX_PIXELS, check_size
 from .shapes import grown
 from .stopwatch import Stopwatch
@@ -107,6 +108,8 @@ class ImageCodec:
         self._lock = _LOCKS.setdefault(adapter.module, RLock())
         self._coder, small, self.note = self._choose_coder(precision, trusted)
         self.is_fast = isinstance(self._coder, FastCodec)
+        tiled = self._coder.tiled if isinstance(self._coder, FastCodec) else []
+        self._memory = CodingMemory(self._code_blank, tiled, adapter.stride)
         self.needs_trust = isinstance(self._coder, ForeignCodec) and self._coder.is_unsafe
         large = self._compress_blank(self._coder, 2, 3)
         # Only what is watched is known to come to the same latents in a codec that shares the path.
@@ -127,6 +130,7 @@ class ImageCodec:
 
         Raises:
             BitstreamError: a side is longer than the file format can say.
+            DataError: it takes more memory than is free, see `memory_bytes`.
             PairError: the quality is missing, out of range or one too many, or the codec's output does not follow the
                 rule that it followed on blank images.
             ValueError: `image` is not of that type and shape, or has values above the peak.
@@ -143,9 +147,11 @@ class ImageCodec:
             )
         if samples.bits not in (8, 16) and int(image.max()) > samples.peak:
             raise ValueError(f"image: expected values up to {samples.peak}, got {image.max()}; scale it.")
+        height, width, _ = image.shape
+        check_bounds(width, height)
+        if (problem := self.memory_problem(height, width)) is not None:
+            raise DataError(problem)
         with self._call():
-            height, width, _ = image.shape
-            check_bounds(width, height)
             rows, columns = self._padded_strides(height, width)
             latents, checksums = self._coder.compress(self._padded(image, rows, columns), quality)
             self._check_latents(latents, rows, columns)
@@ -158,15 +164,17 @@ class ImageCodec:
         """Return the image in the compressed file `data`: of `samples`, shape (H, W, C).
 
         Raises:
-            BitstreamError: the file is damaged, a model of another entropy path wrote it, its image is too large or of
-                other samples, or it was decoded to something else than was encoded.
+            BitstreamError: the file is damaged, a model of another entropy path wrote it, its image is too large (also
+                for the memory that is free) or of other samples, or it was decoded to something else than was encoded.
         """
+        image = read(data)
+        check_size(image.width, image.height, self.max_pixels)
         with self._call():
-            image = read(data)
             image.check_model(self._file_fingerprint, self._entropy_path, self._reads)
             image.check_samples(self.samples.channels, self.samples.bits)
             image.check_rate(is_variable=self.has_many_rates)
-            check_size(image.width, image.height, self.max_pixels)
+            if (problem := self.memory_problem(image.height, image.width)) is not None:
+                raise BitstreamError(problem)
             if len(image.substreams) != self._num_substreams:
                 raise BitstreamError(
                     f"compressed file: expected {self._num_substreams} substreams, as codec {self._name} writes, "
@@ -182,6 +190,25 @@ class ImageCodec:
                     "its decompress must return the size that was compressed."
                 )
             return _to_pixels(x_hat[0, :, : image.height, : image.width], self.samples)
+
+    def memory_bytes(self, height: int, width: int) -> int:
+        """Return about how many bytes coding a picture takes, beside what the process holds already.
+
+        Measured once, in a second or so, on two small pictures; mostly a few tenths too high.
+        """
+        with self._lock:
+            return self._memory.bytes_of(height, width)
+
+    def memory_problem(self, height: int, width: int) -> str | None:
+        """Return why a picture cannot be coded in the memory that is free, or None; warns of what a large one takes."""
+        with self._lock:
+            return self._memory.problem(height, width, self._device())
+
+    def _code_blank(self, rows: int, columns: int) -> None:
+        blank = np.zeros((rows * self.adapter.stride, columns * self.adapter.stride, self.samples.channels))
+        data = self.encode(blank.astype(self.samples.dtype), MIDDLE if self.has_many_rates else None)
+        if not self.needs_trust:
+            self.decode(data)
 
     def _choose_coder(
         self, precision: Precision, trusted: bool

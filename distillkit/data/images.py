@@ -91,6 +91,24 @@ def read_image(
         return upright_srgb(image, content, convert)
 
 
+def image_size(path: ImageFile, samples: Samples = RGB) -> tuple[int, int]:
+    """Return height and width in pixels, as they are stored, by the header.
+
+    Args:
+        path: image file.
+        samples: that it is read with.
+
+    Raises:
+        DataError: the file is no picture.
+    """
+    if samples != RGB or is_numpy(path):
+        with _reported(path):
+            stored = open_stored(path)
+        return stored.height, stored.width
+    with _opened(path) as image:
+        return image.height, image.width
+
+
 def check_image(path: ImageFile, min_side: int = 1, *, convert: bool = False) -> ImageProblem | None:
     """Return what is wrong with `path` by its header alone, or None; only `read_image` notices damaged pixels."""
     problems = survey([path], min_side, convert=convert).problems

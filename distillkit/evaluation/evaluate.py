@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..codec.runtime import ImageCodec
-from ..data.images import check_images, read_image
+from ..data.images import check_images, image_size, read_image
 from ..data.listing import mark_output
 from ..data.samples import RGB, Samples
 from ..errors import DataError
@@ -117,6 +117,9 @@ def evaluate(
             f"evaluation: {measures} is of 8-bit RGB alone, and the codec's pictures have {samples}; leave it out."
         )
     check_images(paths, pixels=True, samples=samples)  # the last of many would end what hours have measured
+    height, width = max((image_size(path, samples) for path in paths), key=lambda size: size[0] * size[1])
+    if (problem := codec.memory_problem(height, width)) is not None:
+        raise DataError(f"evaluation: {problem}")
     try:
         mark_output(out)
     except OSError as error:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from distillkit.data.listing import find_images, list_images, mark_output
+from distillkit.data.shards import list_training_images
 from distillkit.errors import DataError
 
 
@@ -59,6 +60,13 @@ def test_what_is_left_out_is_reported_once_with_its_count(tree, caplog):
     caplog.clear()
     list_images(tree("only/x.png") / "only")
     assert not caplog.records
+
+
+def test_a_stray_tar_replaces_no_photographs(tree):
+    folder = tree("a.png", "b.png", "archive.tar")
+    images = list_training_images(folder)
+    assert images.images == [folder / "a.png", folder / "b.png"]
+    assert images.left_out == f"images {folder}: 1 files or folders are left out: .tar (1)"
 
 
 def test_linked_folders_count_once(tree, tmp_path):

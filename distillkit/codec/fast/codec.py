@@ -42,6 +42,7 @@ class FastCodec:
 
     Attributes:
         adapter: the codec's adapter, copied with its module.
+        tiled: the transforms that are run in tiles on large pictures.
         takes_channels_last: whether images may come in that memory format, for they meet a transform first.
 
     Args:
@@ -64,7 +65,7 @@ class FastCodec:
     ) -> None:
         self._stopwatch = stopwatch
         self._expected: CompressedImage | None = None
-        self._tiled: list[Transform] = []
+        self.tiled: list[Transform] = []
         self._calls = CoderCalls(stopwatch)
         self._stand_ins = StandIns(self._calls)
         try:
@@ -89,7 +90,7 @@ class FastCodec:
         def transform(name: str, network: nn.Module) -> Transform:
             made = Transform(network, *dtypes[name], stopwatch, 0.5 if name == "g_s" else None)
             if name != "h_a":
-                self._tiled.append(made)
+                self.tiled.append(made)
             if name == "g_s":  # nothing is synthesised from latents that are not what was encoded
                 made.register_forward_pre_hook(lambda *_: self._check())
             return made
@@ -147,7 +148,7 @@ class FastCodec:
         """Have the transforms of a large picture computed in tiles."""
         stride = self.adapter.stride
         strides = (-(-height // stride), -(-width // stride)) if height * width > TILE_PIXELS**2 else None
-        for transform in self._tiled:
+        for transform in self.tiled:
             transform.strides, transform.tile_strides = strides, max(TILE_PIXELS // stride, 1)
 
     def coded_all(self, latents: CompressedLatents) -> bool:

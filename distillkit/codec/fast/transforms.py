@@ -44,6 +44,7 @@ class Transform(nn.Module):
         super().__init__()
         self._stopwatch = stopwatch
         self._centre = 0.0
+        self._shape: tuple[int, ...] = ()  # of the last features
         self._margins: dict[tuple[int, int], int | None] = {}
         self.strides: tuple[int, int] | None = None  # of a picture that is to be cut into tiles: rows, columns
         self.tile_strides = 0
@@ -67,18 +68,28 @@ class Transform(nn.Module):
         Other arguments are handed on; with them, nothing is cut.
         """
         with self._stopwatch.time("transform"):
+            self._shape = tuple(features.shape)
             if self.strides is None or args or kwargs:
                 return self._run(features, *args, **kwargs)
             align = features.shape[2] // self.strides[0]
             if align < 1 or features.shape[2:] != (align * self.strides[0], align * self.strides[1]):
                 return self._run(features)  # its input does not grow with the picture
-            key = features.shape[1], align
-            if key not in self._margins:
-                self._margins[key] = find_margin(self.network, *key)
-            margin = self._margins[key]
+            margin = self._margin(features.shape[1], align)
             if margin is None:
                 return self._run(features)
             return run_in_tiles(self._run, features, align * self.tile_strides, margin)
+
+    def can_be_cut(self, rows: int) -> bool:
+        """Return whether large pictures are cut for it, once it has run on one of so many rows of strides."""
+        if len(self._shape) != 4 or self._shape[2] < rows:
+            return False
+        return self._margin(self._shape[1], self._shape[2] // rows) is not None
+
+    def _margin(self, channels: int, align: int) -> int | None:
+        key = channels, align
+        if key not in self._margins:
+            self._margins[key] = find_margin(self.network, *key)
+        return self._margins[key]
 
     def _run(self, features: Tensor, *args: Any, **kwargs: Any) -> Any:
         try:
