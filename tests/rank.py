@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -43,10 +44,10 @@ def main() -> None:
     spec = json.loads(Path(sys.argv[1]).read_text())
     rank, folder = int(os.environ.get("RANK", "0")), Path(spec["folder"])
     plugins = distillkit.load_plugins(small=tests.small_pair)
-    original = trainer.batches
+    original, numbers = trainer.batches, itertools.count()
 
     def batches(*args):
-        for number, batch in enumerate(original(*args)):
+        for batch, number in zip(original(*args), numbers):  # noqa: B905 - there is a loader for each phase
             if rank == spec.get("fault_rank") and number == spec["fault_step"]:
                 if spec["fault"] == "sigterm":
                     os.kill(os.getpid(), signal.SIGTERM)
