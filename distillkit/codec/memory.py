@@ -51,7 +51,7 @@ class CodingMemory:
     """What coding takes of memory, beside what the process holds already.
 
     Args:
-        code: codes a picture of so many rows and columns, in strides, both ways.
+        code: takes rows and columns, in strides; codes a picture of that size, both ways.
         transforms: modules that are run in tiles on large pictures.
         stride: of the codec in pixels.
     """

@@ -80,7 +80,7 @@ class Transform(nn.Module):
             return run_in_tiles(self._run, features, align * self.tile_strides, margin)
 
     def can_be_cut(self, rows: int) -> bool:
-        """Return whether large pictures are cut for it, once it has run on one of so many rows of strides."""
+        """Return whether large pictures are cut for it, once it has run on one of `rows` strides."""
         if len(self._shape) != 4 or self._shape[2] < rows:
             return False
         return self._margin(self._shape[1], self._shape[2] // rows) is not None
