@@ -182,7 +182,7 @@ def _forge(rng: random.Random, data: bytes, other: bytes) -> bytes:
 
 
 def _with_hash(data: bytes, entropy_hash: bytes) -> bytes:
-    """Return a sound file with an entropy hash in place of its own."""
+    """Return a sound file whose entropy hash is replaced."""
     from distillkit.codec.bitstream import read, write
 
     return write(replace(read(data), entropy_hash=entropy_hash))

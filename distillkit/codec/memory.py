@@ -59,17 +59,22 @@ class CodingMemory:
     def __init__(self, code: Callable[[int, int], object], transforms: Sequence[Transform], stride: int) -> None:
         self._code, self._transforms, self._stride = code, transforms, stride
         self._rule: MemoryRule | None = None
+        self._measuring = False
         self._reported_bytes = 0
 
     def bytes_of(self, height: int, width: int) -> int:
         """Return about how many bytes a picture takes; measured at the first call."""
         if self._rule is None:
-            self._rule = _measure(self._code, self._transforms, self._stride)
+            self._measuring = True
+            try:
+                self._rule = _measure(self._code, self._transforms, self._stride)
+            finally:
+                self._measuring = False
         return self._rule.bytes_of(height * width)
 
     def problem(self, height: int, width: int, device: torch.device) -> str | None:
         """Return why a picture cannot be coded in the memory that is free, or None; warns of what a large one takes."""
-        if height * width <= TILE_PIXELS**2:
+        if self._measuring or height * width <= TILE_PIXELS**2:  # small in strides may be large in pixels
             return None
         needed, free = self.bytes_of(height, width), free_bytes(device)
         takes = f"image of {width}x{height} pixels: coding it takes about {needed / 1e9:.1f} GB of memory"

@@ -41,7 +41,7 @@ class Stored(NamedTuple):
         if (self.channels, self.dtype) == (samples.channels, samples.dtype):
             return None
         got = f"{self.channels} channel{'s' * (self.channels > 1)} of {self.dtype}"
-        return f"expected {samples}, in {samples.dtype}, got {got}; give the codec pictures of its own kind."
+        return f"expected {samples}, in {samples.dtype}, got {got}; give the codec pictures with such samples."
 
 
 def is_numpy(path: ImageFile) -> bool:

@@ -7,8 +7,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from distillkit.codec import memory
+from distillkit.codec.memory import CodingMemory
 from distillkit.errors import BitstreamError, DataError
 from distillkit.evaluation.evaluate import evaluate
 from tests import lively
@@ -40,6 +42,21 @@ def test_it_grows_with_the_picture():
     small, large, huge = (codec.memory_bytes(side, side) for side in (1000, 4000, 8000))
     assert small < large < huge
     assert huge - large > 40e6 * 25  # a float32 picture and its pixels, at least, for each of 48 megapixels
+
+
+def test_the_first_large_picture_may_be_one_to_decode_and_the_stride_large():
+    picture = np.zeros((1040, 4100, 3), np.uint8)
+    data = lively.coder("factorized", precision="fp32").encode(picture)
+    assert lively.coder("factorized", precision="fp32").decode(data).shape == picture.shape
+    sizes: list[tuple[int, int]] = []
+
+    def code(rows, columns):  # of a codec of stride 256
+        sizes.append((256 * rows, 256 * columns))
+        assert guard.problem(*sizes[-1], torch.device("cpu")) is None
+
+    guard = CodingMemory(code, [], 256)
+    guard.problem(4096, 4096, torch.device("cpu"))
+    assert sizes == [(2048, 2048), (2048, 4096)]
 
 
 def test_a_large_picture_is_reported_and_refused(tmp_path, monkeypatch, caplog):
