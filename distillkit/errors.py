@@ -52,8 +52,9 @@ class BitstreamError(DistillkitError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out; torch's own on CPUs is a plain RuntimeError."""
+    """Return whether an error says that memory ran out; torch's and oneDNN's on CPUs are plain RuntimeErrors."""
     texts = ("allocate memory", "out of memory", "Cannot allocate", "bad_alloc", "bad allocation")
+    texts += ("could not create a primitive", "could not create a memory")  # oneDNN's; it gives no reason, mostly this
     return isinstance(error, MemoryError) or (
         isinstance(error, (RuntimeError, OSError)) and any(text in str(error) for text in texts)
     )
