@@ -46,8 +46,8 @@ def test_the_table_is_the_file():
 
 @pytest.mark.parametrize(("size", "overhead"), [(2**21 - 1, 40), (2**28 - 1, 43)])
 def test_the_overhead_is_as_the_page_says(size, overhead):
-    said = re.search(r"at most (\d+) bytes beside the substreams; under 256 MB it is (\d+)", FORMAT)
-    assert str(overhead) in said.groups()
+    stated = re.search(r"takes at most (\d+) bytes; under 256 MB it takes (\d+)", FORMAT)
+    assert str(overhead) in stated.groups()
     # Only lengths matter: the head, three lengths of this many bytes, and the CRC.
     assert bitstream.HEADS[bitstream.VERSION].size + 3 * len(bitstream._leb128(size)) + 4 == overhead
 
