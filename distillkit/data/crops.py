@@ -126,7 +126,9 @@ class CropDataset(Dataset[Tensor]):
         start = int(self._random_words(_QUALITY_STREAM, 0, 1)[0])
         numbers = [sample % self.num_crops if self.num_crops else sample for sample in samples]
         words = [(start + number * _GOLDEN) % 2**64 for number in numbers]
-        return torch.tensor([(word >> 11) * 2.0**-53 for word in words], dtype=torch.float32)
+        qualities = torch.empty(len(words))  # filled where it lies: no tensor is made of Python's numbers
+        qualities.numpy()[:] = [(word >> 11) * 2.0**-53 for word in words]
+        return qualities
 
     def with_seed(self, seed: int) -> CropDataset:
         """Return other crops of the same images, which are not decoded again."""

@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import math
 import re
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing_extensions import override
 
 from ..data.samples import RGB, Samples
 from ..errors import PairError
+from .entropy_models import prepare_entropy_models
 from .nesting import flatten_strings, is_plain, nest_strings
 from .surrogate import Surrogate, set_surrogate
 
@@ -144,9 +144,7 @@ class CompressAIAdapter(CodecAdapter):
         self.module = module
         self.stride = int(stride or getattr(module, "downsampling_factor", 64))
         self.samples = samples
-        for entropy_model in module.modules():
-            if hasattr(entropy_model, "_quantized_cdf"):
-                _keep_in_float32(entropy_model)
+        prepare_entropy_models(module)
 
     @override
     def forward(self, images: Tensor) -> CodecOutput:
@@ -254,35 +252,3 @@ def _digest(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:32]
-
-
-class _Scopes(threading.local):
-    """The scopes that one thread has entered: torch keeps autocast by thread."""
-
-    def __init__(self) -> None:
-        self.stack: list[torch.autocast] = []
-
-
-def _keep_in_float32(module: nn.Module) -> None:
-    if getattr(module, "_distillkit_float32", False):
-        return
-    module._distillkit_float32 = True  # type: ignore[assignment]
-    entered = _Scopes()
-
-    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        device = next((a.device.type for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), "cpu")
-        scope = torch.autocast(device, enabled=False)
-        scope.__enter__()
-        entered.stack.append(scope)
-        return tuple(map(_to_float32, args)), {key: _to_float32(value) for key, value in kwargs.items()}
-
-    def leave(*_: Any) -> None:
-        if entered.stack:
-            entered.stack.pop().__exit__(None, None, None)
-
-    module.register_forward_pre_hook(enter, with_kwargs=True)
-    module.register_forward_hook(leave, always_call=True)
-
-
-def _to_float32(value: Any) -> Any:
-    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -87,7 +87,7 @@ class MetricsWindow:
         phase: Phase,
         step_in_phase: int,
         learning_rate: float,
-        scales: Mapping[str, float],
+        scales: Mapping[str, Tensor],
         objective: Objective,
     ) -> dict[str, float | int | str]:
         """Return what observers get once `step` steps are done, see `hookspecs.metrics_logged`."""
@@ -108,7 +108,7 @@ class MetricsWindow:
         for name, weight in phase.weights_at(step_in_phase - step_in_phase % phase.every).items():
             if self._counts[name]:
                 metrics[f"loss/{name}"] = means[name]
-                metrics[f"weight/{name}"] = weight * scales.get(name, 1.0)
+                metrics[f"weight/{name}"] = weight * float(scales.get(name, 1.0))
         return metrics
 
     def seconds_per_step(self, step: int) -> float:

@@ -22,7 +22,7 @@ from .folder.checkpoint import save_checkpoint
 from .folder.run_folder import RunFolder
 from .metrics import MetricsWindow
 from .observers import Observers
-from .pace.pace import Pace
+from .pace.pace import Pace, aux_optimizer, load_optimizer
 from .preemption import StopRequest, TrainingStopped
 from .random_state import random_state, restore_random_state, seed_rank
 from .result import Result
@@ -48,15 +48,14 @@ class Trainer:
         self.precision = Precision(recipe.precision, ranks.device, setup.notes)
         self.teachers = Teachers(setup, recipe, ranks.device, self.precision)
         self.parameters = setup.task.main_parameters()
-        quantiles = setup.codec.quantile_parameters()
-        self.aux_optimizer = torch.optim.Adam(quantiles, recipe.optimizer.aux_learning_rate) if quantiles else None
         # Gradients are averaged over processes by a wrapper that is made anew in each phase, see `_enter`.
         self.task: nn.Module = setup.task.to(ranks.device)
         setup.objective.to(ranks.device)
         self.pace = Pace(recipe, plugins, self.parameters)
+        self.aux_optimizer = aux_optimizer(setup.codec.quantile_parameters(), recipe)
         self.extensions, self.view = setup.extensions, ModelView(setup.extensions)
         self.result = Result(recipe, run, setup, ranks)
-        self.scales: dict[str, float] = {}  # of the terms that this phase, or an earlier one, has balanced
+        self.scales: dict[str, Tensor] = {}  # on the device: of the terms that were balanced so far
         self.balanced: list[str] = []  # the terms that this phase has balanced
         self.window: dict[str, Any] | None = None  # of metrics, where the run continues within one
         seed_rank(recipe.seed + 1, ranks.rank)  # noise and order do not depend on what was built before
@@ -73,14 +72,15 @@ class Trainer:
             self.pace.load_state_dict(state)
             self.extensions.load_state_dict(state.get("extensions", {}))
             if self.aux_optimizer is not None:
-                self.aux_optimizer.load_state_dict(state["aux_optimizer"])
+                load_optimizer(self.aux_optimizer, state["aux_optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(
                 f"run folder {self.run_folder.path}: its checkpoint does not fit the recipe's components: {error}. Was "
                 "a plugin changed since the run began?"
             ) from None
         self.precision.scaler.load_state_dict(state.get("scaler") or self.precision.scaler.state_dict())
-        self.scales, self.balanced = state["scales"], state["balanced"]
+        self.scales = {name: torch.full((), scale, device=self.ranks.device) for name, scale in state["scales"].items()}
+        self.balanced = state["balanced"]
         self.window = state.get("window")
         restore_random_state(state, self.ranks, self.recipe.seed + 1)
         return state["step"]
@@ -110,7 +110,7 @@ class Trainer:
             "extensions": self.extensions.state_dict(),
             "aux_optimizer": self.aux_optimizer.state_dict() if self.aux_optimizer else None,
             "scaler": self.precision.scaler.state_dict(),
-            "scales": self.scales,
+            "scales": {name: float(scale) for name, scale in self.scales.items()},
             "balanced": self.balanced,
             "window": window.state(step) if window else None,
             "teacher_fingerprint": self.setup.fingerprints,
@@ -148,7 +148,7 @@ class Trainer:
             stopping = ranks.any(stop.made)
             if step % recipe.checkpoint_every == 0 or step == recipe.num_steps or stopping:
                 self._check_finite(window)
-                if ranks.any(not all(bool(parameter.isfinite().all()) for parameter in self.parameters)):
+                if ranks.any(not bool(torch.stack([each.isfinite().all() for each in self.parameters]).all())):
                     self._stop("a weight", step - 1)
                 path = self.save(step, window)
                 ranks.first(lambda path=path, step=step: hook.checkpoint_saved(run=info, step=step, path=path))
@@ -200,7 +200,8 @@ class Trainer:
                     losses: StepLosses = self.task(part, taught, weights, quality, trains_rd=rd_weight > 0, number=step)
                 total = rd_weight * losses.rd.cost
                 for name, loss in losses.terms.items():
-                    total = total + weights[name] * self.scales.get(name, 1.0) * loss
+                    scale = self.scales.get(name)
+                    total = total + (weights[name] if scale is None else weights[name] * scale) * loss
                 scaler.scale(total / recipe.accumulate).backward()
             done.append(losses)
         scaler.unscale_(optimizer)

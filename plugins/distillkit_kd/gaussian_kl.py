@@ -91,4 +91,4 @@ class GaussianKl(distillkit.LossTerm):
 def _bounded(scales: Tensor, bound: float) -> Tensor:
     from compressai.ops.bound_ops import LowerBoundFunction
 
-    return LowerBoundFunction.apply(scales, scales.new_tensor(bound))
+    return LowerBoundFunction.apply(scales, scales.new_full((), bound))

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from ...hooks.components import Component, ComponentConfig
+from .fused import in_one_pass
 from .muon import Muon
 
 _Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -54,7 +55,8 @@ class AdamBuilder(OptimizerBuilder):
 
     def build(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> Optimizer:
         """Return Adam."""
-        return Adam(parameters, lr=learning_rate, betas=self.config.betas)
+        parameters = list(parameters)
+        return Adam(parameters, lr=learning_rate, betas=self.config.betas, **in_one_pass(parameters))
 
 
 @final
@@ -78,7 +80,9 @@ class AdamWBuilder(OptimizerBuilder):
     def build(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> Optimizer:
         """Return AdamW."""
         config = self.config
-        return AdamW(parameters, lr=learning_rate, betas=config.betas, weight_decay=config.weight_decay)
+        parameters = list(parameters)
+        one_pass = in_one_pass(parameters)
+        return AdamW(parameters, learning_rate, config.betas, weight_decay=config.weight_decay, **one_pass)
 
 
 @final
@@ -121,9 +125,9 @@ class SoapBuilder(OptimizerBuilder):
 
     def build(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> Optimizer:
         """Return SOAP."""
-        from pytorch_optimizer import SOAP
+        from .soap import Soap
 
-        return SOAP(
+        return Soap(
             parameters,
             lr=learning_rate,
             betas=self.config.betas,

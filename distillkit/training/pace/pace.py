@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any, final
 
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
 
 from ...hooks.loader import Plugins
 from ...recipe.recipe import Recipe
+from .fused import in_one_pass
 from .optimizers import OptimizerBuilder
 from .rates import RateSchedule
 
@@ -54,10 +55,25 @@ class Pace:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the entries of a checkpoint."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Take over the entries of a checkpoint, which another kind of device may have written."""
+        load_optimizer(self.optimizer, state["optimizer"])
         self.schedule.load_state_dict(state.get("rate_schedule", {}))
         self.lowered = state.get("rate_factor", 1.0)
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Give an optimiser its state back; how it computes follows from this device, not from the state's."""
+    here = ("fused", "capturable", "foreach")
+    own = [{key: group[key] for key in here if key in group} for group in optimizer.param_groups]
+    saved = state["param_groups"]
+    groups = [{**group, **kept} for group, kept in zip(saved, own, strict=True)] if len(saved) == len(own) else saved
+    optimizer.load_state_dict({**state, "param_groups": groups})
+
+
+def aux_optimizer(quantiles: Sequence[nn.Parameter], recipe: Recipe) -> Optimizer | None:
+    """Return the optimiser of the entropy bottlenecks' quantiles; None for a codec without."""
+    options: dict[str, Any] = in_one_pass(quantiles)
+    return Adam(quantiles, recipe.optimizer.aux_learning_rate, **options) if quantiles else None
 
 
 def rate_schedule(recipe: Recipe, plugins: Plugins) -> RateSchedule:

@@ -30,8 +30,10 @@ def balanced_scales(
     ratio: float,
     terms: Iterable[str],
     mean_over_ranks: Callable[[Tensor], Tensor] = lambda gradient: gradient,
-) -> dict[str, float]:
-    """Return for each term the factor that makes its gradient's norm `ratio` times rate-distortion's.
+) -> dict[str, Tensor]:
+    """Return for each term the factor that makes its gradient's norm `ratio` times rate-distortion's: scalars.
+
+    Nothing waits for them: they stay where the gradients are.
 
     Norms are over the parameters that both losses reach, and of the gradient of the whole batch.
 
@@ -57,13 +59,13 @@ def balanced_scales(
         for name in terms:
             add(name, losses.terms[name])
     means = {name: [None if s is None else mean_over_ranks(s) for s in own] for name, own in sums.items()}
-    scales: dict[str, float] = {}
+    scales: dict[str, Tensor] = {}
     for name in terms:
         pairs = [(r, g) for r, g in zip(means[""], means[name], strict=True) if r is not None and g is not None]
         if not pairs:
-            scales[name] = 1.0
+            scales[name] = torch.ones((), device=wanted[0].device)
             continue
         rd_norm = torch.stack([r.float().norm() for r, _ in pairs]).norm()
         term_norm = torch.stack([g.float().norm() for _, g in pairs]).norm()
-        scales[name] = float(ratio * rd_norm / term_norm) if float(term_norm) > 0 else 1.0
+        scales[name] = torch.where(term_norm > 0, ratio * rd_norm / term_norm, 1.0)
     return scales

@@ -36,7 +36,9 @@ class Rates:
         """Return the qualities of this process's crops in a step, shape (B,) each part; None each for one rate."""
         if not isinstance(self.student, LmbdaRange):
             return [None] * parts
-        return dataset.qualities(samples).to(device).chunk(parts)
+        qualities = dataset.qualities(samples)
+        qualities = qualities.pin_memory() if device.type == "cuda" else qualities  # or the device would be waited for
+        return qualities.to(device, non_blocking=True).chunk(parts)
 
     def for_teacher(self, name: str, quality: Tensor | None, images: Tensor, teacher: CodecAdapter) -> Tensor | None:
         """Return the teacher's quality for the trade-off of each image, shape (B,); None for a teacher of one rate.
