@@ -27,6 +27,7 @@ from .training.distributed import refuse_several
 from .training.estimate import estimate_seconds, num_measured
 from .training.folder.checkpoint import list_checkpoints
 from .training.folder.run_folder import RunFolder
+from .training.objectives.objective import build_objective
 from .training.setup.codecs import samples_of
 from .training.setup.resolve import resolve
 from .training.train import train
@@ -191,7 +192,8 @@ def distil_recipes(
     models["control"] = train(control, folder / "control", plugins=plugins, observers=observers())
     distilled = student.model_copy(update={"teacher": teacher})
     models["student"] = train(distilled, folder / "student", plugins=plugins, observers=observers())
-    return compare(models, images, folder / "comparison", plugins=plugins)
+    objective = build_objective(student.objective.model_dump(), plugins, "recipe objective")
+    return compare(models, images, folder / "comparison", plugins=plugins, objective=objective)
 
 
 @final
@@ -244,6 +246,7 @@ def repeat_with_seeds(
     sides = {"control": _control(student, plugins)}
     sides["student"] = student.model_copy(update={"teacher": compared["teacher"].model})
     costs = {name: [_cost(compared[name])] for name in sides}
+    objective = build_objective(student.objective.model_dump(), plugins, "recipe objective")
     for seed in range(student.seed + 1, student.seed + num):
         models = {
             name: train(
@@ -254,7 +257,8 @@ def repeat_with_seeds(
             )
             for name, recipe in sides.items()
         }
-        for model in compare(models, images, folder / f"comparison-{seed}", plugins=plugins).models:
+        place = folder / f"comparison-{seed}"
+        for model in compare(models, images, place, plugins=plugins, objective=objective).models:
             costs[model.name].append(_cost(model))
     return Seeds(tuple(costs["control"]), tuple(costs["student"]))
 

@@ -6,9 +6,8 @@ import logging
 import tracemalloc
 import weakref
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -18,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from .fast.tiles import TILE_PIXELS
 from .fast.transforms import Transform
+from .free import compare_with_free, free_ram
 
 _TILE_PIXELS = int(1.25 * TILE_PIXELS) ** 2  # with its margins
 _WORTH_REPORTING = 10**9  # bytes
@@ -77,13 +77,11 @@ class CodingMemory:
         if self._measuring or height * width <= TILE_PIXELS**2:  # small in strides may be large in pixels
             return None
         needed, free = self.bytes_of(height, width), free_bytes(device)
-        takes = f"image of {width}x{height} pixels: coding it takes about {needed / 1e9:.1f} GB of memory"
-        if free is not None and needed > free:
-            return f"{takes}, got {free / 1e9:.1f} GB that are free; cut it into parts, or free memory."
-        if needed > max(self._reported_bytes, _WORTH_REPORTING):
+        problem, takes = compare_with_free(height, width, needed, free)
+        if problem is None and needed > max(self._reported_bytes, _WORTH_REPORTING):
             self._reported_bytes = needed
-            _LOG.warning("%s", takes if free is None else f"{takes}, {free / 1e9:.1f} GB are free")
-        return None
+            _LOG.warning("%s", takes)
+        return problem
 
 
 def _measure(code: Callable[[int, int], object], transforms: Sequence[Transform], stride: int) -> MemoryRule:
@@ -103,20 +101,7 @@ def free_bytes(device: torch.device) -> int | None:
     """Return how much memory a device has left for this process, or None where that is not known."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    known: list[int] = []
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        known.append(1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")))
-    with suppress(OSError, ValueError):  # a container's own limit; "max" is none
-        most = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        known.append(most - int(Path("/sys/fs/cgroup/memory.current").read_text()))
-    with suppress(OSError, ValueError, ImportError):
-        import resource
-
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limit != resource.RLIM_INFINITY:
-            known.append(limit - resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0]))
-    return max(min(known), 0) if known else None
+    return free_ram()
 
 
 @final

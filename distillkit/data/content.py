@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from .headers import Header, read_header
 from .named_colours import ColourError
+from .sound import without_metadata
 
 #: What is read: Pillow's name of each format, and how its files end. No other decoder is ever started.
 FORMATS = {
@@ -102,7 +103,14 @@ def open_image(path: ImageFile) -> Image.Image:
     if isinstance(path, Path) and path.exists() and not path.is_file():
         raise OSError("it is no file")  # a named pipe would be waited for
     with quiet():
-        image = Image.open(path if isinstance(path, Path) else path.open("rb"), formats=list(FORMATS))
+        try:
+            image = Image.open(path if isinstance(path, Path) else path.open("rb"), formats=list(FORMATS))
+        except (UnidentifiedImageError, ValueError, SyntaxError):
+            with path.open("rb") as file:
+                sound = without_metadata(file)
+            if sound is None:
+                raise
+            image = Image.open(sound, formats=list(FORMATS))
     try:
         refuse_bomb(image.width, image.height)
     except Image.DecompressionBombError:

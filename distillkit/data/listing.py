@@ -13,6 +13,7 @@ from ..errors import DataError
 from .content import SUFFIXES
 
 _OUTPUT = ".distillkit-output"  #: lies in a folder of pictures that distillkit wrote
+_THUMBNAILS = {"@eaDir", "__MACOSX", "$RECYCLE.BIN"}  # of other systems, which hide them
 _NUM_NAMED = 5
 _LOG = logging.getLogger("distillkit")
 
@@ -33,8 +34,8 @@ def find_images(folder: Path, leave_out: Sequence[Path] = ()) -> Listing:
     """Return every picture under `folder`.
 
     A picture is a file whose suffix is one of `SUFFIXES`, in any case. Subfolders count, links to folders too, each
-    folder once. Files and folders whose name begins with a dot do not count, nor do folders that distillkit itself
-    filled with pictures (`mark_output`), but for `folder`.
+    folder once. Files and folders that are hidden (a name that begins with a dot, `@eaDir`, `__MACOSX`) do not count,
+    nor do folders that distillkit itself filled with pictures (`mark_output`), but for `folder`.
 
     Args:
         folder: where to look.
@@ -112,7 +113,7 @@ def _files(folder: Path, unwanted: set[str], others: Counter[str]) -> Iterator[P
 
 
 def _is_searched(folder: Path, unwanted: set[str], others: Counter[str]) -> bool:
-    if folder.name.startswith("."):
+    if folder.name.startswith(".") or folder.name in _THUMBNAILS:
         others["hidden folders"] += 1
     elif os.path.realpath(folder) in unwanted or (folder / _OUTPUT).exists():
         others["folders written by distillkit"] += 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .content import Content
+from .content import Content, quiet
 from .named_colours import ColourError
 from .profiles import to_srgb
 
@@ -37,7 +38,8 @@ def upright_srgb(image: Image.Image, content: Content, convert: bool) -> NDArray
         ColourError: the colour profile cannot be used.
         Exception: whatever Pillow's decoders raise.
     """
-    image.load()
+    with quiet() if image.format == "TIFF" else nullcontext():  # Pillow looks at its EXIF once more
+        image.load()
     colours, alpha = _separated(image, content)
     if content.profile is not None:
         try:

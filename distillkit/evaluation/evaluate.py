@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..codec.runtime import ImageCodec
 from ..data.images import check_images, image_size, read_image
@@ -22,14 +25,18 @@ from ..data.samples import RGB, Samples
 from ..errors import DataError
 from ..hooks.loader import Plugins, load_plugins
 from ..model.conditioned import at_quality
-from ..model.file import load_model
+from ..model.file import TrainedModel, load_model
 from ..model.lmbda import at_lmbda
+from ..model.sources import named_sources
 from ..training.objectives.distances import PerceptualDistance
-from ..training.objectives.objective import MeanSquaredError, Objective, build_objective
+from ..training.objectives.objective import MeanSquaredError, Objective
+from .curve import Metric
 from .decode import Decoder, DecodingProcess, decoder_of
 from .estimate import estimated_bpp
 from .quality import decibel, ms_ssim, mse01, psnr_db
 from .results import Evaluation, ImageResult
+
+_LOG = logging.getLogger("distillkit")
 
 
 def evaluate_model(
@@ -42,6 +49,7 @@ def evaluate_model(
     process: DecodingProcess | None = None,
     perceptual: Sequence[PerceptualDistance] = (),
     quality: float | None = None,
+    objective: Objective | None = None,
 ) -> Evaluation:
     """Measure a trained model: as `evaluate`, but what it compresses is decoded in a fresh process.
 
@@ -54,18 +62,52 @@ def evaluate_model(
         process: where it is decoded; by default one for this call, but starting one takes seconds.
         perceptual: distances to measure as well.
         quality: in [0, 1], of a model of many rates; None for one of a single rate.
+        objective: gives the cost of a model whose file names an objective that needs another file, as `core.lpips`
+            does. A model may come from a stranger, so that file is not opened: by default the cost is left out, with
+            a warning.
 
     Raises:
         DistillkitError: the model or a picture cannot be used, or a file does not decode.
     """
     plugins = plugins or load_plugins()
     loaded = load_model(model, plugins)
-    objective = build_objective(loaded.objective, plugins, f"model {model}: objective")
+    trained_for = _objective(model, loaded, plugins, objective)
     codec = ImageCodec(loaded.codec, loaded.fingerprint, trusted=True)
     with nullcontext(process) if process else DecodingProcess() as decoding:
         decoder = decoding.decoder(Path(model), loaded, plugins)
-        options: dict[str, Any] = {"objective": objective, "decoder": decoder, "perceptual": perceptual}
+        options: dict[str, Any] = {"objective": trained_for, "decoder": decoder, "perceptual": perceptual}
         return evaluate(codec, paths, out, at_lmbda(loaded.lmbda, quality), on_image, quality=quality, **options)
+
+
+@final
+class _NoCost(Objective):
+    """Stands for an objective that cannot be computed: no picture is large enough for it."""
+
+    min_side = sys.maxsize
+
+    def __init__(self, metric: Metric) -> None:
+        super().__init__(None)
+        self.metric = metric  # type: ignore[misc] - of the objective in whose place this stands
+
+    def distortion(self, x_hat: Tensor, images: Tensor) -> Tensor:
+        """Is never called."""
+        raise NotImplementedError
+
+
+def _objective(model: str | Path, loaded: TrainedModel, plugins: Plugins, given: Objective | None) -> Objective:
+    """Return what a model was trained for; in place of one that opens a file that the model's file names, `given`."""
+    options = {key: value for key, value in loaded.objective.items() if key != "name"}
+    name, where = loaded.objective["name"], f"model {model}: objective"
+    objective_class, config = plugins.configure("objective", name, options, where)
+    if not (sources := ", ".join(named_sources(config))):
+        return objective_class(config)
+    if given is None:
+        _LOG.warning(
+            "model %s: its objective %s needs a file (%s) that is not opened, for a model may come from a stranger: "
+            "the RD cost is left out. In Python, hand over `objective`.",
+            *(model, name, sources),
+        )
+    return given or _NoCost(objective_class.metric)
 
 
 def evaluate(

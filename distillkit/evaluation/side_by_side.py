@@ -18,6 +18,7 @@ from ..model.complexity import kmac_per_pixel, num_parameters
 from ..model.conditioned import FIXED_POINTS, ConditionedAdapter
 from ..model.file import load_model
 from ..training.objectives.distances import PerceptualDistance
+from ..training.objectives.objective import Objective
 from .contact_sheet import save_contact_sheet
 from .decode import DecodingProcess
 from .evaluate import evaluate_model
@@ -145,6 +146,7 @@ def compare(
     on_model: Callable[[str], None] | None = None,
     perceptual: Sequence[PerceptualDistance] = (),
     qualities: Sequence[float] = FIXED_POINTS,
+    objective: Objective | None = None,
 ) -> Comparison:
     """Compress `images` with each model to real files in `folder`, decode those in a fresh process, and measure.
 
@@ -158,6 +160,7 @@ def compare(
         on_model: called with each model's name before it is measured.
         perceptual: distances to measure as well.
         qualities: of models of many rates, in [0, 1].
+        objective: see `evaluate_model`.
 
     Raises:
         DistillkitError: a model or picture cannot be used.
@@ -183,6 +186,7 @@ def compare(
             codec: CodecAdapter = model.codec
             about = Path(path), num_parameters(codec.module), kmac_per_pixel(codec)
             options: dict[str, Any] = {"plugins": plugins, "process": process, "perceptual": perceptual}
+            options["objective"] = objective
             for row, quality in rows_of(name, codec, qualities):
                 evaluation = evaluate_model(path, images, folder / row, quality=quality, **options)
                 rows.append(ComparedModel(row, *about, evaluation))

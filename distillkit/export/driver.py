@@ -6,9 +6,9 @@ This file, with the few of distillkit that it uses, is copied into every export;
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,8 @@ from ..codec.checksums import entropy_hash, step_checksum
 from ..codec.coder import TableCoder
 from ..codec.reading import MAX_PIXELS, check_size
 from ..errors import BitstreamError, DistillkitError, PairError
-
-Network = Callable[[NDArray[Any]], NDArray[Any]]
+from .memory import ExportMemory
+from .runtimes import Network, load_network
 
 FORMAT = "distillkit-export-1"
 
@@ -51,23 +51,34 @@ class ExportedCodec:
                 f"export {folder}: expected a codec.json of format {FORMAT}, got another; export the model again."
             )
         self.about: dict[str, Any] = about
-        self.stride: int = about["stride"]
+        try:
+            self._read(threads)
+        except (KeyError, TypeError, ValueError, AttributeError, OSError, EOFError, BadZipFile) as error:
+            raise DistillkitError(
+                f"export {folder}: expected the tables and the description of a codec, got damaged ones ({error!r}); "
+                "export the model again."
+            ) from None
+        self._memory = ExportMemory(self._code)
+
+    def _read(self, threads: int) -> None:
+        about = self.about
+        self.stride = int(about["stride"])
         self.flow: str = about["flow"]
         self._fingerprint = bytes.fromhex(about["fingerprint"])[:8]
         self._reads = [bytes.fromhex(other)[:8] for other in about["reads"]]
         self._entropy_path = bytes.fromhex(about["entropy_path"])[:4]
-        self._run: dict[str, Network] = {}
-        for name in about["networks"]:
-            load = next((load for suffix, load in _LOADERS.items() if (self.folder / f"{name}{suffix}").exists()), None)
-            if load is None:
-                raise DistillkitError(f"export {folder}: expected network {name}, got no such file; export again.")
-            self._run[name] = load(self.folder, name, threads)
-        with np.load(self.folder / "tables.npz") as file:
+        self._run: dict[str, Network] = {name: load_network(self.folder, name, threads) for name in about["networks"]}
+        with (self.folder / "tables.npz").open("rb") as opened, np.load(opened) as file:
             self.tables = {name: file[name] for name in file.files}
+        self._latents = {name: (int(channels), int(each)) for name, (channels, each) in about["latents"].items()}
+        self._context_channels = int(about["context_channels"] or 0)
         self.coders: dict[str, TableCoder] = {}
         for latent in about["entropy_models"]:
             cdf, lengths, offsets = (self.tables[f"{latent}.{key}"] for key in ("cdf", "cdf_length", "offset"))
             self.coders[latent] = TableCoder(cdf, lengths, offsets, latent)
+
+    def _code(self, picture: NDArray[Any]) -> None:
+        self.decode(self.encode(picture, 0.5 if self.has_many_rates else None))
 
     @property
     def has_many_rates(self) -> bool:
@@ -83,6 +94,7 @@ class ExportedCodec:
 
         Raises:
             BitstreamError: a side is longer than the file format can say.
+            DataError: it takes more memory than is free.
             PairError: a latent is too large to be coded, or no number; or the quality does not suit the codec.
             ValueError: `image` is not of that type and shape.
         """
@@ -94,6 +106,7 @@ class ExportedCodec:
         quality = None if quality is None else file_quality(quality)  # as the decoder will read it
         height, width, _ = image.shape
         check_bounds(width, height)
+        self._memory.check(height, width)
         margins = ((0, -height % self.stride), (0, -width % self.stride), (0, 0))
         padded = np.pad(image, margins, mode="edge").transpose(2, 0, 1)[None]
         coding = _Encoding(self)
@@ -117,11 +130,13 @@ class ExportedCodec:
         Raises:
             BitstreamError: the file is damaged, a model of another entropy path wrote it, its image is too large or not
                 8-bit RGB, or it was decoded to something else than was encoded.
+            DataError: the image takes more memory than is free.
         """
         (image := read(data)).check_model(self._fingerprint, self._entropy_path, self._reads)
         image.check_samples(3, 8)
         image.check_rate(is_variable=self.has_many_rates)
         check_size(image.width, image.height, self.max_pixels)
+        self._memory.check(image.height, image.width)
         expected = {"factorized": 1, "checkerboard": 3}.get(self.flow, 2)
         if len(image.substreams) != expected:
             raise BitstreamError(
@@ -148,7 +163,7 @@ class ExportedCodec:
         return (latent * np.exp(weights @ logs)[:, None, None]).astype(latent.dtype)
 
     def _shape(self, latent: str, rows: int, columns: int) -> tuple[int, int, int]:
-        channels, each = self.about["latents"][latent]
+        channels, each = self._latents[latent]
         return channels, rows * each, columns * each
 
     def _latent(self, coding: Any, params: NDArray[Any], y: NDArray[Any] | None) -> NDArray[Any]:
@@ -160,8 +175,8 @@ class ExportedCodec:
         halves = [np.zeros(0)] * 2
         hyper = self._half(params)
         wanted = self._half(y) if y is not None else (None, None)
-        shape = (1, self.about["latents"]["y"][0], *params.shape[2:])
-        context = np.zeros((1, self.about["context_channels"], *hyper[0].shape[2:]))
+        shape = (1, self._latents["y"][0], *params.shape[2:])
+        context = np.zeros((1, self._context_channels, *hyper[0].shape[2:]))
         for turn in (0, 1):
             if turn:
                 anchors = self._whole(halves[0], np.zeros_like(halves[0]), shape)
@@ -254,47 +269,3 @@ class _Decoding(_Coding):
 def _rounded(values: NDArray[Any]) -> NDArray[Any]:
     """Return values with the precision of float32, which is how distillkit hands on what a bottleneck coded."""
     return values.astype(np.float32).astype(np.float64)
-
-
-def _onnx(folder: Path, name: str, threads: int) -> Network:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise DistillkitError(f"export {folder}: it runs on ONNX Runtime; `pip install onnxruntime`.") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(folder / f"{name}.onnx", options, providers=["CPUExecutionProvider"])
-    return lambda x: np.asarray(session.run(None, {"x": x})[0])
-
-
-def _openvino(folder: Path, name: str, threads: int) -> Network:
-    try:
-        import openvino
-    except ImportError:
-        raise DistillkitError(f"export {folder}: it runs on OpenVINO; `pip install openvino`.") from None
-    # Left to itself it computes all layers in bfloat16 where the processor can: the last ones need more.
-    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
-    if threads:
-        options["INFERENCE_NUM_THREADS"] = threads
-    model = openvino.Core().compile_model(folder / f"{name}.xml", "CPU", options)
-    return lambda x: model(x)[0].copy()
-
-
-def _program(folder: Path, name: str, threads: int) -> Network:
-    try:
-        import torch
-    except ImportError:
-        raise DistillkitError(f"export {folder}: it runs on torch; `pip install torch`.") from None
-    if threads:
-        torch.set_num_threads(threads)
-    # The guards are the example's sizes where the tracer saw a 1; the networks are for all sizes.
-    network = torch.export.load(folder / f"{name}.pt2").module(check_guards=False)
-
-    def run(x: NDArray[Any]) -> NDArray[Any]:
-        with torch.no_grad():
-            return network(torch.from_numpy(x)).numpy()
-
-    return run
-
-
-_LOADERS = {".onnx": _onnx, ".xml": _openvino, ".pt2": _program}

@@ -27,10 +27,10 @@ Target = Literal["model", "compressai", "onnx", "openvino", "torch"]
 #: What the driver needs of distillkit; copied, so that an export needs no installation of it.
 _DRIVER = (
     "errors.py",
-    *(f"codec/{name}.py" for name in ("bitstream", "checksums", "coder", "reading")),
-    "export/driver.py",
+    *(f"codec/{name}.py" for name in ("bitstream", "checksums", "coder", "free", "reading")),
+    *(f"export/{name}.py" for name in ("driver", "memory", "runtimes")),
     *(f"data/{name}.py" for name in ("content", "headers", "images", "named_colours", "profiles", "rgb")),
-    *(f"data/{name}.py" for name in ("samples", "stored")),
+    *(f"data/{name}.py" for name in ("samples", "sound", "stored")),
 )
 _PACKAGE = "distillkit_codec"
 

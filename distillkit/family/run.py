@@ -23,6 +23,7 @@ from ..training.display.progress import ProgressDisplay
 from ..training.distributed import refuse_several
 from ..training.folder.checkpoint import list_checkpoints
 from ..training.folder.run_folder import RunFolder
+from ..training.objectives.objective import build_objective
 from ..training.preemption import TrainingStopped
 from ..training.setup.codecs import samples_of
 from ..training.setup.resolve import resolve
@@ -123,7 +124,8 @@ def run_family(
             for quality, file in _results(folder, job).items():
                 if not file.exists():
                     options: dict[str, Any] = {"plugins": plugins, "process": process, "quality": quality}
-                    evaluate_model(run.model, images, file.parent, **options)
+                    objective = build_objective(job.recipe.objective.model_dump(), plugins, "recipe objective")
+                    evaluate_model(run.model, images, file.parent, objective=objective, **options)
             if monotonic() > deadline.moment:
                 break
     return status(family, folder)

@@ -37,6 +37,13 @@ class Claims(BaseModel):
     fingerprint: str = Field(pattern="^[0-9a-f]{32}$")
     objective: dict[str, Any] | None = None
 
+    @field_validator("objective")
+    @classmethod
+    def _named(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None and not isinstance(value.get("name"), str):
+            raise ValueError("expected a name")
+        return value
+
     @field_validator("lmbda", mode="before")
     @classmethod
     def _number_or_range(cls, value: Any) -> Lmbda:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, final, get_args
 
 from pydantic import BaseModel
 
-_BEGINNINGS = ("/", "\\", "~", "./", "../", "zoo:", "file:")
+_LIKE_A_PATH = re.compile(
+    r"[/\\~]|\.\.?[/\\]|[a-z]:[/\\]|zoo:|file:|.*://|.*\.(bin|ckpt|npy|npz|onnx|pickle|pkl|pth?|safetensors|tar|zip)$",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 @final
@@ -25,7 +29,7 @@ def named_sources(value: Any, name: str = "") -> Iterator[str]:
         value: a component's configuration, or options as they stand in a file.
         name: of the option that it is.
     """
-    if isinstance(value, Path) or (isinstance(value, str) and (value.startswith(_BEGINNINGS) or "://" in value)):
+    if isinstance(value, Path) or (isinstance(value, str) and _LIKE_A_PATH.match(value)):
         yield name
     elif isinstance(value, BaseModel):
         for key, field in type(value).model_fields.items():
@@ -35,6 +39,8 @@ def named_sources(value: Any, name: str = "") -> Iterator[str]:
                 yield _joined(name, key)
             else:
                 yield from named_sources(item, _joined(name, key))
+    elif is_dataclass(value):
+        yield from named_sources(vars(value), name)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from named_sources(item, _joined(name, str(key)))

@@ -34,7 +34,7 @@ def test_the_figure_is_what_a_process_takes():
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", MEASURE], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     expected, got = map(int, done.stdout.split())
-    assert 0.8 * got < expected < 2 * got
+    assert 0.8 * got < expected < 2.5 * got
 
 
 def test_it_grows_with_the_picture():

@@ -49,13 +49,24 @@ def test_missing_and_empty_folders_say_what_was_looked_for(tree, tmp_path):
 
 
 def test_what_is_left_out_is_reported_once_with_its_count(tree, caplog):
-    folder = tree("a.png", "._a.png", ".hidden/b.png", "c.heic", "sub/d.heic", "e.HEIC", "archive.tar", "README")
+    folder = tree(
+        "a.png",
+        "._a.png",
+        ".hidden/b.png",
+        "@eaDir/a.png/thumb.jpg",
+        "__MACOSX/a.png",
+        "c.heic",
+        "sub/d.heic",
+        "e.HEIC",
+        "archive.tar",
+        "README",
+    )
     (folder / "gone.png").symlink_to("nowhere.png")
     os.mkfifo(folder / "pipe.png")
     assert list_images(folder) == [folder / "a.png"]
     assert [record.getMessage() for record in caplog.records] == [
-        f"images {folder}: 9 files or folders are left out: .heic (3), broken links or special files (2), "
-        "hidden folders (1), hidden files (1), .tar (1), ..."
+        f"images {folder}: 11 files or folders are left out: hidden folders (3), .heic (3), broken links or special "
+        "files (2), hidden files (1), .tar (1), ..."
     ]
     caplog.clear()
     list_images(tree("only/x.png") / "only")

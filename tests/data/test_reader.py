@@ -287,3 +287,47 @@ class TestMetadata:
         }
         path = keep(tmp_path / "x.png", stored[orientation].copy(), exif=self.exif(orientation, cut=False))
         np.testing.assert_array_equal(read_image(path), upright)
+
+    @pytest.mark.parametrize(
+        "damaged",
+        [
+            chunk(b"iCCP", b""),
+            chunk(b"pHYs", b"\0"),
+            chunk(b"acTL", b""),
+            chunk(b"gAMA", b"\0"),
+            chunk(b"sRGB", b""),
+            chunk(b"tEXt", b"a\0b")[:-1] + b"x",  # of another checksum
+            chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(5_000_000))),  # more than Pillow unpacks
+        ],
+    )
+    def test_damaged_chunks_leave_the_pixels_sound(self, damaged, tmp_path):
+        path = png(tmp_path / "x.png", 8, 2, bytes([1, 2, 3]), damaged)
+        with pytest.raises((ValueError, OSError)), Image.open(path):
+            pass
+        assert read_image(path).tolist() == [[[1, 2, 3]]]
+        assert check_image(path) is None
+
+    def test_what_decides_on_pixels_stays(self, tmp_path):
+        profile = chunk(b"iCCP", b"x\0\0" + zlib.compress(linear(lcms_srgb())))
+        turned = chunk(b"eXIf", self.exif(6, cut=False)[6:])
+        damaged = chunk(b"pHYs", b"\0")
+        path = png(tmp_path / "x.png", 8, 2, bytes([55, 55, 55, 0, 0, 0]), damaged, profile, turned)
+        assert np.abs(read_image(path).astype(int) - [[[128] * 3], [[0] * 3]]).max() <= 1
+        pixels = png(tmp_path / "y.png", 8, 2, bytes([1, 2, 3]), damaged).read_bytes()
+        (tmp_path / "y.png").write_bytes(pixels[:29] + bytes(4) + pixels[33:])  # the checksum of the sizes
+        with pytest.raises(DataError, match=r"y\.png: expected a picture"):
+            read_image(tmp_path / "y.png")
+
+    @pytest.mark.parametrize(("marker", "data"), [(0xE2, b"ICC_PROFILE\0"), (0xEE, b"Adobe\0"), (0xE0, b"JFIF\0")])
+    def test_damaged_segments_leave_the_pixels_sound(self, marker, data, tmp_path):
+        path = keep(tmp_path / "x.jpg", picture(), exif=self.exif(3, cut=False))
+        expected = read_image(path)
+        segment = bytes([0xFF, marker]) + struct.pack(">H", len(data) + 2) + data
+        path.write_bytes(path.read_bytes()[:2] + segment + path.read_bytes()[2:])
+        with pytest.raises((OSError, IndexError, struct.error)), Image.open(path):
+            pass
+        np.testing.assert_array_equal(read_image(path), expected)
+
+    def test_cut_exif_of_tiff(self, tmp_path):
+        path = keep(tmp_path / "x.tif", picture(), tiffinfo={34665: 999999})
+        np.testing.assert_array_equal(read_image(path), picture())

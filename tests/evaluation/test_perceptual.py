@@ -153,3 +153,30 @@ def test_another_network_for_dists_is_said(state, tmp_path):
         Dists(tmp_path / "alexnet.pth")
     with pytest.raises(DataError, match="DISTS, weights .*: no such file; check the path"):
         Dists(tmp_path / "nowhere.pth")
+
+
+def test_a_models_file_makes_no_command_open_the_weights_that_it_names(
+    file, teacher_file, plugins, photographs, tmp_path, caplog
+):
+    """A named pipe, which would be waited for: the cost is left out, or computed by what the caller hands over."""
+    import os
+
+    from distillkit.model.file import save_model
+    from distillkit.training.objectives.objective import build_objective
+
+    os.mkfifo(tmp_path / "fifo.pth")
+    trained = distillkit.load_model(teacher_file, plugins)
+    objective = {"name": "core.lpips", "weights": str(tmp_path / "fifo.pth"), "mse": 0, "lpips": 100}
+    about = (trained.pair, trained.options, trained.part, 0.01)
+    save_model(tmp_path / "model.safetensors", trained.codec, *about, objective=objective)
+    picture = sorted(photographs.iterdir())[:1]
+    options = {"plugins": plugins, "perceptual": [Lpips(file)]}
+    measured = distillkit.evaluate_model(tmp_path / "model.safetensors", picture, tmp_path / "out", **options)
+    assert measured.averages["rd_cost"] is None
+    assert "its objective core.lpips needs a file (weights) that is not opened" in caplog.text
+    given = build_objective(objective | {"weights": str(file)}, plugins, "test")
+    measured = distillkit.evaluate_model(
+        tmp_path / "model.safetensors", picture, tmp_path / "out2", objective=given, **options
+    )
+    means = measured.averages
+    assert means["rd_cost"] == pytest.approx(0.01 * 100 * means["lpips"] + means["rate_bpp"], rel=1e-4)

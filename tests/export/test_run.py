@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +14,8 @@ from PIL import Image
 from distillkit.codec.bitstream import read, write
 from distillkit.data.images import read_image
 from distillkit.data.named_colours import cicp_profile
+from distillkit.errors import BitstreamError, DistillkitError
+from distillkit.export import memory
 from distillkit.export.driver import ExportedCodec
 from tests.lively import picture
 
@@ -74,6 +79,88 @@ def test_bad_input_ends_with_its_message(exported, pictures, tmp_path):  # noqa:
         assert done.returncode == 2
         assert f"{target}: {words}" in done.stderr
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("stride", None),
+        ("fingerprint", 7),
+        ("fingerprint", "x"),
+        ("reads", [None]),
+        ("entropy_path", []),
+        ("networks", 3),
+        ("networks", ["../g_a"]),
+        ("networks", [["g_a"]]),
+        ("networks", ["/dev/zero"]),
+        ("entropy_models", {"none": "none"}),
+        ("latents", {"y": 3}),
+        ("context_channels", "many"),
+    ],
+)
+def test_a_description_of_wrong_shapes_or_with_paths(exported, tmp_path, key, value):  # noqa: F811
+    _, out = exported
+    shutil.copytree(out, tmp_path / "copy")
+    file = tmp_path / "copy" / "codec.json"
+    about = json.loads(file.read_text())
+    ExportedCodec(tmp_path / "copy")
+    for changed in (about | {key: value}, {name: about[name] for name in about if name != key}):
+        file.write_text(json.dumps(changed))
+        with pytest.raises(DistillkitError, match=r"^export .*(export again|export the model again)\.$"):
+            ExportedCodec(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4 cut", np.lib.format.magic(1, 0)])
+def test_damaged_tables(exported, tmp_path, content):  # noqa: F811
+    _, out = exported
+    shutil.copytree(out, tmp_path / "copy")
+    (tmp_path / "copy" / "tables.npz").write_bytes(content)
+    with pytest.raises(DistillkitError, match="expected the tables and the description of a codec"):
+        ExportedCodec(tmp_path / "copy")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_large_picture_is_reported_and_refused(exported, monkeypatch, caplog):  # noqa: F811
+    _, out = exported
+    codec = ExportedCodec(out, threads=1)
+    monkeypatch.setattr(memory, "free_ram", lambda: 10**6)
+    codec.encode(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(
+        DistillkitError, match=r"image of 4100x1040 pixels: coding it takes about 0\.\d GB of memory, got"
+    ):
+        codec.encode(np.zeros((1040, 4100, 3), np.uint8))
+    file = codec.encode(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(DistillkitError, match="of memory, got 0.0 GB that are free"):
+        codec.decode(write(replace(read(file), width=4100, height=1040)))
+    assert not caplog.records
+    monkeypatch.setattr(memory, "free_ram", lambda: 10**12)
+    with pytest.raises(BitstreamError):
+        codec.decode(write(replace(read(file), width=4100, height=1040)))
+    assert "coding it takes about" in caplog.text
+    assert "1000.0 GB are free" in caplog.text
+
+
+MEASURE = """
+import numpy as np
+from distillkit_codec.export import memory
+from distillkit_codec.export.driver import ExportedCodec
+codec = ExportedCodec(".", threads=1)
+guard = memory.ExportMemory(codec._code)
+expected = guard._measured() * 1040 * 4100
+(memory._PROCESS / "clear_refs").write_text("5")
+before = memory._peak_bytes()
+codec.decode(codec.encode(np.random.default_rng(0).integers(0, 256, (1040, 4100, 3), dtype=np.uint8)))
+print(expected, memory._peak_bytes() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_the_figure_is_what_a_process_takes(exported):  # noqa: F811
+    done = run_alone(exported[1], MEASURE)
+    assert done.returncode == 0, done.stderr
+    expected, got = map(float, done.stdout.split())
+    assert 0.6 * got < expected < 2.5 * got
 
 
 def test_few_bytes_cost_little(exported, tmp_path):  # noqa: F811

@@ -72,6 +72,8 @@ def test_metadata_of_every_wrong_shape(teacher, tmp_path, text):
         ("fingerprint", "x" * 32),
         ("fingerprint", 7),
         ("objective", "core.mse"),
+        ("objective", {}),
+        ("objective", {"name": ["core.mse"]}),
         ("more", 1),
     ],
 )
@@ -132,6 +134,8 @@ class Options(distillkit.ComponentConfig):
         ({"inner": {"hub": "someone/model"}}, ["inner.hub"]),
         ({"url": "https://example.org/x"}, ["url"]),
         ({"url": "/dev/zero"}, ["url"]),
+        ({"url": r"c:\x"}, ["url"]),
+        ({"inner": {"name": "weights/resnet.pth"}, "more": {"a": "x.Safetensors"}}, ["inner.name", "more.a"]),
         ({"more": {"deep": [{"weights": "~/x"}]}, "inner": {"name": "../x"}}, ["inner.name", "more.deep.0.weights"]),
     ],
 )

@@ -1,0 +1,62 @@
+"""What an export takes of memory for a large picture, measured on small ones before it is coded; no torch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codec.free import compare_with_free, free_ram
+from ..errors import DataError
+
+_LARGE = 2**22  # pixels; for fewer it is not measured
+_SIDES = (64, 512)  # of the pictures that it is measured on: the first warms up
+_PROCESS = Path("/proc/self")
+
+
+@final
+class ExportMemory:
+    """Reports what a large picture takes, and refuses one for which too little is free. Measures on Linux alone.
+
+    Args:
+        code: codes a picture, both ways.
+    """
+
+    def __init__(self, code: Callable[[NDArray[Any]], object]) -> None:
+        self._code = code
+        self._a_pixel: float | None = None
+
+    def check(self, height: int, width: int) -> None:
+        """Check that a picture of this size can be coded; a runtime sees it whole, so its memory grows with it.
+
+        Raises:
+            DataError: it takes more memory than is free.
+        """
+        if height * width <= _LARGE:
+            return
+        try:
+            self._a_pixel = self._a_pixel or self._measured()
+        except OSError:  # of another system, or of a container that hides it
+            return
+        problem, takes = compare_with_free(height, width, int(self._a_pixel * height * width), free_ram())
+        if problem is not None:
+            raise DataError(problem)
+        logging.getLogger("distillkit").warning("%s", takes)
+
+    def _measured(self) -> float:
+        """Return bytes a pixel: by how much the largest size of this process grew."""
+        before = 0
+        for side in _SIDES:
+            (_PROCESS / "clear_refs").write_text("5")  # starts its largest size anew
+            before = _peak_bytes()
+            self._code(np.zeros((side, side, 3), np.uint8))
+        return (_peak_bytes() - before) / _SIDES[-1] ** 2
+
+
+def _peak_bytes() -> int:
+    lines = (_PROCESS / "status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))

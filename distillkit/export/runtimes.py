@@ -1,0 +1,78 @@
+"""Loads a network of an export with the runtime that its file is for; no torch but for its own programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DistillkitError
+
+Network = Callable[[NDArray[Any]], NDArray[Any]]
+_NAMES = ("g_a", "h_a", "h_s", "context_prediction", "entropy_parameters", "g_s")
+
+
+def load_network(folder: Path, name: str, threads: int) -> Network:
+    """Return a network of an export.
+
+    Args:
+        folder: of the export.
+        name: of the network.
+        threads: of the runtime; 0 for its own choice.
+
+    Raises:
+        DistillkitError: it is not there, or its runtime is not installed.
+    """
+    if name not in _NAMES:  # a path, perhaps
+        raise DistillkitError(f"export {folder}: expected one of {', '.join(_NAMES)}, got {name!r}; export again.")
+    load = next((load for suffix, load in _LOADERS.items() if (folder / f"{name}{suffix}").is_file()), None)
+    if load is None:
+        raise DistillkitError(f"export {folder}: expected network {name}, got no such file; export again.")
+    return load(folder, name, threads)
+
+
+def _onnx(folder: Path, name: str, threads: int) -> Network:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise DistillkitError(f"export {folder}: it runs on ONNX Runtime; `pip install onnxruntime`.") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(folder / f"{name}.onnx", options, providers=["CPUExecutionProvider"])
+    return lambda x: np.asarray(session.run(None, {"x": x})[0])
+
+
+def _openvino(folder: Path, name: str, threads: int) -> Network:
+    try:
+        import openvino
+    except ImportError:
+        raise DistillkitError(f"export {folder}: it runs on OpenVINO; `pip install openvino`.") from None
+    # Left to itself it computes all layers in bfloat16 where the processor can: the last ones need more.
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads:
+        options["INFERENCE_NUM_THREADS"] = threads
+    model = openvino.Core().compile_model(folder / f"{name}.xml", "CPU", options)
+    return lambda x: model(x)[0].copy()
+
+
+def _program(folder: Path, name: str, threads: int) -> Network:
+    try:
+        import torch
+    except ImportError:
+        raise DistillkitError(f"export {folder}: it runs on torch; `pip install torch`.") from None
+    if threads:
+        torch.set_num_threads(threads)
+    # The guards are the example's sizes where the tracer saw a 1; the networks are for all sizes.
+    network = torch.export.load(folder / f"{name}.pt2").module(check_guards=False)
+
+    def run(x: NDArray[Any]) -> NDArray[Any]:
+        with torch.no_grad():
+            return network(torch.from_numpy(x)).numpy()
+
+    return run
+
+
+_LOADERS = {".onnx": _onnx, ".xml": _openvino, ".pt2": _program}
