@@ -41,9 +41,19 @@ def main() -> None:
     import tests.small_pair
 
     torch.set_num_threads(1)
-    spec = json.loads(Path(sys.argv[1]).read_text())
-    rank, folder = int(os.environ.get("RANK", "0")), Path(spec["folder"])
     plugins = distillkit.load_plugins(small=tests.small_pair)
+    originals = trainer.batches, trainer.Ranks.wrap
+    for spec in json.loads(Path(sys.argv[1]).read_text()):
+        trainer.batches, trainer.Ranks.wrap = originals
+        carry_out(spec, plugins)
+    leave()
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def carry_out(spec: dict, plugins: distillkit.Plugins) -> None:
+    """Train, and write down how that ended."""
+    rank, folder = int(os.environ.get("RANK", "0")), Path(spec["folder"])
     original, numbers = trainer.batches, itertools.count()
 
     def batches(*args):
@@ -80,10 +90,8 @@ def main() -> None:
     except (distillkit.DistillkitError, TrainingStopped) as error:
         said = f"{type(error).__name__}: {error}"
     checkpoints = [path.stem for path in list_checkpoints(folder / "run" / "checkpoints")]
-    (folder / f"said-{rank}.json").write_text(json.dumps({"said": said, "wrapped": wrapped, "saved": checkpoints}))
-    leave()
-    sys.stdout.flush()
-    os._exit(0)
+    written = json.dumps({"said": said, "wrapped": wrapped, "saved": checkpoints})
+    (folder / f"said-{spec['place']}-{rank}.json").write_text(written)
 
 
 main()

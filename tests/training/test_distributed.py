@@ -46,10 +46,20 @@ def sgd(recipe, quiet_teacher, photographs):
 
 def launch(recipe, folder: Path, processes: int = 2, expect: int | None = 0, **more) -> list[dict]:
     """Carry out a recipe in several processes and return what each of them has to say."""
-    folder.mkdir(exist_ok=True)
-    spec = folder / "spec.json"
-    values = recipe.model_dump(mode="json", exclude_none=True)
-    spec.write_text(json.dumps({"recipe": values, "folder": str(folder), **more}))
+    return launch_all([job(recipe, folder, **more)], processes, expect)[0]
+
+
+def job(recipe, folder: Path, **more) -> dict:
+    return {"recipe": recipe.model_dump(mode="json", exclude_none=True), "folder": str(folder), **more}
+
+
+def launch_all(jobs: list[dict], processes: int = 2, expect: int | None = 0) -> list[list[dict]]:
+    """Carry out several recipes one after the other in the same processes, and return what each says of each."""
+    for place, each in enumerate(jobs):
+        Path(each["folder"]).mkdir(exist_ok=True)
+        each["place"] = place
+    spec = Path(jobs[0]["folder"]) / "spec.json"
+    spec.write_text(json.dumps(jobs))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     done = subprocess.run(
@@ -62,13 +72,20 @@ def launch(recipe, folder: Path, processes: int = 2, expect: int | None = 0, **m
     )
     if expect is None:
         assert done.returncode != 0
-        return []
+        return [[]]
     assert done.returncode == expect, done.stderr[-4000:]
-    return [json.loads((folder / f"said-{rank}.json").read_text()) for rank in range(processes)]
+    return [
+        [json.loads((Path(each["folder"]) / f"said-{place}-{rank}.json").read_text()) for rank in range(processes)]
+        for place, each in enumerate(jobs)
+    ]
 
 
 def student(folder: Path, plugins):
     return distillkit.load_model(folder / "run", plugins).codec.module.state_dict()
+
+
+def metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
 
 
 def largest_difference(a, b, start):
@@ -92,10 +109,12 @@ def largest_difference(a, b, start):
         pytest.param({"name": "small.freeze_first"}, marks=pytest.mark.slow),
     ],
 )
-def test_the_same_global_batch_gives_the_same_weights(sgd, tmp_path, plugins, schedule):
+def test_the_same_global_batch_gives_the_same_weights(sgd, tmp_path, plugins, held_out, schedule):
+    """And the same mean of the weights, and the same figures on held-out crops that two do not share evenly."""
     from distillkit.training.setup.prepare import prepare
 
-    r = sgd(schedule=schedule)
+    validation = {"data": held_out, "every": 4, "crops": 3, "save": "last"}
+    r = sgd(schedule=schedule, extensions={"core.ema": {"decay": 0.5}}, validation=validation)
     distillkit.train(r, tmp_path / "one" / "run", plugins=plugins)
     said = launch(r, tmp_path / "two")
     assert [each["said"] for each in said] == ["finished", "finished"]
@@ -104,11 +123,9 @@ def test_the_same_global_batch_gives_the_same_weights(sgd, tmp_path, plugins, sc
     start = prepare(resolve(r, plugins), plugins).codec.module.state_dict()
     assert largest_difference(student(tmp_path / "one", plugins), student(tmp_path / "two", plugins), start) < 1e-3
     # What is logged is of the whole batch too.
-    one, two = (
-        [json.loads(line) for line in (tmp_path / name / "run" / "metrics.jsonl").read_text().splitlines()]
-        for name in ("one", "two")
-    )
+    one, two = (metrics(tmp_path / name) for name in ("one", "two"))
     assert [line["step"] for line in one] == [line["step"] for line in two]
+    assert any("validation/rd_cost" in line for line in one)
     for a, b in zip(one, two, strict=True):
         assert a.keys() == b.keys()
         for key in a.keys() - {"seconds_per_step", "phase"}:
@@ -177,23 +194,67 @@ def test_without_an_accelerator_auto_is_the_cpu_and_the_processes_still_train_to
     assert all("DistributedDataParallel" in each["wrapped"] for each in said)
 
 
-def test_sigterm_to_one_process_stops_all_and_they_go_on_bit_for_bit(recipe, teacher_file, tmp_path):
-    r = recipe(losses=FEDS, teacher=teacher_file)  # with noise, which each process draws for itself
-    said = launch(r, tmp_path / "run", fault="sigterm", fault_rank=1, fault_step=2)
-    for each in said:
-        assert each["said"].startswith("TrainingStopped: run run: stopped after step 3 of 10, and saved")
-        assert each["saved"] == ["step-00000003"]
-    again = launch(r, tmp_path / "run")
+def stopped_and_whole(recipe, folder: Path) -> list[dict]:
+    """Train in two processes, of which the second is asked to stop, and on, and beside it without a stop; the states."""
+    halves = (job(recipe, folder / "run", fault="sigterm", fault_rank=1, fault_step=2), job(recipe, folder / "run"))
+    stopped, again, _ = launch_all([*halves, job(recipe, folder / "whole")])
+    for each in stopped:
+        assert each["said"].startswith(f"TrainingStopped: run run: stopped after step 3 of {recipe.num_steps}, and")
+        assert each["saved"][-1] == "step-00000003"
     assert [each["said"] for each in again] == ["finished", "finished"]
-    assert (tmp_path / "run" / "told-0.txt").read_text() == "3\nfinished\n"
-    launch(r, tmp_path / "whole")
-    states = [
-        load_checkpoint(list_checkpoints(tmp_path / name / "run" / "checkpoints")[-1]) for name in ("run", "whole")
-    ]
-    assert states[0]["step"] == 10
+    assert (folder / "run" / "told-0.txt").read_text() == "3\nfinished\n"
+    states = [load_checkpoint(list_checkpoints(folder / name / "run" / "checkpoints")[-1]) for name in ("run", "whole")]
+    assert states[0]["step"] == recipe.num_steps
     assert all(torch.equal(states[0]["task"][name], tensor) for name, tensor in states[1]["task"].items())
+    models = [(folder / name / "run" / "model.safetensors").read_bytes() for name in ("run", "whole")]
+    assert models[0] == models[1]
+    return states
+
+
+def test_sigterm_to_one_process_stops_all_and_they_go_on_bit_for_bit(recipe, teacher_file, tmp_path, held_out):
+    """With noise, which each process draws for itself, the mean of the weights, and the best on held-out crops."""
+    validation = {"data": held_out, "every": 4, "crops": 3}
+    r = recipe(losses=FEDS, teacher=teacher_file, extensions={"core.ema": {"decay": 0.5}}, validation=validation)
+    states = stopped_and_whole(r, tmp_path)
+    means = [state["extensions"]["core.ema"]["mean"] for state in states]
+    assert means[0]
+    assert all(torch.equal(a, b) for a, b in zip(*means, strict=True))
     assert len(states[0]["other_ranks"]) == 1
     assert not torch.equal(states[0]["rng"], states[0]["other_ranks"][0][0])
+
+
+@pytest.mark.slow
+def test_a_large_codec_decays_in_two_processes_as_in_one(recipe, sgd, teacher_file, tmp_path, plugins, held_out):
+    """With the mean of its weights, validation, and each share of a batch cut into parts."""
+    from distillkit.training.setup.prepare import prepare
+
+    extensions = {"kd.mask_decay": {}, "core.ema": {"decay": 0.5}}
+    validation = {"data": held_out, "every": 2, "crops": 3, "save": "last"}
+    keys = {"extensions": extensions, "validation": validation, "num_steps": 6, "accumulate": 2, "losses": {}}
+    r = sgd(**keys, schedule={"name": "core.constant"})
+    start = prepare(resolve(r, plugins), plugins)
+    distillkit.train(r.model_copy(update={"accumulate": 1}), tmp_path / "one" / "run", plugins=plugins)
+    said = launch(r, tmp_path / "two")
+    assert [each["said"] for each in said] == ["finished", "finished"]
+    with start.extensions.as_saved() as cut:
+        start = cut.module.state_dict()
+    assert largest_difference(student(tmp_path / "one", plugins), student(tmp_path / "two", plugins), start) < 1e-3
+    one, two = (
+        [line["validation/rd_cost"] for line in metrics(tmp_path / name) if "validation/rd_cost" in line]
+        for name in ("one", "two")
+    )
+    assert len(one) == 3
+    assert two == pytest.approx(one, rel=1e-3)
+    noisy = recipe(
+        **keys,
+        teacher=teacher_file,
+        schedule={"name": "core.constant"},
+        optimizer={"name": "adam", "learning_rate": 1e-3},
+        data={"train": r.data.train, "crop": 64, "batch_size": 4},
+        checkpoint_every=2,
+    )
+    states = stopped_and_whole(noisy, tmp_path)
+    assert states[0]["task"]["student.g_a.0.weight"].shape[0] == 16
 
 
 @pytest.mark.slow
