@@ -30,6 +30,7 @@ from .training.folder.run_folder import RunFolder
 from .training.objectives.objective import build_objective
 from .training.setup.codecs import samples_of
 from .training.setup.resolve import resolve
+from .training.setup.teachers import control_of, teachers_wanted
 from .training.train import train
 
 _WORTH = 10  #: a job of fewer times the steps that are measured is not estimated
@@ -102,7 +103,7 @@ def distil(
 
 def _time_left(out: Path, teacher: Recipe, student: Recipe, plugins: Plugins) -> str:
     """Return a sentence on how long a job takes, or the rest of it; empty where that is not worth measuring."""
-    control = _control(student, plugins)
+    control = control_of(student, plugins)
     recipes = {"teacher": teacher, "control": control, "student": student}
     runs = {name: RunFolder(out / name) for name in recipes}
     file = out / "estimate.json"
@@ -137,16 +138,6 @@ def _share_done(run: RunFolder, recipe: Recipe) -> float:
     return int(checkpoints[-1].stem.removeprefix("step-")) / recipe.num_steps if checkpoints else 0.0
 
 
-def _control(student: Recipe, plugins: Plugins) -> Recipe:
-    """Return the recipe of the same student without its teacher; losses that need none stay."""
-    losses = {
-        label: options
-        for label, options in student.losses.items()
-        if not plugins.configure_loss(label, options)[0].needs_teacher
-    }
-    return student.model_copy(update={"losses": losses, "teacher": None})
-
-
 def distil_recipes(
     teacher: Recipe | Path,
     student: Recipe,
@@ -158,12 +149,13 @@ def distil_recipes(
 ) -> Comparison:
     """Train a teacher, distil it, and measure the result beside its control.
 
-    The control is the same student with the same steps, schedule, seed and crops, but without losses or teacher: what
-    is gained over it is gained by distillation. A job that was stopped continues where it was.
+    The control is the same student with the same steps, schedule, seed and crops, but without a teacher, and without
+    the losses and extensions that need one: what is gained over it is gained by distillation. A job that was stopped
+    continues where it was.
 
     Args:
         teacher: recipe of the teacher's run, or the file of one that is trained already.
-        student: recipe of the student's run, with losses; its `teacher` is filled in.
+        student: recipe of the student's run, with losses or an extension; its `teacher` is filled in.
         folder: gets the run folders `teacher`, `control` and `student`, and the folder `comparison`.
         images: held-out pictures.
         plugins: where components are registered; by default the installed plugins.
@@ -173,12 +165,12 @@ def distil_recipes(
         DistillkitError: bad input, or a loss that is not finite.
     """
     refuse_several("distil")
-    if not student.losses:
-        raise RecipeError("student recipe: expected losses to distil with, got none; see `distillkit plugins`.")
     if not images:
         raise DataError("held-out pictures: expected at least one to measure on, got none; name some.")
     folder = Path(folder)
     plugins = plugins or load_plugins()
+    if not teachers_wanted(student, plugins):
+        raise RecipeError("student recipe: expected losses to distil with, got none; see `distillkit plugins`.")
     # Report what would end the job after hours of training before it starts.
     resolved = resolve(student.model_copy(update={"teacher": folder}), plugins)
     check_images(images, samples=samples_of(resolved, plugins))
@@ -188,7 +180,7 @@ def distil_recipes(
     if isinstance(teacher, Recipe):
         teacher = train(teacher, folder / "teacher", plugins=plugins, observers=observers())
     models["teacher"] = teacher
-    control = _control(student, plugins)
+    control = control_of(student, plugins)
     models["control"] = train(control, folder / "control", plugins=plugins, observers=observers())
     distilled = student.model_copy(update={"teacher": teacher})
     models["student"] = train(distilled, folder / "student", plugins=plugins, observers=observers())
@@ -243,7 +235,7 @@ def repeat_with_seeds(
     """
     plugins, folder = plugins or load_plugins(), first.folder.parent / "seeds"
     compared = {model.name: model for model in first.models}
-    sides = {"control": _control(student, plugins)}
+    sides = {"control": control_of(student, plugins)}
     sides["student"] = student.model_copy(update={"teacher": compared["teacher"].model})
     costs = {name: [_cost(compared[name])] for name in sides}
     objective = build_objective(student.objective.model_dump(), plugins, "recipe objective")

@@ -95,6 +95,18 @@ class Broken(distillkit.LossTerm):
         return loss * float("nan") if self.calls > self.config.good_calls else loss
 
 
+class QuietOutput(distillkit.LossTerm):
+    """A regulariser: the mean square of the reconstruction."""
+
+    needs_teacher = False
+
+    def required_taps(self):
+        return set()
+
+    def forward(self, step):
+        return step.output.x_hat.square().mean()
+
+
 @distillkit.hookimpl
 def register_pairs(register):
     register("pair", SmallPair)
@@ -106,6 +118,7 @@ def register_pairs(register):
 @distillkit.hookimpl
 def register_loss_terms(register):
     register("broken", Broken)
+    register("quiet_output", QuietOutput)
 
 
 @distillkit.hookimpl

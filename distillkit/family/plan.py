@@ -12,10 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 
 from ..errors import RecipeError
 from ..hooks.components import validate
+from ..hooks.loader import Plugins, load_plugins
 from ..model.file import MODEL_NAME
 from ..model.lmbda import Lmbda, LmbdaRange, as_lmbda
 from ..recipe.paths import from_folder
-from ..recipe.recipe import Recipe, read_toml
+from ..recipe.recipe import TEACHER, Recipe, read_toml
+from ..training.setup.teachers import teachers_wanted
 
 CONTROL = "control"
 
@@ -152,13 +154,16 @@ class Job:
     needs: tuple[str, ...]
 
 
-def plan(family: Family, folder: Path) -> list[Job]:
+def plan(family: Family, folder: Path, plugins: Plugins | None = None) -> list[Job]:
     """Return the jobs of a family in the order in which they run; `folder` holds their run folders.
+
+    A student that something teaches gets the teacher of its lambda: a loss without a teacher of its own, an extension
+    that needs one, or its initial weights.
 
     Raises:
         RecipeError: a recipe is not valid.
     """
-    return list(_jobs(family, folder))
+    return list(_jobs(family, folder, plugins or load_plugins()))
 
 
 def select(jobs: list[Job], patterns: list[str]) -> list[Job]:
@@ -173,16 +178,16 @@ def select(jobs: list[Job], patterns: list[str]) -> list[Job]:
     return [job for job in jobs if not patterns or any(fnmatchcase(job.name, pattern) for pattern in patterns)]
 
 
-def _jobs(family: Family, folder: Path) -> Iterator[Job]:
+def _jobs(family: Family, folder: Path, plugins: Plugins) -> Iterator[Job]:
     for place, lmbda in enumerate(family.lmbdas):
         teacher = f"teacher-{lmbda_name(lmbda)}"
-        students = list(_students(family, folder, place, teacher))
+        students = list(_students(family, folder, place, teacher, plugins))
         if not isinstance(lmbda, LmbdaRange) or any(teacher in student.needs for student in students):
             yield _job(family, folder, place, teacher, "teacher", family.teacher | {"trains": "teacher"})
         yield from students
 
 
-def _students(family: Family, folder: Path, place: int, teacher: str) -> Iterator[Job]:
+def _students(family: Family, folder: Path, place: int, teacher: str, plugins: Plugins) -> Iterator[Job]:
     lmbda = family.lmbdas[place]
     for seed in _seeds(family):
         for name, variant in family.variants.items():
@@ -190,11 +195,18 @@ def _students(family: Family, folder: Path, place: int, teacher: str) -> Iterato
             if seed not in seeds or lmbda not in (variant.lmbdas or family.lmbdas):
                 continue
             recipe = family.student | variant.changes | {"seed": seed}
-            taught = bool(recipe.get("losses")) or recipe.get("initial_weights") == "teacher"
+            job = f"{name}-{lmbda_name(lmbda)}-seed{seed}"
+            taught = _taught(validate(Recipe, recipe | {"lmbda": lmbda}, f"family: {job}"), plugins)
             if taught:
                 recipe["teacher"] = folder / teacher / MODEL_NAME
-            job = f"{name}-{lmbda_name(lmbda)}-seed{seed}"
             yield _job(family, folder, place, job, name, recipe, (teacher,) if taught else ())
+
+
+def _taught(recipe: Recipe, plugins: Plugins) -> bool:
+    try:
+        return TEACHER in teachers_wanted(recipe, plugins)
+    except RecipeError:  # of a plugin that is not here; whoever carries the job out reports it
+        return bool(recipe.losses or recipe.extensions) or recipe.initial_weights == TEACHER
 
 
 def _job(

@@ -102,7 +102,7 @@ def run_family(
     """
     refuse_several("family")
     folder, plugins = Path(folder).resolve(), plugins or load_plugins()
-    jobs = plan(family, folder)
+    jobs = plan(family, folder, plugins)
     chosen = select(jobs, list(only))
     images = list_images(family.test)
     for job in jobs:
@@ -128,13 +128,13 @@ def run_family(
                     evaluate_model(run.model, images, file.parent, objective=objective, **options)
             if monotonic() > deadline.moment:
                 break
-    return status(family, folder)
+    return status(family, folder, plugins)
 
 
-def status(family: Family, folder: str | Path) -> list[JobStatus]:
+def status(family: Family, folder: str | Path, plugins: Plugins | None = None) -> list[JobStatus]:
     """Return the status of each job of a family, from what lies in its folder."""
     folder = Path(folder).resolve()
-    jobs = plan(family, folder)
+    jobs = plan(family, folder, plugins)
     done = {job.name for job in jobs if RunFolder(folder / job.name).model.exists()}
     rows = []
     for job in jobs:

@@ -113,7 +113,7 @@ def check_loss_term(
 def check_schedule(schedule: type[PhaseSchedule], terms: list[str], **options: Any) -> None:
     """Check a schedule: for runs of many lengths its phases add up, and weights and learning rates are above zero.
 
-    It must say the same each time that it is asked, and serve the control, which has the same phases without terms.
+    It must return the same each time that it is asked, and serve the control, which has the same phases without terms.
 
     Args:
         schedule: the class.
@@ -124,7 +124,7 @@ def check_schedule(schedule: type[PhaseSchedule], terms: list[str], **options: A
     built = schedule(checked_config(schedule.Config, options, name))
     for num_steps in (3, 10, 97, 1000):
         with as_checks(name):
-            timeline = Timeline(built.phases(num_steps, terms), num_steps, terms)
+            timeline, control = (_timeline(built, num_steps, each) for each in (terms, []))
         assert built.phases(num_steps, terms) == built.phases(num_steps, terms), f"{name}: other phases if asked twice"
         for phase in timeline.phases:
             assert phase.learning_rate > 0, f"{name}: learning rate x {phase.learning_rate} in phase {phase.name}"
@@ -132,6 +132,13 @@ def check_schedule(schedule: type[PhaseSchedule], terms: list[str], **options: A
             index, place = timeline.at(step)
             for term, weight in timeline.phases[index].weights_at(place).items():
                 assert 0 < weight < float("inf"), f"{name}: weight {weight} of {term} at step {step}"
+        lengths = [[(each.name, each.num_steps) for each in phases] for phases in (timeline.phases, control.phases)]
+        assert lengths[0] == lengths[1], f"{name}: expected the same phases for a control, got {lengths[1]}"
+
+
+def _timeline(schedule: PhaseSchedule, num_steps: int, terms: list[str]) -> Timeline:
+    phases = schedule.phases(num_steps, terms)
+    return Timeline(phases if terms else [phase.without_teacher([]) for phase in phases], num_steps, terms)
 
 
 def check_taps(

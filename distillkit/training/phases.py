@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import accumulate
 from typing import Any, final
@@ -88,6 +88,17 @@ class Phase:
         """Return the weight of the rate-distortion cost at this step of the phase, counted from 0."""
         return _weight_at(self.rd_weight, step)
 
+    def without_teacher(self, terms: Sequence[str]) -> Phase:
+        """Return the phase as a run has it in which no term has a teacher, such as a control.
+
+        Weights of terms that the run has not are left out. Where some are, or where the run has no terms at all, the
+        rate-distortion cost takes their place: its weight is 1.
+        """
+        weights = {name: weight for name, weight in self.weights.items() if name in terms}
+        if terms and len(weights) == len(self.weights):
+            return self
+        return replace(self, weights=weights, rd_weight=1.0, balance=self.balance if weights else None)
+
 
 def _weight_at(weight: float | Ramp, step: int) -> float:
     return weight.at(step) if isinstance(weight, Ramp) else weight
@@ -103,6 +114,8 @@ class PhaseSchedule(Component, ABC):
     def phases(self, num_steps: int, terms: Sequence[str]) -> list[Phase]:
         """Return the phases of a run of `num_steps` steps with these loss terms (full names); lengths must add up.
 
+        A run in which no term has a teacher (a control) has the phases of the others, see `Phase.without_teacher`.
+
         Raises:
             ValueError: the schedule has no place for one of the terms.
         """
@@ -110,9 +123,17 @@ class PhaseSchedule(Component, ABC):
 
 @final
 class Timeline:
-    """The phases of a run, checked, and looked up by step."""
+    """The phases of a run, checked, and looked up by step.
 
-    def __init__(self, phases: Sequence[Phase], num_steps: int, terms: Sequence[str]) -> None:
+    Attributes:
+        phases: in their order; those of no steps are left out.
+        notes: what the user should know of them.
+    """
+
+    def __init__(
+        self, phases: Sequence[Phase], num_steps: int, terms: Sequence[str], notes: Sequence[str] = ()
+    ) -> None:
+        self.notes = list(notes)
         self.phases = [phase for phase in phases if phase.num_steps != 0]
         lengths = [phase.num_steps for phase in self.phases]
         if sum(lengths) != num_steps or min(lengths, default=0) < 0:

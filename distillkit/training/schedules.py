@@ -34,10 +34,9 @@ class Constant(PhaseSchedule):
         rd_weight: Weight = 1.0
 
     def phases(self, num_steps: int, terms: Sequence[str]) -> list[Phase]:
-        """Return the one phase; in a run without losses (a control) it has no weights."""
-        weights = {**dict.fromkeys(terms, 1.0), **self.config.weights} if terms else {}
-        rd_weight = self.config.rd_weight if terms else 1.0
-        return [Phase("train", num_steps, weights, balance=self.config.balance, rd_weight=rd_weight)]
+        """Return the one phase."""
+        config, weights = self.config, {**dict.fromkeys(terms, 1.0), **self.config.weights}
+        return [Phase("train", num_steps, weights, balance=config.balance, rd_weight=config.rd_weight)]
 
 
 class Change(ComponentConfig):
@@ -97,8 +96,8 @@ class ListedPhase(ComponentConfig):
             raise ValueError('expected a `name`, as in {name = "core.ms_ssim"}; add it.')
         return value
 
-    def phase(self, num_steps: int, taught: bool) -> Phase:
-        """Return the phase; without loss terms (a control) it has no weights."""
+    def phase(self, num_steps: int) -> Phase:
+        """Return the phase."""
 
         def at(weight: float | Change) -> float | Ramp:
             return Ramp(weight.start, weight.stop, max(1, num_steps - 1)) if isinstance(weight, Change) else weight
@@ -107,12 +106,12 @@ class ListedPhase(ComponentConfig):
         return Phase(
             self.name,
             num_steps,
-            weights if taught else {},
+            weights,
             self.learning_rate,
-            self.balance if taught else None,
+            self.balance,
             self.trainable,
             self.every,
-            at(self.rd_weight) if taught else 1.0,
+            at(self.rd_weight),
             self.crop,
             self.batch_size,
             self.objective,
@@ -135,7 +134,7 @@ class Listed(PhaseSchedule):
         phases: tuple[ListedPhase, ...]
 
     def phases(self, num_steps: int, terms: Sequence[str]) -> list[Phase]:
-        """Return the phases; in a run without losses (a control) they have no weights.
+        """Return the phases.
 
         Raises:
             ValueError: the shares do not add up to 1.
@@ -146,4 +145,4 @@ class Listed(PhaseSchedule):
             raise ValueError(f"expected shares that add up to 1, got {ends[-1]:.6g}; change them.")
         steps = [round(num_steps * end) for end in ends]
         lengths = [last - first for first, last in pairwise(steps)]
-        return [each.phase(length, bool(terms)) for each, length in zip(listed, lengths, strict=True)]
+        return [each.phase(length) for each, length in zip(listed, lengths, strict=True)]

@@ -14,6 +14,8 @@ from distillkit.family.plan import Family, plan
 from distillkit.family.record import record_of
 from distillkit.family.run import run_family, status, status_json
 from distillkit.family.tables import summarise
+from distillkit.training.setup.resolve import resolve
+from distillkit.training.setup.teachers import control_of
 
 DATA = {"crop": 64, "batch_size": 2}
 COMMON = {"pair": {"name": "small.pair"}, "num_steps": 4, "checkpoint_every": 2, "device": "cpu"}
@@ -62,6 +64,32 @@ def test_variants_replace_keys_and_may_have_seeds_and_lambdas_of_their_own(famil
     assert heir.recipe.teacher == tmp_path / "teacher-0.01" / "model.safetensors"
     assert heir.needs == ("teacher-0.01",)
     assert [job.recipe.lmbda for job in jobs] == [job.lmbda for job in jobs]
+
+
+def test_who_gets_a_teacher_is_what_something_in_it_needs_one_for(family, tmp_path, plugins):
+    """An extension may need one; a loss may not, or have one of its own."""
+    own = {"losses": {"kd.latent": {"teacher": "high"}}, "teachers": {"high": tmp_path / "high"}}
+    variants = {
+        "control": {"losses": {}},
+        "decay": {"losses": {}, "extensions": {"kd.mask_decay": {}}},
+        "mean": {"losses": {}, "extensions": {"core.ema": {}}},
+        "quiet": {"losses": {"small.quiet_output": {}}},
+        "own": own,
+    }
+    jobs = plan(family(variants=variants), tmp_path, plugins)
+    taught = [job.variant for job in jobs if job.recipe.teacher is not None]
+    assert taught == [job.variant for job in jobs if job.needs] == ["decay"]
+
+
+def test_the_control_drops_what_needs_a_teacher(family, tmp_path, plugins):
+    losses = {"kd.latent": {}, "small.quiet_output": {}}
+    extensions = {"kd.mask_decay": {}, "core.ema": {}}
+    keys = {"losses": losses, "extensions": extensions, "initial_weights": "teacher", "teachers": {"a": tmp_path}}
+    student = family().student | keys
+    control = control_of(distillkit.Recipe.create(**student, teacher=tmp_path), plugins)
+    assert (list(control.losses), list(control.extensions)) == (["small.quiet_output"], ["core.ema"])
+    assert (control.teacher, control.teachers, control.initial_weights) == (None, {}, "random")
+    resolve(control, plugins)
 
 
 def test_later_lambdas_start_from_earlier_ones(family, tmp_path):

@@ -195,7 +195,7 @@ def test_without_an_accelerator_auto_is_the_cpu_and_the_processes_still_train_to
 
 
 def stopped_and_whole(recipe, folder: Path) -> list[dict]:
-    """Train in two processes, of which the second is asked to stop, and on, and beside it without a stop; the states."""
+    """Train in two processes with a stop asked of the second, and once without a stop; return both states."""
     halves = (job(recipe, folder / "run", fault="sigterm", fault_rank=1, fault_step=2), job(recipe, folder / "run"))
     stopped, again, _ = launch_all([*halves, job(recipe, folder / "whole")])
     for each in stopped:

@@ -111,10 +111,19 @@ def test_constant_schedule_by_default_takes_weights_as_they_are():
     assert phase.balance is None
 
 
-def test_constant_schedule_serves_a_control_without_losses():
-    (phase,) = Constant(Constant.Config(weights={"one": 0.5})).phases(3, [])
-    assert phase.weights == {}
-    Timeline([phase], 3, [])
+def test_a_run_without_a_teacher_leaves_out_what_is_not_there_and_trains_on_rate_and_distortion():
+    phase = Phase("p", 4, {"taught": Ramp(1.0, 0.0, 4), "quiet": 0.5}, balance=0.2, rd_weight=0.4, learning_rate=0.1)
+    kept = phase.without_teacher(["quiet"])
+    assert (kept.weights, kept.rd_weight, kept.balance, kept.learning_rate) == ({"quiet": 0.5}, 1.0, 0.2, 0.1)
+    alone = phase.without_teacher([])
+    assert (alone.weights, alone.rd_weight, alone.balance) == ({}, 1.0, None)
+    Timeline([alone], 4, [])
+
+
+def test_a_run_whose_schedule_names_its_terms_alone_is_as_it_was_written():
+    phase = Phase("p", 4, {"quiet": 0.5}, rd_weight=0.0)
+    assert phase.without_teacher(["quiet"]) is phase
+    assert Phase("p", 4, rd_weight=0.0).without_teacher([]).rd_weight == 1.0
 
 
 @pytest.mark.parametrize("options", [{"weights": {"one": 0.0}}, {"weights": {"one": -1.0}}, {"balance": 0.0}])

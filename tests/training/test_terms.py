@@ -10,6 +10,8 @@ import pytest
 import distillkit
 from distillkit.errors import PluginError, RecipeError
 from distillkit.training.folder.checkpoint import list_checkpoints, load_checkpoint
+from distillkit.training.setup.prepare import prepare
+from distillkit.training.setup.resolve import resolve
 
 from .test_training import FEDS, same, weights
 
@@ -77,6 +79,42 @@ def test_the_control_of_distil_keeps_its_regularisers(recipe, teacher_file, phot
     control = distillkit.Recipe.load(tmp_path / "control" / "recipe.toml")
     assert list(control.losses) == ["own.loudness"]
     assert control.teacher is None
+
+
+PRIM = {
+    "constant": {"name": "core.constant", "weights": {"kd.latent": 0.6, "own.loudness": 2.0}, "rd_weight": 0.4},
+    "phases": {
+        "name": "core.phases",
+        "phases": [
+            {"name": "latents", "share": 0.5, "weights": {"kd.latent": 1.0, "own.loudness": 2.0}, "rd_weight": 0.0},
+            {"name": "all", "share": 0.5, "balance": 0.1, "weights": {"kd.latent": {"start": 1.0, "stop": 0.0}}},
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize("kind", PRIM)
+def test_a_control_keeps_its_regulariser_under_the_schedule_of_the_student(recipe, tmp_path, plugins, kind):
+    """The weights of losses that it has not are left out, rate and distortion take their place, and a note says so."""
+    r = resolve(recipe(losses=QUIET, schedule=PRIM[kind], num_steps=4), plugins)
+    setup = prepare(r, plugins)
+    assert setup.notes[0] == "no loss has a teacher: the schedule's weights of kd.latent are left out"
+    assert [phase.rd_weight for phase in setup.timeline.phases] == [1.0] * len(setup.timeline.phases)
+    assert setup.timeline.phases[0].weights == {"own.loudness": 2.0}
+    assert all(phase.weights == {} and phase.balance is None for phase in setup.timeline.phases[1:])
+    distillkit.train(r, tmp_path / "run", plugins=plugins)
+
+
+def test_a_misspelt_weight_is_an_error_in_a_control_too(recipe, plugins):
+    schedule = {"name": "core.constant", "weights": {"own.loudnes": 2.0}}
+    with pytest.raises(RecipeError, match=r"weight to 'own.loudnes', which is not .* Did you mean 'own.loudness'"):
+        prepare(resolve(recipe(losses=QUIET, schedule=schedule), plugins), plugins)
+
+
+def test_what_trains_without_a_teacher_by_its_own_weights_stays_so(recipe, plugins):
+    schedule = {"name": "core.constant", "weights": {"own.loudness": 2.0}, "rd_weight": 0.0}
+    setup = prepare(resolve(recipe(losses=QUIET, schedule=schedule), plugins), plugins)
+    assert (setup.timeline.phases[0].rd_weight, setup.timeline.notes) == (0.0, [])
 
 
 def test_one_loss_twice_by_label(recipe, teacher_file, tmp_path, plugins):

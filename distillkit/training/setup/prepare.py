@@ -80,7 +80,7 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
         stages=stages,
         dataset=dataset,
         objective=objective,
-        notes=[*notes, *codecs.notes, *teaching.notes],
+        notes=[*timeline.notes, *notes, *codecs.notes, *teaching.notes],
         rates=Rates(recipe.lmbda, {name: teacher.lmbda for name, teacher in codecs.teachers.items()}),
     )
 

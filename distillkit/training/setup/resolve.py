@@ -12,7 +12,7 @@ from ...hooks.loader import Plugins
 from ...recipe.recipe import Recipe
 from ...recipe.settings import ComponentChoice, OptimizerSettings, full_name
 from ..phases import Timeline
-from .teachers import check_teachers
+from .teachers import check_teachers, teacher_of_terms
 
 
 def resolve(recipe: Recipe, plugins: Plugins) -> Recipe:
@@ -50,7 +50,7 @@ def resolve(recipe: Recipe, plugins: Plugins) -> Recipe:
 
 
 def timeline_of(recipe: Recipe, plugins: Plugins) -> Timeline:
-    """Return the phases of a resolved recipe.
+    """Return the phases of a resolved recipe: the schedule's, or, where no loss has a teacher, those without one.
 
     Raises:
         RecipeError: the schedule has no place for a loss term, or its phases are not valid.
@@ -63,7 +63,15 @@ def timeline_of(recipe: Recipe, plugins: Plugins) -> Timeline:
         phases = schedule_class(config).phases(recipe.num_steps, terms)
     except ValueError as error:
         raise RecipeError(f"recipe schedule {recipe.schedule.name}: {error}") from None
-    return Timeline(phases, recipe.num_steps, terms)
+    if teacher_of_terms(recipe, plugins):
+        return Timeline(phases, recipe.num_steps, terms)
+    gone = sorted({name for phase in phases for name in phase.weights if name not in terms})
+    misspelt = [name for name in gone if name not in plugins.components["loss"] and did_you_mean(name, terms)]
+    phases = [phase.without_teacher([*terms, *misspelt]) for phase in phases]
+    notes = (
+        [f"no loss has a teacher: the schedule's weights of {', '.join(gone)} are left out"] if terms and gone else []
+    )
+    return Timeline(phases, recipe.num_steps, terms, notes)
 
 
 def _extensions(recipe: Recipe, plugins: Plugins) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...errors import RecipeError, did_you_mean
 from ...hooks.loader import Plugins
 from ...model.lmbda import LmbdaRange
@@ -54,6 +56,25 @@ def teachers_wanted(recipe: Recipe, plugins: Plugins) -> list[str]:
     if recipe.initial_weights == "teacher" or _extensions_that_need_one(recipe, plugins):
         wanted.add(default_teacher(recipe, plugins) or TEACHER)
     return sorted(wanted)
+
+
+def control_of(recipe: Recipe, plugins: Plugins) -> Recipe:
+    """Return the recipe of the same student without a teacher; losses and extensions that need none stay."""
+    losses = {
+        label: options
+        for label, options in recipe.losses.items()
+        if not plugins.configure_loss(label, options)[0].needs_teacher
+    }
+    needing = _extensions_that_need_one(recipe, plugins)
+    changes: dict[str, Any] = {
+        "losses": losses,
+        "extensions": {name: options for name, options in recipe.extensions.items() if name not in needing},
+        "teacher": None,
+        "teachers": {},
+    }
+    if recipe.initial_weights == "teacher":
+        changes["initial_weights"] = "random"
+    return recipe.model_copy(update=changes)
 
 
 def check_teachers(recipe: Recipe, plugins: Plugins) -> None:
