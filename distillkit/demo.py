@@ -29,7 +29,7 @@ _HELD_OUT = [("skimage", "data/astronaut.png"), ("sklearn", "datasets/images/flo
 
 
 def gather_images(folder: Path, data: Path | None = None) -> tuple[Path, list[Path]]:
-    """Lay out training and held-out pictures under `folder`, and return the training folder and the held-out files.
+    """Put training and held-out pictures into `folder`, and return the training folder and the held-out files.
 
     Args:
         folder: gets the folders `train` and `held_out`.

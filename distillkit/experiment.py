@@ -71,7 +71,7 @@ def distil(
     Args:
         photos: folder of pictures, searched recursively.
         out: gets the runs, the measurements and the page; by default `runs/NAME`, from the folder's name.
-        pair: teacher and student. One without recipes that ship trains by those of `models.lowres`.
+        pair: teacher and student. A pair for which no recipes ship trains with those of `models.lowres`.
         size: of both, and of the training: `tiny` (minutes), `lite` (hours) or `paper` (days on a GPU).
         changes: other values for keys of both recipes, as for `Recipe.load`: `{"num_steps": 500}`.
         plugins: where components are registered; by default the installed plugins.
@@ -226,7 +226,7 @@ def repeat_with_seeds(
     """Train control and student of a finished job again from other seeds, with the same teacher, and measure them.
 
     Args:
-        first: what `distil_recipes` returned for `student` and `images`; the runs lie beside its folder, in `seeds`.
+        first: what `distil_recipes` returned for `student` and `images`; the runs are beside its folder, in `seeds`.
         student: recipe of the student's run.
         images: held-out pictures.
         num: how many seeds, the first one's included, at least 1.

@@ -132,18 +132,18 @@ def test_what_a_screen_shows():
 def test_what_cannot_be_says_so(kind, model, tmp_path, habit_plugins):
     name, samples, folder = kind
     images = [path for path in sorted(folder.iterdir()) if path.suffix == samples.suffix][:1]
-    with pytest.raises(DataError, match="JPEG: it codes 8-bit RGB alone here"):
+    with pytest.raises(DataError, match="JPEG: it codes only 8-bit RGB here"):
         classical_curve(classical_codec("jpeg"), images)
     trained = distillkit.load_model(model, habit_plugins)
     for to in ("torch", "onnx"):
-        with pytest.raises(PairError, match=f"one for pictures of {samples}, and the driver reads 8-bit RGB alone"):
+        with pytest.raises(PairError, match=f"one for pictures of {samples}, and the driver reads only 8-bit RGB"):
             distillkit.export_model(trained, to, tmp_path / to)
     codec = distillkit.ImageCodec(trained)
 
     class Distance:
         name, min_side = "lpips", 1
 
-    with pytest.raises(DataError, match=f"LPIPS is of 8-bit RGB alone, and the codec's pictures have {samples}"):
+    with pytest.raises(DataError, match=f"LPIPS is for 8-bit RGB only, and the codec's pictures have {samples}"):
         distillkit.evaluate(codec, images, tmp_path / "e", 0.01, perceptual=[Distance()])
     with pytest.raises(ValueError, match="image: expected"):
         codec.encode(np.zeros((64, 64, 3), np.uint8))

@@ -29,13 +29,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 
 def _everywhere(context: typer.Context, quiet: bool) -> bool:
-    """Return whether `-q` was given, behind the command or before it."""
+    """Return whether `-q` was given, before the command or after it."""
     return quiet or bool(context.find_root().params.get("quiet"))
 
 
 Quiet = Annotated[
     bool,
-    typer.Option("-q", "--quiet", callback=_everywhere, help="No progress and no notes: results and errors alone."),
+    typer.Option("-q", "--quiet", callback=_everywhere, help="No progress and no notes: only results and errors."),
 ]
 
 

@@ -16,7 +16,7 @@ def compare(
         list[Path],
         typer.Argument(
             help="Run folders, model files, folders or results.json of evaluations, folders of these, or curves (JSON "
-            "in CompressAI's format). Models whose names differ in the lambda alone are one curve."
+            "in CompressAI's format). Models whose names differ only in the lambda are one curve."
         ),
     ],
     anchor: Annotated[

@@ -55,7 +55,9 @@ def compress(
     ] = None,
     bpp: Annotated[
         float | None,
-        typer.Option(help="Search for the quality at which each file has so many bits per pixel.", show_default="off"),
+        typer.Option(
+            help="Search for the quality at which each file has this rate in bits per pixel.", show_default="off"
+        ),
     ] = None,
     psnr: Annotated[
         float | None,

@@ -34,7 +34,7 @@ def family(
         ),
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(help="Stop cleanly after so many hours.", min=0, show_default="no limit")
+        float | None, typer.Option(help="Stop cleanly after this many hours.", min=0, show_default="no limit")
     ] = None,
     status: Annotated[bool, typer.Option("--status", help="Only show the status of the jobs.")] = False,
     record: Annotated[

@@ -30,7 +30,7 @@ def named(path: Path, suffix: str, command: str) -> Path:
     Args:
         path: as given.
         suffix: of what is written, e.g. `.json`.
-        command: that writes it, and in which option it stands, for the message.
+        command: that writes it, and the option that names it, for the message.
 
     Raises:
         DataError: the path ends in another suffix.

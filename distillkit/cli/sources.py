@@ -30,7 +30,7 @@ def split_target(direction: Direction, names: Sequence[str]) -> tuple[list[Path]
 def plan_files(
     direction: Direction, sources: Sequence[Path], target: str | Path | None, overwrite: bool
 ) -> list[tuple[Path, Path]]:
-    """Return what is to be read and where it is to be written.
+    """Return what to read and where to write it.
 
     Pictures go to PNG, or to TIFF where PNG has not their samples.
 

@@ -13,7 +13,7 @@ _NAME_WIDTH = 14  #: what a column of words is left with, at least
 
 
 def fitted(content: RenderableType, console: Console) -> Iterator[RenderableType]:
-    """Yield what is to be printed in place of `content`, in which tables fit the console's width.
+    """Yield what to print instead of `content`, so that tables fit the console's width.
 
     In a table, columns of words fold and columns of figures (aligned to the right) keep their width. Figures for which
     there is no room beside the names follow in another table below, again beside the names.
@@ -66,7 +66,7 @@ def _width(table: Table, place: int, console: Console) -> int:
 
 
 def _part(table: Table, places: list[int], begins: bool, ends: bool) -> Table:
-    """Return a table of some columns of another one; the title stands above the first, the caption below the last."""
+    """Return a table of some columns of another one; the title is above the first, the caption below the last."""
     from copy import copy
 
     part = copy(table)

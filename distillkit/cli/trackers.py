@@ -1,4 +1,4 @@
-"""The options that send a run's metrics to a tracker of experiments, and the observers behind them."""
+"""The options that send a run's metrics to a tracker of experiments, and the observers that they turn on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compressed file: one image, self-contained but for the model.
+"""The compressed file: one image; to decode it you also need the model.
 
 All integers are unsigned; those of fixed size are little-endian.
 
@@ -19,11 +19,11 @@ All integers are unsigned; those of fixed size are little-endian.
 | the sum of the lengths | the substreams, one after the other, in the codec's own order |
 | 4 | CRC-32 (zlib's) over all bytes before it |
 
-The sizes of the latents are not stored: they follow from the model and the image's size (`runtime`). The CRC tells
-damaged files from sound ones. The entropy path tells which models decode the file: those that come to the same latents.
-The entropy hash tells files that were decoded to something else than was encoded: forged ones with a sound CRC, or
-those of a device that computes other entropy parameters. None is a signature: who has the model can write a sound file
-of any picture. Version 3 had no entropy path, and a byte 0 in place of the fields; such files are read, too.
+The sizes of the latents are not stored: they follow from the model and the image's size (`runtime`). The CRC shows
+damage. The entropy path shows which models decode the file: those that compute the same latents from it. The entropy
+hash shows that decoding gave something else than was encoded: the file was forged with a correct CRC, or the device
+computes other entropy parameters. None is a signature: anyone who has the model can write a valid file of any picture.
+Version 3 had no entropy path, and a byte 0 in place of the fields; such files are read, too.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def read(data: bytes) -> CompressedImage:
     """Return what the compressed file `data`, of this version or version 3, holds, after checking every field.
 
     Raises:
-        BitstreamError: `data` is not a sound file of this format.
+        BitstreamError: `data` is not a valid file of this format.
     """
     if data[: len(MAGIC)] != MAGIC:
         raise BitstreamError(

@@ -1,4 +1,4 @@
-"""What codecs code by calling CompressAI's rANS coder themselves, in loops of their own.
+"""What codecs code by calling CompressAI's rANS coder themselves, in their own loops.
 
 Coders here have the methods of that coder's classes (see `stand_ins`), and code symbol after symbol, for a decoder may
 ask for as few at a time as it likes. They never read outside their input, and what was coded is hashed.

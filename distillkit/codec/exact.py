@@ -30,7 +30,7 @@ def use_exact(
         module: the codec's network; it is changed.
         exact: the type; tensors of other floating types are converted where they meet parameters.
         transform: gives what takes the place of a transform, from its name and itself.
-        rewrite: is handed the module while the transforms are out of it.
+        rewrite: receives the module while the transforms are taken out of it.
     """
     places = [
         (parent, name, child)
@@ -68,7 +68,7 @@ class MakesTensorsOf(TorchFunctionMode):
 
     Args:
         dtype: in place of float32.
-        transforms: of the codec; inside, where they have a type of their own, nothing is changed.
+        transforms: of the codec; inside them nothing is changed, for they have their own type.
     """
 
     def __init__(self, dtype: torch.dtype, transforms: Sequence[nn.Module]) -> None:

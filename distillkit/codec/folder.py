@@ -1,4 +1,4 @@
-"""Many files coded at once; no file ends the others, nor does a process that dies."""
+"""Codes many files at the same time; neither an unusable file nor a process that dies stops the others."""
 
 from __future__ import annotations
 
@@ -97,12 +97,12 @@ def _code_with_others(
 
 
 def _code_alone(settings: Settings, source: Path, target: Path) -> Coded:
-    """Code one file in a process of its own, which may die."""
+    """Code one file in a separate process, which may die."""
     pool = start_pool(1, _Process.start, settings)
     try:
         return pool.submit(_Process.code, (source, target)).result()
     except BrokenProcessPool:
-        text = "expected its process to finish, got one that was killed, perhaps for want of memory; cut the picture"
+        text = "expected its process to finish, got one that was killed, perhaps for lack of memory; cut the picture"
         return Coded(source, target, error=f"file {source}: {text} into parts, or free memory.")
     finally:
         pool.shutdown()

@@ -32,7 +32,7 @@ class MemoryRule:
 
     Attributes:
         whole: for each pixel of the picture.
-        tiled: for each pixel of what a transform sees at once.
+        tiled: for each pixel that a transform sees in one piece.
         tile_pixels: the most that it sees at once; None where it sees the whole picture.
     """
 

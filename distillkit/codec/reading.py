@@ -7,7 +7,7 @@ from pathlib import Path
 from ..errors import BitstreamError
 from .bitstream import HAS_QUALITY, HAS_SAMPLES, HEADS, MAGIC, QUALITY, SAMPLES, check_bounds, read
 
-MAX_PIXELS = 2**26  #: of an image that is decoded unless told otherwise: 67 megapixels
+MAX_PIXELS = 2**26  #: of an image that is decoded, by default: 67 megapixels
 _BYTES_A_PIXEL = 4  # more than any codec needs of a picture: RGB itself has three
 _MARGIN = 255  # pixels that a codec may pad either side by
 _HEAD_BYTES = 512  # beside the substreams, at most

@@ -230,7 +230,7 @@ class ImageCodec:
                 return fast, latents, None if exact == torch.float64 else f"{problem}; they run in float32: {slower}."
             break
         unsafe = can_be_fast(self.adapter)
-        note = f"{problem}; it codes by a coder of its own, and its files are decoded with `--trusted` alone."
+        note = f"{problem}; it uses another coder, and its files are decoded only with `--trusted`."
         foreign = ForeignCodec(self.adapter, unsafe, trusted, self.stopwatch)
         return foreign, self._compress_blank(foreign, 1, 1), note if unsafe else None
 

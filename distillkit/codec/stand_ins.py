@@ -1,7 +1,7 @@
 """The classes of CompressAI's rANS coder, wherever a codec reaches them, replaced while it codes.
 
-They stand under other modules' names (`from compressai.ans import BufferedRansEncoder`), and entropy models hold
-objects of them.
+Other modules hold them under their own names (`from compressai.ans import BufferedRansEncoder`), and entropy models
+hold objects of them.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Stopwatch:
         self._since = 0.0
 
     def reset(self) -> None:
-        """Start anew."""
+        """Start again from 0."""
         self.seconds = {}
 
     @contextmanager

@@ -27,8 +27,8 @@ _CONDITIONAL = {"compress": ["inputs", "indexes", "means"], "decompress": ["stri
 class EntropyTables:
     """One entropy model's tables, and the coding of tensors by them.
 
-    Its `compress` and `decompress` mean what those of CompressAI's `EntropyModel` mean, but for the bytes. What was
-    just compressed is remembered, for codecs decompress it at once to continue with what the decoder will see.
+    Its `compress` and `decompress` do the same as CompressAI's `EntropyModel`, with other bytes. What was just
+    compressed is remembered, because codecs decompress it right away to continue with what the decoder will see.
 
     Args:
         model: has `_quantized_cdf`, `_cdf_length` and `_offset`, up to date.

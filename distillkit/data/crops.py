@@ -34,9 +34,9 @@ class CropDataset(Dataset[Tensor]):
     """Random square crops, half of them mirrored left to right.
 
     Sample n, counted from the start of the run and not bounded by `len`, is determined by `(seed, n)`: every epoch of
-    `len` samples visits each image once in an order of its own, and the crop's place comes from a counter-based
-    generator (Philox), so that nothing has to be replayed to reach sample n. Its raw 64-bit words are used, for numpy
-    promises to keep those across versions, unlike `permutation` and `integers`.
+    `len` samples visits each image once in a new order, and the crop's place comes from a counter-based generator
+    (Philox), so that nothing has to be replayed to reach sample n. Its raw 64-bit words are used, for numpy promises to
+    keep those across versions, unlike `permutation` and `integers`.
 
     Images in shards are visited a few shards at a time, which are read from then on out of the system's own cache.
 
@@ -120,8 +120,8 @@ class CropDataset(Dataset[Tensor]):
     def qualities(self, samples: Sequence[int]) -> Tensor:
         """Return the quality of each of these crops, for a codec of many rates: in [0, 1), shape (B,).
 
-        Crops one after another have qualities far apart, by steps of the golden ratio, so that every batch covers the
-        range. Like the crop, a quality follows from the seed and the sample's number alone.
+        Neighbouring crops have qualities far apart, by steps of the golden ratio, so that every batch covers the range.
+        Like the crop, a quality follows from the seed and the sample's number alone.
         """
         start = int(self._random_words(_QUALITY_STREAM, 0, 1)[0])
         numbers = [sample % self.num_crops if self.num_crops else sample for sample in samples]
@@ -150,7 +150,7 @@ class CropDataset(Dataset[Tensor]):
         return other
 
     def _decoded(self, index: int) -> NDArray[Any] | None:
-        """Return an image, shape (C, H, W), or None if it is damaged and shall be left out."""
+        """Return an image, shape (C, H, W), or None if it is damaged and is left out."""
         try:
             options: dict[str, Any] = {"convert": self.convert, "samples": self.samples}
             return read_image(self.paths[index], min_side=self.crop, **options).transpose(2, 0, 1)
@@ -187,7 +187,7 @@ def killed_workers_reported(*lost: type[Exception]) -> Generator[None]:
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise DataError(
-            "training images: expected the processes that decode them to live, but one was killed, perhaps for want of "
+            "training images: expected the processes that decode them to run, but one was killed, perhaps for lack of "
             f"memory ({' '.join(str(error).split())[:120]}). Checkpoints are kept: free memory or set data.num_workers "
             "lower, and give the same command again."
         ) from None
@@ -260,7 +260,7 @@ def share_of(
 
 
 class _Collate:
-    """Makes a batch, and tells of the images that its process has left out so far."""
+    """Makes a batch, and reports the images that its process has left out so far."""
 
     def __init__(self, dataset: CropDataset) -> None:
         self.dataset = dataset

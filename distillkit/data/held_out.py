@@ -43,7 +43,8 @@ def lay_out(groups: Mapping[str, Sequence[Path]], folder: Path, data: Path | Non
     Args:
         groups: the pictures of each of the two.
         folder: where the two go.
-        data: the folder of all pictures, whose subfolders stay; else all of a group lie in one folder.
+        data: the folder of all pictures, whose subfolders are kept; without it all pictures of a group go into one
+            folder.
 
     Returns:
         The training folder and the held-out files.

@@ -110,7 +110,7 @@ def image_size(path: ImageFile, samples: Samples = RGB) -> tuple[int, int]:
 
 
 def check_image(path: ImageFile, min_side: int = 1, *, convert: bool = False) -> ImageProblem | None:
-    """Return what is wrong with `path` by its header alone, or None; only `read_image` notices damaged pixels."""
+    """Return what is wrong with the header of `path`, or None; only `read_image` notices damaged pixels."""
     problems = survey([path], min_side, convert=convert).problems
     return problems[0] if problems else None
 
@@ -230,7 +230,7 @@ def _reported(path: ImageFile) -> Generator[None]:
 
 
 def _look(path: ImageFile, samples: Samples, min_side: int, convert: bool) -> tuple[Stored | None, ImageProblem | None]:
-    """Return what a file holds, as it stands, or what is wrong with it; neither of a picture that becomes grey."""
+    """Return what a file holds, unchanged, or what is wrong with it; neither for a picture that becomes grey."""
     stored = None
     try:
         stored = open_stored(path)

@@ -35,7 +35,7 @@ def find_images(folder: Path, leave_out: Sequence[Path] = ()) -> Listing:
 
     A picture is a file whose suffix is one of `SUFFIXES`, in any case. Subfolders count, links to folders too, each
     folder once. Files and folders that are hidden (a name that begins with a dot, `@eaDir`, `__MACOSX`) do not count,
-    nor do folders that distillkit itself filled with pictures (`mark_output`), but for `folder`.
+    nor do folders that distillkit itself filled with pictures (`mark_output`), except `folder`.
 
     Args:
         folder: where to look.

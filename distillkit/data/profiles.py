@@ -16,7 +16,7 @@ _ROUNDING = 2  # levels of 255 by which sRGB's own profiles, of many makers, dif
 
 
 def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Return a picture in sRGB; as it is where the profile changes nothing.
+    """Return a picture in sRGB; unchanged if the profile changes nothing.
 
     Args:
         image: 8 bits a channel, of mode L, RGB or CMYK.

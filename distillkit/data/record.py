@@ -24,7 +24,8 @@ class DataRecord:
 
     Attributes:
         files: path from the data folder -> what is known of the file: `bytes`, its size; `time_ns`, when it was last
-            changed; `sha256`, of its content, if asked for; `images`, of a shard, a hash of what lies where in it.
+            changed; `sha256`, of its content, if asked for; `images`, of a shard, a hash of the names and places of its
+            images.
     """
 
     files: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Pictures as they are found to pixels as they are coded: upright, 8-bit sRGB."""
+"""Turns pictures into the pixels that are coded: upright, 8-bit sRGB."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ class Samples:
     """The samples of a picture, or of the pictures that a codec codes.
 
     Attributes:
-        channels: samples of a pixel, 1 to 65535. Three of 8 bits are sRGB; others are coded as they stand, whatever
-            they mean.
+        channels: samples of a pixel, 1 to 65535. Three of 8 bits are sRGB; others are coded unchanged, whatever they
+            mean.
         bits: of a sample, 1 to 16: values are from 0 to 2^bits - 1, in uint8 up to 8 bits and in uint16 above.
 
     Raises:

@@ -30,7 +30,7 @@ class PackedImage:
 
     Attributes:
         shard: the tar file.
-        name: of the image: where it lay when it was packed, or what it is called in the shard.
+        name: of the image: its path when it was packed, or its name in the shard.
         offset: of its first byte in the shard.
         num_bytes: length of its file.
         verified_size: width and height in pixels, if the image was decoded when it was packed.

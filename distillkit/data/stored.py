@@ -1,4 +1,4 @@
-"""Pictures that are not 8-bit RGB, as they stand in PNG, TIFF, NumPy and other files: no value is changed."""
+"""Reads and writes pictures that are not 8-bit RGB, in PNG, TIFF, NumPy and other files; no value is changed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def open_stored(path: ImageFile) -> Stored:
     """Return what an image file holds, whatever its channels and bits.
 
     Raises:
-        ValueError: it is of no kind that can be taken as it stands.
+        ValueError: its kind cannot be read without a change.
         Exception: whatever the decoders raise.
     """
     with path.open("rb") as file:

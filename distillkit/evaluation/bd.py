@@ -18,7 +18,7 @@ Method = Literal["pchip", "akima", "cubic"]
 
 METHODS: tuple[Method, ...] = ("pchip", "akima", "cubic")
 MIN_POINTS = 4  #: of each curve: the original method fits a polynomial of four coefficients
-MIN_OVERLAP = 0.5  #: of the shorter quality range; below it a figure would speak of a small part of either curve
+MIN_OVERLAP = 0.5  #: of the shorter quality range; below it a figure would describe a small part of either curve
 _NUM_RESAMPLES = 1000
 _CONFIDENCE = 0.95
 
@@ -30,7 +30,7 @@ class BDRefusedError(DataError):
 @final
 @dataclass(frozen=True)
 class BDResult:
-    """A BD-rate and what it stands on.
+    """A BD-rate and what it depends on.
 
     Attributes:
         anchor: name of the curve that is compared with.

@@ -203,6 +203,6 @@ def _run(command: list[str], data: bytes = b"") -> bytes:
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()
         raise DistillkitError(
-            f"{command[0]}: expected it to end with code 0, got {done.returncode}; it said: {said or 'nothing'}."
+            f"{command[0]}: expected it to end with code 0, got {done.returncode}; its output: {said or 'none'}."
         )
     return done.stdout

@@ -34,7 +34,7 @@ def classical_curve(codec: ClassicalCodec, paths: Sequence[Path], qualities: Seq
     try:
         check_images(paths)
     except DataError as error:
-        raise DataError(f"{codec.title}: it codes 8-bit RGB alone here. {error}") from None
+        raise DataError(f"{codec.title}: it codes only 8-bit RGB here. {error}") from None
     if qualities is None:
         last = len(codec.qualities) - 1
         qualities = sorted({codec.qualities[round(place * last)] for place in _PLACES})

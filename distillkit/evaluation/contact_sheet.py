@@ -32,7 +32,7 @@ def save_contact_sheet(
     Args:
         images: the originals; the first eight are drawn.
         measured: name of a codec -> what was measured on those pictures, in their order.
-        folder: where the decoded pictures lie, as `<name>/<picture>.png` or `.tif`.
+        folder: where the decoded pictures are, as `<name>/<picture>.png` or `.tif`.
         path: the PNG to write.
         samples: of the pictures; what `Samples.preview` shows of them is drawn.
     """

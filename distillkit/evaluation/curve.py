@@ -1,8 +1,8 @@
 """Rate-distortion curves: one codec at several qualities, read from and written to files.
 
 The file format is CompressAI's: `{"name", "description", "results": {"bpp": [...], "psnr-rgb": [...], ...}}`, one entry
-a quality. What a list there cannot hold (lambdas, the single pictures) stands in keys of our own, which CompressAI's
-tools pass over.
+a quality. What a list there cannot hold (lambdas, the single pictures) is in keys that distillkit adds, which
+CompressAI's tools pass over.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Decode files in a process of its own, which knows the model's file and nothing of the encoder.
+"""Decode files in a separate process, which has the model's file and nothing from the encoder.
 
 What encoding leaves in memory (tables, caches, the picture itself) cannot help a decoder that starts from nothing. One
-process serves a whole set of pictures; it times its work itself, so that starting it is no part of the figures.
+process serves a whole set of pictures; it times its work itself, so that its start does not count.
 
 This module is both sides: `python -m distillkit.evaluation.decode` is the process that `DecodingProcess` starts.
 """
@@ -53,7 +53,7 @@ def decoder_of(codec: ImageCodec) -> Decoder:
 
 @final
 class DecodingProcess:
-    """A process that decodes, started at the first need and ended by `close`; it may serve several models in turn."""
+    """A process that decodes for one or several models, started when it is first needed and ended by `close`."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
@@ -70,7 +70,7 @@ class DecodingProcess:
     def decoder(self, path: Path, model: TrainedModel, plugins: Plugins) -> Decoder | None:
         """Return a decoder that works in the process, or None where the process could not build the model.
 
-        That is so where its pair was handed to `load_plugins` as an object that no module holds.
+        That is so if its pair was passed to `load_plugins` as an object that no module holds.
 
         Args:
             path: the model's file, or its run folder.
@@ -137,7 +137,7 @@ class DecodingProcess:
             if not line:
                 code = process.wait()
                 errors.seek(0)
-                last = errors.read().decode(errors="replace").strip().rpartition("\n")[2] or "it said nothing"
+                last = errors.read().decode(errors="replace").strip().rpartition("\n")[2] or "no message"
                 raise BitstreamError(
                     f"decoding in a fresh process, model {path}: expected an answer for every file, but it ended with "
                     f"code {code} ({last}). Decode a file with `ImageCodec.decode` to see why."

@@ -20,7 +20,8 @@ def estimated_bpp(adapter: CodecAdapter, image: NDArray[Any]) -> float | None:
 
     From one forward pass in eval mode, with rounded latents. A file is larger by its header and by what the coder's
     tables lose. With a serial context the two differ for another reason: the forward pass takes the context from
-    latents that are rounded otherwise than those the decoder sees: the estimate is of a picture that nobody decodes.
+    latents that are rounded in another way than those that the decoder sees: the estimate is of a picture that nobody
+    decodes.
 
     Args:
         adapter: the codec; left in eval mode.

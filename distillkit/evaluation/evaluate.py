@@ -156,7 +156,7 @@ def evaluate(
     if perceptual and samples != RGB:
         measures = ", ".join(distance.name.upper() for distance in perceptual)
         raise DataError(
-            f"evaluation: {measures} is of 8-bit RGB alone, and the codec's pictures have {samples}; leave it out."
+            f"evaluation: {measures} is for 8-bit RGB only, and the codec's pictures have {samples}; leave it out."
         )
     check_images(paths, pixels=True, samples=samples)  # the last of many would end what hours have measured
     height, width = max((image_size(path, samples) for path in paths), key=lambda size: size[0] * size[1])

@@ -131,10 +131,9 @@ def gather_curves(
 ) -> list[RDCurve]:
     """Return the curves of models, results and files of curves; measure the models on `images`.
 
-    Models whose names are equal but for their lambda (`feds-0.013-seed0`, `feds-0.025-seed0`) are one curve
-    (`feds-seed0`); a model of many rates is a curve by itself. A
-    source is a run folder, a model file, the folder or `results.json` of an evaluation, a folder of
-    any of these, or a JSON file with a curve in CompressAI's format.
+    Models whose names differ only in their lambda (`feds-0.013-seed0`, `feds-0.025-seed0`) are one curve
+    (`feds-seed0`); a model of many rates is a curve by itself. A source is a run folder, a model file, the folder or
+    `results.json` of an evaluation, a folder of any of these, or a JSON file with a curve in CompressAI's format.
 
     Args:
         sources: what to compare.

@@ -55,7 +55,7 @@ def _cells(curve: RDCurve, comparison: RDComparison) -> list[tuple[str, ...]]:
 
 
 def bd_table(results: Sequence[BDResult]) -> Table:
-    """Return one row a BD-rate; `figure_notes` says what each stands on. Intervals stand there where one is known."""
+    """Return one row a BD-rate; `figure_notes` says what each depends on. Intervals are shown where one is known."""
     from rich import box
     from rich.table import Table
 
@@ -95,7 +95,7 @@ def bd_notes(comparison: RDComparison) -> list[str]:
 
 
 def figure_notes(results: Sequence[BDResult]) -> list[str]:
-    """Return what each BD-rate stands on, a sentence a line: the curves with their lambdas, then ranges and version."""
+    """Return what each BD-rate depends on, one sentence a line: curves with lambdas, then ranges and version."""
     curves: list[str] = []
     for result in results:
         for index, (role, name, lmbdas, source) in enumerate(

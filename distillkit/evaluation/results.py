@@ -81,8 +81,8 @@ class Evaluation:
         metric: the quality that was trained for.
         images: one result for each picture, in the order of evaluation.
         name: of the codec.
-        decoded_in: the process in which the files were decoded: `fresh` (nothing of the encoder's state can help it)
-            or `same` (a codec that lives in memory only).
+        decoded_in: the process in which the files were decoded: `fresh` (the encoder's state cannot help it) or `same`
+            (a codec that lives in memory only).
         environment: versions and machine on which it was measured.
         quality: at which a codec of many rates was measured, in [0, 1]; else None.
         samples: of the pictures.

@@ -170,7 +170,7 @@ def compare(
     kinds = {load_model(path, plugins).codec.samples for path in models.values()}
     if len(kinds) > 1:
         both = " and ".join(sorted(map(str, kinds)))
-        raise DataError(f"evaluation: expected models of the same pictures, got some of {both}; measure them apart.")
+        raise DataError(f"evaluation: expected models of the same pictures, got some of {both}; measure each alone.")
     samples = next(iter(kinds), RGB)
     check_images(images, pixels=True, samples=samples)
     try:

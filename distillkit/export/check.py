@@ -48,7 +48,7 @@ def check_folder(model: TrainedModel, folder: Path) -> None:
 
 
 def check_twin(model: TrainedModel) -> None:
-    """Check that the codec that CompressAI builds from the weights alone codes as the model does.
+    """Check that the codec that CompressAI builds from just the weights codes as the model does.
 
     Raises:
         PairError: it does not, or CompressAI cannot build it.

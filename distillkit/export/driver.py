@@ -267,5 +267,5 @@ class _Decoding(_Coding):
 
 
 def _rounded(values: NDArray[Any]) -> NDArray[Any]:
-    """Return values with the precision of float32, which is how distillkit hands on what a bottleneck coded."""
+    """Return values with the precision of float32, as distillkit passes on what a bottleneck coded."""
     return values.astype(np.float32).astype(np.float64)

@@ -1,7 +1,7 @@
 """Networks in float64 for runtimes whose convolutions know only float32.
 
-What chooses the entropy coder's tables must come out alike wherever a file is decoded; in float64 rounding errors are
-too small to matter (see `codec.fast`). ONNX Runtime has no convolutions in float64, but it has matrix products.
+What chooses the entropy coder's tables must come out the same wherever a file is decoded; in float64 rounding errors
+are too small to matter (see `codec.fast`). ONNX Runtime has no convolutions in float64, but it has matrix products.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _Convolution(nn.Module):
             extra = layer.output_padding
             self.spread, self.stride = stride, (1, 1)
             left, top = columns - 1 - pad[1], rows - 1 - pad[0]
-            # Spreading leaves stride - 1 zeros behind the last pixel.
+            # Spreading leaves stride - 1 zeros after the last pixel.
             self.pad = (left, left + int(extra[1]) - stride[1] + 1, top, top + int(extra[0]) - stride[0] + 1)
         else:
             self.spread, self.stride = (1, 1), stride
@@ -132,7 +132,7 @@ class _Gelu(nn.Module):
 
 
 def _spread(x: Tensor, rows: int, columns: int) -> Tensor:
-    """Put zeros between pixels, and as many behind the last."""
+    """Put zeros between pixels, and as many after the last."""
     if (rows, columns) == (1, 1):
         return x
     batch, channels, height, width = x.shape

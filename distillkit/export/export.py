@@ -42,7 +42,7 @@ def export_model(model: TrainedModel, to: Target, out: str | Path, *, overwrite:
         model: what is exported; `load_model` reads it.
         to: `model`: one safetensors file, for distillkit; `compressai`: a checkpoint (`.pth.tar`) of CompressAI's own
             architecture; `onnx` and `openvino`: a network of these runtimes for each part, tables, and a driver that
-            needs neither torch nor distillkit; `torch`: the same with `torch.export` programs, on torch alone.
+            needs neither torch nor distillkit; `torch`: the same with `torch.export` programs, which need torch only.
         out: the file (`model`, `compressai`) or a new or empty folder.
         overwrite: whether a file that exists may be replaced; a folder with files never is.
 

@@ -34,7 +34,7 @@ EXACT = ("h_s", "context_prediction", "entropy_parameters")
 @final
 @dataclass(frozen=True)
 class CodecParts:
-    """A codec taken apart.
+    """The parts of a codec.
 
     Attributes:
         flow: how the parts work together: `factorized` (Balle et al., 2017), `scale` (a hyperprior of scales; Balle et
@@ -75,7 +75,7 @@ def take_apart(codec: CodecAdapter) -> CodecParts:
         codec.module.gain.quality = None  # type: ignore[union-attr]
     module, name = codec.module, type(codec.module).__name__
     if codec.samples != RGB:
-        raise _unknown(name, f"one for pictures of {codec.samples}, and the driver reads 8-bit RGB alone")
+        raise _unknown(name, f"one for pictures of {codec.samples}, and the driver reads only 8-bit RGB")
     if isinstance(codec, ConditionedAdapter) and not gains:
         raise _unknown(name, "many rates by other means than gain units")
     found = {part: _named(module, part) for part in NETWORKS["checkerboard"]}

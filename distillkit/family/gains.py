@@ -37,7 +37,7 @@ class Gains:
     Attributes:
         results: of every variant against the control, then of every variant against the teacher.
         notes: why other figures are not there, a sentence each.
-        spreads: (anchor, variant) -> how far single seeds' BD-rates lie apart, where more than one has all lambdas.
+        spreads: (anchor, variant) -> the spread of single seeds' BD-rates, where more than one has all lambdas.
     """
 
     results: tuple[BDResult, ...]

@@ -167,7 +167,7 @@ def plan(family: Family, folder: Path, plugins: Plugins | None = None) -> list[J
 
 
 def select(jobs: list[Job], patterns: list[str]) -> list[Job]:
-    """Return the jobs whose names match one of the patterns (`*` stands for anything), or all if there are none.
+    """Return the jobs whose names match one of the patterns (`*` matches anything), or all if there are none.
 
     Raises:
         RecipeError: a pattern matches no job.

@@ -89,8 +89,8 @@ def run_family(
     Args:
         family: what to do.
         folder: gets one run folder a job, and `evaluation/`.
-        only: names of jobs, or patterns of names; the others are left alone.
-        budget_hours: no step is begun after so many hours, but for those up to the next checkpoint.
+        only: names of jobs, or patterns of names; the others are not run.
+        budget_hours: after this many hours only the steps up to the next checkpoint are taken.
         plugins: where components are registered; by default the installed plugins.
         observers: called for each run; gives its observers.
 
@@ -132,7 +132,7 @@ def run_family(
 
 
 def status(family: Family, folder: str | Path, plugins: Plugins | None = None) -> list[JobStatus]:
-    """Return the status of each job of a family, from what lies in its folder."""
+    """Return the status of each job of a family, from its folder."""
     folder = Path(folder).resolve()
     jobs = plan(family, folder, plugins)
     done = {job.name for job in jobs if RunFolder(folder / job.name).model.exists()}

@@ -11,7 +11,7 @@ from ..errors import RecipeError, did_you_mean
 
 
 class ComponentConfig(BaseModel):
-    """Options of a component, as they stand in a recipe. Subclass it; unknown options are refused."""
+    """Options of a component, as in a recipe. Subclass it; unknown options are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -4,10 +4,10 @@ A plugin is a module (or any object) whose functions, marked with `distillkit.ho
 through an entry point in the group `distillkit`; the entry point's name is the plugin's name, and a component that it
 registers as `gram` is called `<plugin>.gram` in recipes and logs.
 
-A hook implementation may take fewer parameters than its specification, in any order, but none of its own, none with a
-default value and none that is keyword-only. None of these hooks is called inside a training step; where several
-processes train, observers are called in the first one alone. An observer cannot harm the run: one that raises is
-reported and left out. To end a run, raise `distillkit.TrainingStopped` in `checkpoint_saved`.
+A hook implementation can leave out parameters of its specification and have them in any order, but it cannot have other
+parameters, default values or keyword-only parameters. No hook is called inside a training step. Where several processes
+train, observers are called only in the first one. An observer cannot harm the run: one that raises is reported and left
+out. To end a run, raise `distillkit.TrainingStopped` in `checkpoint_saved`.
 """
 
 from __future__ import annotations
@@ -167,5 +167,5 @@ def run_finished(run: RunInfo, model: Path) -> None:
 
     Args:
         run: the run.
-        model: the file of the trained model alone, which loads without the teacher.
+        model: the file of the trained model, which loads without the teacher.
     """

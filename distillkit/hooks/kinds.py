@@ -15,7 +15,7 @@ class Kind:
     Attributes:
         name: as errors and `distillkit plugins` call it.
         hook: the hook that registers components of this kind, see `hookspecs`.
-        base: where the class stands that they derive from: its module inside distillkit, and its name.
+        base: the class that they derive from: its module inside distillkit, and its name.
         title: heading of the reference of components.
     """
 

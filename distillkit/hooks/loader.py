@@ -31,7 +31,7 @@ DISABLE = "DISTILLKIT_DISABLE_PLUGINS"  #: environment variable: names of instal
 
 @dataclass(frozen=True)
 class PluginInfo:
-    """Where a plugin came from: name, object, distribution and version (`None` for one handed over in a script)."""
+    """Where a plugin came from: name, object, distribution and version (`None` for one passed in a script)."""
 
     name: str
     module: str
@@ -129,7 +129,7 @@ def report_observer(observer: object, hook: str, error: Exception) -> None:
 
 
 def load_plugins(**extra: object) -> Plugins:
-    """Load every installed plugin, and those handed over as `name=module_or_object`.
+    """Load every installed plugin, and those passed as `name=module_or_object`.
 
     An installed plugin that fails to load is left out with a warning; whatever names one of its components fails with
     the reason. `DISTILLKIT_DISABLE_PLUGINS=a,b` leaves plugins out.
@@ -138,8 +138,8 @@ def load_plugins(**extra: object) -> Plugins:
         A fresh set of plugins; nothing is shared between two calls.
 
     Raises:
-        PluginError: a plugin that was handed over implements an unknown hook, gives a hook parameter a default value,
-            or registers a name twice. The message names the plugin.
+        PluginError: a plugin that was passed implements an unknown hook, gives a hook parameter a default value, or
+            registers a name twice. The message names the plugin.
     """
     loaded = load_installed(None)
     for name, plugin in extra.items():
@@ -211,7 +211,7 @@ def _add(
     try:
         for kind in KINDS.values():
             _register(loaded, kind, name, origin)
-    except PluginError:  # nothing of a plugin that failed half way stays
+    except PluginError:  # a plugin that failed half way leaves nothing behind
         loaded.manager.unregister(plugin)
         for components in loaded.components.values():
             for full in [full for full in components if full.partition(".")[0] == name]:
@@ -252,7 +252,7 @@ def _check_hooks(manager: pluggy.PluginManager, plugin: object, origin: str) -> 
 def _registrar(loaded: Plugins, of: Kind, plugin: str, origin: str) -> Callable[[str, type[Component]], None]:
     kind = of.name
 
-    def register(name: str, component: object) -> None:  # a plugin may hand over anything
+    def register(name: str, component: object) -> None:  # a plugin may pass anything
         full = f"{plugin}.{name}"
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise PluginError(

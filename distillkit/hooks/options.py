@@ -18,9 +18,9 @@ class Option:
     """One option.
 
     Attributes:
-        name: with those of the tables that it stands in: `data.crop`.
+        name: with the names of the tables around it: `data.crop`.
         type: as a reader would say it.
-        default: as it would stand in a recipe; empty for "not set".
+        default: as it would be written in a recipe; empty for "not set".
         required: whether it has no default.
         meaning: from the docstring's `Attributes`.
     """
@@ -68,7 +68,7 @@ def attributes_of(documented: type) -> dict[str, str]:
 
 
 def to_toml(value: Any) -> str:
-    """Return a value as it would stand in a recipe; empty for None."""
+    """Return a value as it would be written in a recipe; empty for None."""
     value = to_jsonable_python(value)
     if value is None:
         return ""

@@ -50,12 +50,12 @@ class CompressedLatents:
 
 
 class CodecAdapter(ABC):
-    """The face that every codec shows to distillkit; subclass it for a codec with habits of its own.
+    """The interface through which distillkit uses every codec; subclass it for a codec with another API.
 
     Attributes:
         module: the codec's network; everything trainable and every buffer is inside.
-        stride: images handed to `forward` and `compress` have H and W that are multiples of this many pixels.
-        samples: of its pictures; of C channels, images have shape (B, C, H, W), and 1 stands for the peak value.
+        stride: images passed to `forward` and `compress` have H and W that are multiples of this many pixels.
+        samples: of its pictures; with C channels, images have shape (B, C, H, W), and 1 is the peak value.
         trainable: patterns (fnmatch) of the names of parameters that may be trained; the others stay as they are.
         reads: fingerprints of other models whose files of format version 3, which name no entropy path, the codec
             decodes, for it shares theirs.
@@ -98,7 +98,7 @@ class CodecAdapter(ABC):
         return None
 
     def quantile_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that only `aux_loss` trains; they get an optimiser of their own."""
+        """Return the parameters that only `aux_loss` trains; they get a separate optimiser."""
         return []
 
     def update(self) -> None:  # noqa: B027 - a codec without tables has nothing to do
@@ -107,7 +107,7 @@ class CodecAdapter(ABC):
 
 @final
 class CompressAIAdapter(CodecAdapter):
-    """A codec that speaks CompressAI's model API: `forward`, `compress`, `decompress`, `update`, `aux_loss`.
+    """A codec with CompressAI's model API: `forward`, `compress`, `decompress`, `update`, `aux_loss`.
 
     The last two may be missing, outputs may hold more than `x_hat` and `likelihoods`, and `strings` may be nested in
     any way that is the same for every image.
@@ -121,7 +121,7 @@ class CompressAIAdapter(CodecAdapter):
         samples: of its pictures; by default 8-bit RGB.
 
     Raises:
-        PairError: the module speaks another API.
+        PairError: the module has another API.
     """
 
     def __init__(self, module: nn.Module, stride: int | None = None, samples: Samples = RGB) -> None:
@@ -129,12 +129,12 @@ class CompressAIAdapter(CodecAdapter):
             if not callable(getattr(module, method, None)):
                 raise PairError(
                     f"codec {type(module).__name__}: expected CompressAI's model API, but it has no method {method!r}. "
-                    "Wrap it in a distillkit.CodecAdapter of your own."
+                    "Wrap it in a distillkit.CodecAdapter."
                 )
         for method, given in (("compress", ("x",)), ("decompress", ("strings", "shape"))):
             try:
                 inspect.signature(getattr(module, method)).bind(*given)
-            except ValueError:  # a compiled method tells nothing of itself
+            except ValueError:  # a compiled method has no signature
                 continue
             except TypeError as error:
                 raise PairError(
@@ -218,10 +218,10 @@ def _usual_names(likelihoods: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 
 def as_codec(codec: nn.Module | CodecAdapter) -> CodecAdapter:
-    """Return `codec` behind an adapter: itself if it is one, else as a model of CompressAI's API.
+    """Return an adapter for `codec`: itself if it is one, otherwise a `CompressAIAdapter` around it.
 
     Raises:
-        PairError: the module speaks no API that distillkit knows.
+        PairError: the module has no API that distillkit knows.
     """
     return codec if isinstance(codec, CodecAdapter) else CompressAIAdapter(codec)
 

@@ -22,8 +22,8 @@ from .lmbda import LmbdaRange
 class NearestRate(ConditionedAdapter):
     """Several trained codecs of one architecture: each picture is run by the one of the nearest lambda.
 
-    There is one network, whose weights are exchanged, so that it has taps like any other. Quality 0 stands for the
-    smallest of the lambdas, 1 for the largest; nearest is meant by the logarithm.
+    There is one network, whose weights are exchanged, so that it has taps like any other. Quality 0 means the smallest
+    of the lambdas, 1 the largest; nearest is meant by the logarithm.
 
     Attributes:
         lmbda: the range from the smallest lambda to the largest.
@@ -51,7 +51,7 @@ class NearestRate(ConditionedAdapter):
                 raise PairError(
                     f"recipe teachers.{name}: expected the architecture of {first_name}, {first.part} of {first.pair} "
                     f"with {first.options}, got {model.part} of {model.pair} with {model.options}; take teachers that "
-                    "differ in lmbda alone, or give each loss the name of its own."
+                    "differ only in lmbda, or name one teacher in each loss."
                 )
             if model.lmbda in by_lmbda:
                 raise PairError(

@@ -21,7 +21,7 @@ from ..errors import CheckpointError
 from .adapters import CodecAdapter, as_codec
 from .lmbda import Lmbda, as_lmbda
 
-# What is made while a codec is built may be so many times what its file has, and so much more.
+# Building a codec may make this many times the values and tensors that its file has, and this many more.
 _VALUES, _TENSORS = (4, 2**26), (20, 5000)
 
 
@@ -123,7 +123,7 @@ def _not_built(path: Path, error: Exception) -> CheckpointError:
 
 @final
 class _Limit(TorchDispatchMode):
-    """Ends the building of a codec that is far larger than the file that it is to be filled from.
+    """Stops the building of a codec that is far larger than the file that fills it.
 
     Args:
         num_tensors: in the file.

@@ -1,4 +1,4 @@
-"""Codecs of many rates: one module, which is handed with each picture the quality that is wanted."""
+"""Codecs of many rates: one module, which gets a quality with each picture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MIDDLE = 0.5  #: the quality of a conditioned codec that is run without one, to 
 class ConditionedAdapter(CodecAdapter):
     """A codec whose rate is chosen at each call: subclass it as you would `CodecAdapter`.
 
-    Quality runs from 0, the lowest rate, to 1, the highest. In training it stands for a trade-off: quality q for
+    Quality runs from 0, the lowest rate, to 1, the highest. In training quality q means the trade-off
     `lmbda = low * (high / low) ** q` of the recipe's range.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""A trained codec alone as one file: weights, entropy coder tables, and what is needed to build it again."""
+"""A trained codec as one file: weights, entropy coder tables, and what is needed to build it again."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Gain units: what makes a codec of one rate a codec of many, with a few hundred numbers for each quality.
 
-Between the transforms a latent stands in quantisation steps. A gain unit multiplies each of its channels before it is
+Between the transforms a latent is in quantisation steps. A gain unit multiplies each of its channels before it is
 quantised and the inverse unit divides it afterwards, so that one network codes with steps of any size.
 
 Source: Cui et al. (2021), "Asymmetric Gained Deep Image Compression With Continuous Rate Adaptation", arXiv 2003.02012:
@@ -39,7 +39,7 @@ class GainUnits(nn.Module):
     hyper-latent has to tell hardly depends on the quality.
 
     Attributes:
-        quality: that the hooks apply, in [0, 1]: a number, or shape (B,); None leaves all latents as they are.
+        quality: that the hooks apply, in [0, 1]: a number, or shape (B,); None changes no latents.
     """
 
     def __init__(self, num_levels: int, channels: dict[str, int]) -> None:

@@ -78,7 +78,7 @@ def inherit_weights(student: nn.Module, teacher: nn.Module, latent_bits: Tensor)
 @final
 @dataclass(frozen=True)
 class Cut:
-    """A parameter of a student and the larger one of its teacher out of which it is cut.
+    """A parameter of a student, and the larger one of its teacher from which it is cut.
 
     Attributes:
         name: of the student's.
@@ -191,4 +191,4 @@ def _index(keep: Mapping[Width, Tensor], width: Width, interleaved: bool) -> Ten
             return (copies[:, None] * base[0] + kept).flatten()
     if width in keep:
         return keep[width]
-    return torch.arange(width[1])  # a width of its own behind a pixel shuffle
+    return torch.arange(width[1])  # another width after a pixel shuffle

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class LmbdaRange:
     """The trade-offs of a codec of many rates.
 
-    A quality q in [0, 1] stands for `low * (high / low) ** q`.
+    A quality q in [0, 1] means `low * (high / low) ** q`.
 
     Attributes:
         low: trade-off at quality 0, in bits per pixel for a squared difference of one 8-bit level.
@@ -47,7 +47,7 @@ class LmbdaRange:
     @overload
     def quality_of(self, lmbda: Tensor) -> Tensor: ...
     def quality_of(self, lmbda: float | Tensor) -> float | Tensor:
-        """Return the quality that stands for a trade-off, or for each in a tensor; in [0, 1] within the range."""
+        """Return the quality of a trade-off, or of each in a tensor; in [0, 1] within the range."""
         logarithm = math.log(lmbda) if isinstance(lmbda, (int, float)) else lmbda.log()
         return (logarithm - math.log(self.low)) / math.log(self.high / self.low)
 
@@ -75,7 +75,7 @@ Lmbda = float | LmbdaRange
 
 
 def as_lmbda(value: Any) -> Lmbda:
-    """Return a trade-off as it stands in a recipe or a file: a number above 0, or a table of `low` and `high`.
+    """Return a trade-off as in a recipe or a file: a number above 0, or a table of `low` and `high`.
 
     Raises:
         ValueError: it is neither.

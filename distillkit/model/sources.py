@@ -26,7 +26,7 @@ def named_sources(value: Any, name: str = "") -> Iterator[str]:
     """Yield the names of options that are set to a source: declared as `Path` or `Source`, or a text like a path's.
 
     Args:
-        value: a component's configuration, or options as they stand in a file.
+        value: a component's configuration, or options as in a file.
         name: of the option that it is.
     """
     if isinstance(value, Path) or (isinstance(value, str) and _LIKE_A_PATH.match(value)):

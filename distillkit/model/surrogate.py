@@ -1,4 +1,4 @@
-"""What stands for the quantiser in training: uniform noise, or rounding with a straight-through gradient."""
+"""What replaces the quantiser in training: uniform noise, or rounding with a straight-through gradient."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def set_surrogate(module: nn.Module, surrogate: Surrogate | None) -> None:
 
 
 def _choose(part: Any, _args: Any) -> None:
-    """Let a latent codec choose otherwise for one forward pass in training."""
+    """Change what a latent codec does in training, for one forward pass."""
     part.__dict__["_distillkit_own"] = own = {name: getattr(part, name) for name in _CHOICES if hasattr(part, name)}
     if part.training and part._distillkit_surrogate is not None:
         for name in own:

@@ -31,7 +31,7 @@ def is_foreign(path: Path) -> bool:
 def read_weights(path: Path, where: str) -> dict[str, Tensor]:
     """Return the state dict in a file: safetensors, or what `torch.save` wrote; no code in it is run.
 
-    It may lie under `state_dict`, `model_state_dict`, `network` or `model`, and names may begin with `module.`, as data
+    It may be under `state_dict`, `model_state_dict`, `network` or `model`, and names may begin with `module.`, as data
     parallelism has them.
 
     Args:

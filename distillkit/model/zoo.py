@@ -22,7 +22,7 @@ def manifest() -> dict[str, dict[str, Any]]:
 
 
 def located(model: str | Path) -> Path:
-    """Return the file or folder that a model's name stands for: itself, or the file of `zoo:NAME`."""
+    """Return the file or folder that a model's name means: itself, or the file of `zoo:NAME`."""
     return find(str(model)) if str(model).startswith(PREFIX) else Path(model)
 
 

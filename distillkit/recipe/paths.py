@@ -15,9 +15,9 @@ _OPTIONS = ("weights", "teacher")  #: options of pairs and objectives that name 
 
 
 def from_folder(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the keys of a recipe with every relative path as it is from `folder`.
+    """Return the keys of a recipe with every relative path joined to `folder`.
 
-    Whatever is no path stays as it is, for validation to refuse.
+    Anything else is left unchanged, and validation refuses it.
     """
     placed = dict(recipe)
     if isinstance(teacher := recipe.get("teacher"), str):

@@ -29,20 +29,20 @@ class Recipe(Settings):
         pair: the pair, by name, with its options.
         teacher: file of the trained teacher (`model.safetensors` of its run), of this pair or another one; needed when
             there are losses.
-        teachers: further teachers by name, `rate = "runs/q1/model.safetensors"`; a loss names its own by the key
-            `teacher`, and has the one above where it names none. Each may be of any lambda, but for losses that need
-            the run's own. Where the codec has many rates and a loss names none of several, they teach together:
-            each crop is taught by the one whose lambda is nearest to the crop's.
-        initial_weights: `random`, `teacher` (what fits of its weights, see `distillkit.model.initialise`), or the
-            file of another trained model, or of weights that distillkit did not write (a checkpoint of CompressAI, or
-            of the pair's own codec), of which the same is done.
+        teachers: further teachers by name, `rate = "runs/q1/model.safetensors"`; a loss names its teacher by the key
+            `teacher`; without that key it has the teacher above. A teacher may have any lambda, except where a loss
+            needs the run's own. If the codec has many rates and a loss names none of several teachers, they teach
+            together: each crop is taught by the one whose lambda is nearest to the crop's.
+        initial_weights: `random`, `teacher` (what fits of its weights, see `distillkit.model.initialise`), or the file
+            of another trained model, or of weights that distillkit did not write (a checkpoint of CompressAI, or of the
+            pair's own codec), which are treated in the same way.
         objective: what the codec is trained for, by name, with options.
         lmbda: trade-off of the rate-distortion cost: `lmbda` times the objective's distortion is in bits per pixel; or
-            the range of a codec of many rates, `{low = 0.0018, high = 0.0483}`, from which each crop draws its own,
-            evenly by its logarithm.
+            the range of a codec of many rates, `{low = 0.0018, high = 0.0483}`, from which each crop has its own,
+            spread evenly by the logarithm.
         num_steps: optimiser steps of the whole run.
-        losses: loss terms by name, each with its options and, where there are several, its `teacher`; none trains
-            without distillation. One may stand there several times, under labels of your own that name it:
+        losses: loss terms by name, each with its options and, where there are several, its `teacher`; without any, the
+            run trains without distillation. A loss can be used several times, each under a label that names it:
             `[losses.fine]`, `name = "kd.hint"`.
         schedule: the phases, by name, with options.
         taps: how feature taps are found, by name, with options.
@@ -56,8 +56,9 @@ class Recipe(Settings):
             gradients scaled to its narrow range; `auto` is `bf16` where the device computes in bfloat16 itself, for one
             that emulates it is many times slower, and `fp32` elsewhere.
         device: `cpu`, `cuda`, one GPU of several (`cuda:1`), or `mps`; `auto` takes a GPU where there is one. Each of
-            several processes takes a GPU of its own.
-        accumulate: parts into which each process cuts its share of a batch, one after the other, to save memory.
+            several processes takes another GPU.
+        accumulate: parts into which each process cuts its share of a batch to save memory; they run one after the
+            other.
         on_divergence: what is done when a loss or a weight is not finite: `stop`, or `rollback` to the newest
             checkpoint and continue from there at half the learning rate, five times at most.
         seed: of initial weights, crops and quantisation noise.
@@ -152,7 +153,7 @@ _MAX_BYTES = 1 << 20  # of a recipe; real ones have some hundred
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """Return the content of a TOML file; `what` it is stands in the message.
+    """Return the content of a TOML file; messages call it `what`.
 
     Raises:
         RecipeError: it cannot be read, or is not TOML.

@@ -22,7 +22,7 @@ class ComponentChoice(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The component's options as they stand in the recipe."""
+        """The component's options as in the recipe."""
         return dict(self.model_extra or {})
 
 
@@ -35,12 +35,13 @@ class DataSettings(Settings):
         batch_size: crops a step, over all processes; 1 to 65536.
         num_workers: processes that decode images; 0 decodes in the training process, 1024 are the most.
         cache_mib: decoded images are kept in memory up to this many MiB.
-        hashes: whether the record by which a run that continues knows its images again (`data.json`) holds a hash of
-            every file, which is read for it; without, name, size and date tell.
+        hashes: whether `data.json`, by which a run that continues checks that its images are the same, also holds a
+            hash of every file. Each file is then read once more; otherwise name, size and date are compared.
         bad_images: whether an image that cannot be used ends the run before it starts, or is left out.
-        convert: take pictures of other kinds than the codec's, too, see `read_image`; the run's notes count them.
-        num_crops: different crops of the whole run, used again and again; left out, there are always new ones. A pair
-            that keeps what it computes of a crop (`models.light`) then computes it once.
+        convert: also take pictures of other kinds than the codec's and convert them, see `read_image`; the run's notes
+            count them.
+        num_crops: number of different crops in the whole run, used again and again; by default every crop is new. A
+            pair that keeps what it computes of a crop (`models.light`) then computes it once.
     """
 
     train: Path
@@ -95,7 +96,7 @@ class OptimizerSettings(Settings):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The optimiser's options as they stand in the recipe."""
+        """The optimiser's options as in the recipe."""
         return dict(self.model_extra or {})
 
     @property

@@ -49,7 +49,7 @@ def write_page(
 ) -> Path:
     """Write the page of a run, or of a folder of runs, and return its file.
 
-    Whatever is not there (a teacher, a calibration, an evaluation) is left out, and the page says so.
+    What is missing (a teacher, a calibration, an evaluation) is left out, and the page says so.
 
     Args:
         path: a run folder, or a folder of run folders.

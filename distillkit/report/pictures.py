@@ -57,7 +57,7 @@ class View:
 @final
 @dataclass(frozen=True)
 class Picture:
-    """A picture, its versions, and where its pieces lie.
+    """A picture, its versions, and the places of its pieces.
 
     Attributes:
         name: of the picture.

@@ -24,7 +24,7 @@ _LOGGED = ("step", "phase", "rd_cost", "seconds_per_step")
 @final
 @dataclass(frozen=True)
 class Run:
-    """One run as it lies on disk.
+    """One run on disk.
 
     Attributes:
         folder: its run folder.

@@ -177,7 +177,7 @@ class TapBank:
             if capture.overwritten:
                 raise TapError(
                     f"tap '{role}': the output of '{path}' of {self.name} was overwritten in place "
-                    "after it was captured, which the probe had not seen. Tap the activation behind it instead."
+                    "after it was captured, which the probe had not seen. Tap the activation after it instead."
                 )
             maps += capture.maps
         if len(maps) == 1:

@@ -28,7 +28,7 @@ from .rates import run_bank
 class CodecPair(Component, ABC):
     """A teacher and a student that belong together. Built as `Pair(config)`; the networks are built on demand.
 
-    Both may be modules that speak CompressAI's model API, or a `CodecAdapter` around anything else.
+    Both may be modules with CompressAI's model API, or a `CodecAdapter` around anything else.
     """
 
     def __init__(self, config: Any) -> None:
@@ -170,13 +170,13 @@ class TeachingPair:
         """
         if set(map(id, teacher.module.parameters())) & set(map(id, student.module.parameters())):
             raise PairError(
-                "pair: expected a teacher and a student of their own, got two that share parameters: a frozen teacher "
+                "pair: expected a teacher and a student, got two that share parameters: a frozen teacher "
                 "would freeze its student. Build new modules in build_teacher and build_student."
             )
         if teacher.samples != student.samples:
             raise PairError(
                 f"pair: expected two codecs of the same pictures, got a teacher of {teacher.samples} and a student of "
-                f"{student.samples}; hand the same distillkit.Samples to both adapters."
+                f"{student.samples}; pass the same distillkit.Samples to both adapters."
             )
         self.teacher, self.student = teacher, student
         self._report: TapReport | None = None

@@ -12,8 +12,8 @@ def sampled(role: str, stride: int) -> str:
     """Return the role of a tap's features at one position out of each cell of `stride` x `stride`.
 
     A loss term asks for it in `required_taps` and finds it in `Step.taps`, on both sides at the same positions, as a
-    smaller map, shape (B, C, H // stride, W // stride). Where in its cell a position lies changes from cell to cell, so
-    that each of the phases of an upsampling layer is seen equally often.
+    smaller map, shape (B, C, H // stride, W // stride). The place of a position in its cell changes from cell to cell,
+    so that each of the phases of an upsampling layer is seen equally often.
 
     Args:
         role: of a tap, e.g. `synthesis.1/2`.

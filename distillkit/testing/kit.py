@@ -43,7 +43,7 @@ def check_loss_term(
     """Check a loss term on made-up features.
 
     It gives a finite scalar, in bfloat16 too, sends gradient to the student and to each of its own parameters, leaves
-    the features as they are, gives the same value after its state is saved and loaded; its options can stand in a
+    the features as they are, gives the same value after its state is saved and loaded; its options can be written in a
     recipe, and its calibration in a file. A term that compares features of one width only may refuse others with a
     `ValueError`.
 
@@ -113,7 +113,7 @@ def check_loss_term(
 def check_schedule(schedule: type[PhaseSchedule], terms: list[str], **options: Any) -> None:
     """Check a schedule: for runs of many lengths its phases add up, and weights and learning rates are above zero.
 
-    It must return the same each time that it is asked, and serve the control, which has the same phases without terms.
+    It must give the same answer each time, and also work for the control, which has the same phases without terms.
 
     Args:
         schedule: the class.
@@ -144,7 +144,7 @@ def _timeline(schedule: PhaseSchedule, num_steps: int, terms: list[str]) -> Time
 def check_taps(
     provider: type[TapProvider], codec: nn.Module | CodecAdapter | None = None, *, size: int = 64, **options: Any
 ) -> None:
-    """Check a provider of taps: what it finds is there, fires once, and stands at the resolution that its role says.
+    """Check a provider of taps: what it finds exists, fires once, and has the resolution that its role says.
 
     The roles must be the same for larger images, and `latent` among them.
 

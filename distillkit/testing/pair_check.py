@@ -27,7 +27,7 @@ _WRAP = "return distillkit.CompressAIAdapter(codec, stride={side}) from the pair
 def check_pair(pair: type[CodecPair], *, size: int = 64, plugins: Plugins | None = None, **options: Any) -> None:
     """Check a pair: both codecs train, compress to bytes, decode, load again and are measured; taps and latents fit.
 
-    All that fails is found in one run, each failure on a line of its own with what to do.
+    One run finds every failure, and reports each on one line with what to do.
 
     Args:
         pair: the class.

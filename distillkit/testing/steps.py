@@ -21,7 +21,7 @@ from .kit import as_checks, checked_config
 
 
 def check_optimizer(builder: type[OptimizerBuilder], *, learning_rate: float = 0.01, **options: Any) -> None:
-    """Check an optimiser: it lowers a loss, leaves alone what has no gradient, and resumes bit for bit.
+    """Check an optimiser: it lowers a loss, does not change what has no gradient, and resumes bit for bit.
 
     Args:
         builder: the class.
@@ -163,7 +163,7 @@ def _through_a_file(name: str, state: dict[str, Any]) -> Any:
     try:
         packed = json.loads(json.dumps(pack(state, tensors)))
     except TypeError as error:
-        raise AssertionError(f"{name}: its state cannot stand in a checkpoint: {error}") from None
+        raise AssertionError(f"{name}: its state cannot be saved in a checkpoint: {error}") from None
     return unpack(packed, {key: tensor.clone() for key, tensor in tensors.items()})
 
 

@@ -143,7 +143,7 @@ class Ranks:
         raise OtherRankError(f"rank {self.rank}: rank {failed[0]} could not continue.") from failure
 
     def first(self, action: Callable[[], T]) -> T:
-        """Do something in the first process alone and return its result in all of them; if it fails, all fail.
+        """Do something in the first process only and return its result in all of them; if it fails, all fail.
 
         Raises:
             OtherRankError: it failed in the first process, which says why.
@@ -177,8 +177,8 @@ class Ranks:
     def wrap(self, task: nn.Module) -> nn.Module:
         """Return a module whose backward pass averages gradients over the processes.
 
-        To be called anew when parameters were frozen or freed, which a wrapper does not notice. What one step does not
-        reach (the adapter of a term that is off) is left alone.
+        Call it again when parameters were frozen or freed, which a wrapper does not notice. What one step does not
+        reach (the adapter of a term that is off) is not changed.
         """
         if self.num == 1:
             return task

@@ -67,9 +67,9 @@ class LossTerm(nn.Module, Component, ABC):
 
     Attributes:
         needs_teacher: whether the term compares with a teacher. One that does not (a regulariser) reads no taps and is
-            not calibrated; it also serves the runs of teachers and of controls, where `shapes` is empty.
+            not calibrated; it also works in runs of teachers and of controls, where `shapes` is empty.
         needs_teacher_output: whether the term reads `step.teacher_output`, for which the whole teacher runs.
-        needs_own_lmbda: whether what the term takes from the teacher holds at the teacher's own lambda alone, so that
+        needs_own_lmbda: whether what the term takes from the teacher holds only at the teacher's own lambda, so that
             the run must have it, too.
     """
 

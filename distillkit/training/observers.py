@@ -22,7 +22,7 @@ from .run_info import RunInfo
 
 @final
 class Observers:
-    """Everybody who observes a run: each is called apart from the others, and none can change the run.
+    """All observers of a run: each is called separately, and none can change the run.
 
     One that raises is reported and left out until the process ends; one that raises `TrainingStopped` ends the run.
     Random numbers that an observer draws are not missing in the run. Calls are made as with pluggy:

@@ -49,7 +49,7 @@ def build_loss(name: str, pair: TeachingPair, *, plugins: Plugins | None = None,
         name: its full name, such as `feds.alignment`.
         pair: from `bind`.
         plugins: where it is registered; by default the installed plugins.
-        options: as they stand in a recipe.
+        options: as in a recipe.
 
     Raises:
         RecipeError: there is no such loss, or an option is not valid.

@@ -53,7 +53,7 @@ class Phase:
         crop: side of the crops in pixels; None takes the recipe's.
         batch_size: crops a step, over all processes; None takes the recipe's.
         objective: what the phase trains for, as a recipe has it (`{"name": "core.ms_ssim"}`); None takes the recipe's,
-            for which the run is validated and its file stands in any case.
+            for which the run is always validated, and which its file names.
         lmbda: trade-off of that objective; None takes the recipe's.
         surrogate: what the decoder receives in training: `noise`, or `rounding` with a straight-through gradient; None
             leaves the codec's own, see `CodecAdapter.set_surrogate`.

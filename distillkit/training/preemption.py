@@ -1,4 +1,4 @@
-"""A run that is asked to end, by a scheduler (SIGTERM) or a user (Ctrl-C): it does so after the step in hand."""
+"""A run that is asked to end, by a scheduler (SIGTERM) or a user (Ctrl-C): it ends after the current step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StopRequest:
 def stop_on_signal() -> Generator[StopRequest]:
     """Turn SIGTERM and the first Ctrl-C into a request for as long as the context lasts; a second Ctrl-C acts at once.
 
-    What handled the signals before handles them afterwards. Python hands signals to the main thread alone: in another
+    What handled the signals before handles them afterwards. Python delivers signals only to the main thread: in another
     one nothing is changed.
     """
     request = StopRequest()

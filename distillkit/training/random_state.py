@@ -20,7 +20,7 @@ def seed_everything(seed: int) -> None:
 
 
 def seed_rank(seed: int, rank: int, step: int = 0) -> None:
-    """Seed for a run's steps from `step` on; each process draws noise of its own."""
+    """Seed for a run's steps from `step` on; each process draws its own noise."""
     seed_everything(seed + 1_000_003 * rank + 7_919 * step)
 
 

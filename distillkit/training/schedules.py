@@ -26,7 +26,7 @@ class Constant(PhaseSchedule):
         Attributes:
             weights: loss term -> weight; 1 for a term that is not named.
             rd_weight: see `Phase.rd_weight`; 1 in a run without losses.
-            balance: see `Phase.balance`; weights are taken as they are where it is not set.
+            balance: see `Phase.balance`; where it is not set, weights are used unchanged.
         """
 
         weights: dict[str, Positive] = Field(default_factory=dict)

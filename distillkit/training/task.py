@@ -1,4 +1,4 @@
-"""The module that is trained: the student and the loss terms' adapters behind one `forward`."""
+"""The module that is trained: the student and the loss terms' adapters with one `forward`."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Part(NamedTuple):
 class DistillationTask(nn.Module):
     """Student and loss terms in one module, so that optimiser, clipping and data parallelism see both.
 
-    The teachers stay outside: what they give is handed in.
+    The teachers stay outside: their features are passed in.
     """
 
     def __init__(

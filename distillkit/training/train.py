@@ -30,19 +30,19 @@ def train(
 ) -> Path:
     """Carry out a run, or its remaining steps, and return the file of the trained model.
 
-    A folder that holds a finished run of the same recipe is left as it is; an unfinished one continues from its newest
+    A folder that holds a finished run of the same recipe is not changed; an unfinished one continues from its newest
     whole checkpoint, bit for bit as if it had never stopped (on a CPU). More steps than it had lengthen it.
 
     Args:
         recipe: what to do.
         folder: the run folder, see `RunFolder`.
         plugins: where components are registered; by default the installed plugins.
-        observers: objects with observer hooks, for this run alone.
+        observers: objects with observer hooks, for this run only.
 
     Raises:
         DistillkitError: bad input, or a loss that is not finite.
-        TrainingStopped: the process got SIGTERM; the step in hand was finished and saved.
-        KeyboardInterrupt: the user pressed Ctrl-C; likewise, unless it was pressed twice.
+        TrainingStopped: the process got SIGTERM; the current step was finished and saved.
+        KeyboardInterrupt: the user pressed Ctrl-C; the step was saved, unless it was pressed twice.
     """
     plugins = plugins or load_plugins()
     recipe = resolve(recipe, plugins)
@@ -58,7 +58,7 @@ def train(
         trainer = ranks.all(lambda: Trainer(recipe, run, plugins, prepare(recipe, plugins), ranks))
         start_step = ranks.all(lambda: trainer.restore(state)) if state else 0
         if len(set(ranks.gather(start_step))) > 1:
-            raise TrainingError(f"run folder {run.path}: not all processes see it alike. Put it on a shared disk.")
+            raise TrainingError(f"run folder {run.path}: the processes see different files. Put it on a shared disk.")
         trainer.result.provenance, more = ranks.first(lambda: note_start(run, recipe, trainer.setup, ranks, start_step))
         if start_step:
             notes.append(f"continues after step {start_step}")

@@ -48,7 +48,7 @@ class Trainer:
         self.precision = Precision(recipe.precision, ranks.device, setup.notes)
         self.teachers = Teachers(setup, recipe, ranks.device, self.precision)
         self.parameters = setup.task.main_parameters()
-        # Gradients are averaged over processes by a wrapper that is made anew in each phase, see `_enter`.
+        # Gradients are averaged over processes by a wrapper that is made again in each phase, see `_enter`.
         self.task: nn.Module = setup.task.to(ranks.device)
         setup.objective.to(ranks.device)
         self.pace = Pace(recipe, plugins, self.parameters)

@@ -22,11 +22,11 @@ class ChannelEntropy(distillkit.LossTerm):
     L = sum over c in S of w_c * mean((y_S,c' - sg(y_T,c))^2), in squared quantisation steps
 
     y_S, y_T: latents before quantisation, shape (B, M_S, H, W) and (B, M_T, H, W), without noise on either side.
-    Channel c' of the student stands for the teacher's channel c: c' = c where M_S = M_T; where M_S < M_T, c' is the
-    place of c in the order of h, and S is chosen among the M_S most informative channels.
+    Channel c' of the student is compared with the teacher's channel c: c' = c where M_S = M_T; where M_S < M_T, c' is
+    the place of c in the order of h, and S is chosen among the M_S most informative channels.
 
-    Of a student of many rates, h, S and w are measured at several qualities, and w_c of a crop lies on the line between
-    those of the two nearest; c' stands for c at all of them, by the mean of h.
+    For a student of many rates, h, S and w are measured at several qualities, and a crop's w_c is interpolated linearly
+    between the two nearest; c' belongs to one c at all qualities, by the mean of h.
 
     Source: FEDS (arXiv 2503.06399) emphasises the most informative latent channels, ranked by entropy.
     Departure: the paper's estimator, selection and weights are not public. We count the discrete bits that the

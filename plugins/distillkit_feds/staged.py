@@ -40,7 +40,7 @@ class Staged(distillkit.PhaseSchedule):
             channel_weight: b in phase 2.
             anneal_share: share of phase 2 in which a falls to 0.
             balance: if above 0, weights are relative to the balanced scale, and this is the ratio of gradient norms; if
-                0, they are taken as they are.
+                0, they are used unchanged.
             finetune_learning_rate: factor on the learning rate in phase 3.
             every: in phases 1 and 2, the terms are on in every N-th step, at N times their weight, and the
                 teacher runs in no other. 2 costs half, and did as well as 1 at `lite` scale (docs/results-older.md).

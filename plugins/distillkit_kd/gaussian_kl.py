@@ -59,7 +59,7 @@ class GaussianKl(distillkit.LossTerm):
         if means[0] != means[1]:
             raise ValueError(
                 f"tap 'entropy_parameters': expected means on both sides or on none, got {student} channels that are "
-                f"scales alone in the {'teacher' if means[0] else 'student'}. Choose codecs of one kind."
+                f"only scales in the {'teacher' if means[0] else 'student'}. Choose codecs of one kind."
             )
         self._means = means[0]
 

@@ -31,8 +31,8 @@ class MaskDecay(distillkit.StepExtension):
 
     Source: EVC (Wang et al., 2023, arXiv 2302.05071) lets the weights of a large image codec decay into those of a
     small one by masks, under a sparsity loss.
-    Departure: here the masks follow a line, which has no weight to be tuned, and lie on the rows and columns of every
-    weight, not behind layers.
+    Departure: here the masks follow a line, which has no weight to be tuned, and apply to the rows and columns of every
+    weight, not to the outputs of layers.
     """
 
     needs_teacher: ClassVar[bool] = True
@@ -61,7 +61,7 @@ class MaskDecay(distillkit.StepExtension):
         self._cuts = distillkit.find_cuts(self._student.module, self.codec.module, torch.zeros(0))
         found = {cut.name for cut in self._cuts}
         if missing := [name for name, _ in self._student.module.named_parameters() if name not in found]:
-            raise ValueError(f"{_NO_PART}, got parameters of its own: {', '.join(missing[:5])}. {_CHOOSE}")
+            raise ValueError(f"{_NO_PART}, got parameters that the teacher lacks: {', '.join(missing[:5])}. {_CHOOSE}")
         kept = {id(cut.large): cut.kept() for cut in self._cuts}
         self._gone: list[tuple[nn.Parameter, Tensor]] = []
         for parameter in self.codec.module.parameters():

@@ -16,7 +16,7 @@ from .taps import match
 
 @final
 class Relational(distillkit.LossTerm):
-    """How differently the images of a batch stand to one another on the two sides (unitless); 0 where they are similar.
+    """Difference between the two sides in how the images of a batch relate (unitless); 0 where they are similar.
 
     L = distance mean h(d_S, d_T) + angle mean h(a_S, a_T), h the Huber loss with delta 1. An image is one point: its
     features, averaged over positions. d: distances between two images, over their mean; a: cosines of the angles of

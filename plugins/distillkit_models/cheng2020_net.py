@@ -40,7 +40,7 @@ class Cheng2020(SimpleVAECompressionModel):
     Source: Cheng et al. (2020), arXiv 2001.01568; the context: He et al. (2021), arXiv 2103.15306; the attention: Liu
     et al. (2022), arXiv 2111.09883.
 
-    Departure: where the attention stands, and every width, is our choice; FEDS publishes none of it.
+    Departure: the places of the attention and every width are our choice; FEDS publishes neither.
     """
 
     downsampling_factor = 64

@@ -16,7 +16,7 @@ class Cheng2020Size:
         swin_depth: Swin V2 blocks at 1/8 resolution, and as many on the latent, in analysis and in synthesis; even
             figures alternate unshifted and shifted windows in full pairs.
         hyper_width: channels of the hyper-latent z and of the transforms around it; even.
-        entropy_width: E: the hyper-prior and the context each hand 2 E channels to the entropy parameters.
+        entropy_width: E: the hyper-prior and the context each give 2 E channels to the entropy parameters.
         context_kernel: side of the checkerboard context's kernel, in latent positions; odd.
         blocks_from: 2, 4 or 8: the finest resolution with residual blocks; 2 where `blocks` is 0.
     """

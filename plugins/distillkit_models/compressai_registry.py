@@ -42,7 +42,7 @@ def find(name: str) -> type[nn.Module]:
 
 
 def parameters(model: type[nn.Module]) -> dict[str, inspect.Parameter]:
-    """Return the arguments of a codec's class by name; where it hands all on, those of the class above."""
+    """Return the arguments of a codec's class by name; where it passes all on, those of the class above."""
     variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     for above in model.__mro__:
         named = inspect.signature(above).parameters
@@ -75,7 +75,7 @@ def _other(model: type[nn.Module]) -> str | None:
 
 
 def _import_all() -> None:
-    """Import what the package does not import by itself; what lacks a package of its own stays out."""
+    """Import what the package does not import by itself; modules whose own packages are missing are left out."""
     models = importlib.import_module("compressai.models")
     for module in pkgutil.walk_packages(models.__path__, "compressai.models.", onerror=lambda _: None):
         with suppress(ImportError), warnings.catch_warnings():

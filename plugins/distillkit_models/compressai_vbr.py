@@ -1,4 +1,4 @@
-"""CompressAI's variable-rate codecs behind distillkit's adapter for them: a quality in place of their gain."""
+"""distillkit's adapter for CompressAI's variable-rate codecs: a quality instead of their gain."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class CompressAIVbr(distillkit.ConditionedAdapter):
     """One of CompressAI's `*-vbr` codecs.
 
     Such a codec has one gain for all channels, and learns how entropy parameters and reconstruction follow from it. A
-    quality in [0, 1] stands for a gain between its lowest and highest one, on the line through the logarithms of all.
-    The gains themselves are not trained, in CompressAI as here. A batch has one gain, so images of different qualities
-    are run one at a time.
+    quality in [0, 1] means a gain between its lowest and highest one, interpolated linearly between the logarithms of
+    all. The gains themselves are not trained, in CompressAI as here. A batch has one gain, so images of different
+    qualities are run one at a time.
 
     Source: Kamisli, Racape and Choi (2024), arXiv 2402.18930.
     """
@@ -97,7 +97,7 @@ class CompressAIVbr(distillkit.ConditionedAdapter):
             self._forget_tables()
 
     def _forget_tables(self) -> None:
-        """Empty tables that hold for one quality alone: they are no part of the model."""
+        """Empty the tables that hold for one quality only: they are no part of the model."""
         bottleneck = cast(Any, self.module).entropy_bottleneck
         for name in ("_offset", "_quantized_cdf", "_cdf_length"):
             setattr(bottleneck, name, getattr(bottleneck, name).new_empty(0))

@@ -43,13 +43,14 @@ class Architecture(distillkit.ComponentConfig):
     Attributes:
         architecture: its name in the registry of the installed CompressAI: any image codec.
         quality: 1 to 8 (6 for cheng2020): the sizes of CompressAI's zoo at that quality.
-        N: channels of the transforms, in place of the quality's.
-        M: channels of the latent, in place of the quality's; `cheng2020-*` have M = N.
+        N: channels of the transforms, instead of the quality's.
+        M: channels of the latent, instead of the quality's; `cheng2020-*` have M = N.
         groups: channels of the latent's groups (`elic2022-*`), M in all; by default 16, 16, 32, 64 and the rest.
         vr_entbttlnck: whether the hyper-latent's step size follows from the quality, too: the option of that name of
             `bmshj2018-hyperprior-vbr` and `mbt2018-mean-vbr`.
-        gain_units: qualities at which gains are learnt, which make a codec of one rate one of many; none leaves it.
-        arguments: others that the codec's class is built with, by their names in CompressAI.
+        gain_units: number of qualities at which gains are learnt; they turn a codec of one rate into one of many. By
+            default none.
+        arguments: other arguments of the codec's class, by their names in CompressAI.
     """
 
     architecture: str = "mbt2018-mean"
@@ -106,7 +107,7 @@ class Teacher(Architecture):
         weights: take them from a file: safetensors, or a CompressAI checkpoint (`.pth`, `.pth.tar`), which is read
             without running code; sizes that are not given follow from it. Relative to the working directory, not to
             the recipe's folder.
-        lmbda: trade-off that `weights` were trained for, if it is to be checked against the recipe's.
+        lmbda: trade-off that `weights` were trained for; if given, it is checked against the recipe's.
     """
 
     pretrained: bool = False
@@ -130,8 +131,8 @@ class Teacher(Architecture):
 class CompressAIPair(distillkit.CodecPair):
     """Two of CompressAI's codecs, of one architecture or two.
 
-    Source: CompressAI (Begaint et al., 2020, arXiv 2011.03029), whose model zoo these are; each architecture's own
-    source stands there.
+    Source: CompressAI (Begaint et al., 2020, arXiv 2011.03029), whose model zoo has them, and the source of each
+    architecture.
     """
 
     class Config(distillkit.ComponentConfig):
@@ -217,7 +218,7 @@ class CompressAIPair(distillkit.CodecPair):
 
 
 def adapted(codec: Architecture, net: nn.Module) -> nn.Module | distillkit.CodecAdapter:
-    """Return a codec with what makes it one of many rates, if it is to be one."""
+    """Return a codec, with gain units if the options ask for them."""
     if codec.architecture.endswith("-vbr"):
         from .compressai_vbr import CompressAIVbr
 

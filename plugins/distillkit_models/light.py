@@ -31,7 +31,7 @@ class LightSize(distillkit.ComponentConfig):
 
 
 class KeptCodec(distillkit.ComponentConfig):
-    """The trained codec of which all else is kept, as a light codec's own file names it.
+    """The trained codec from which everything else is kept, as a light codec's own file names it.
 
     Attributes:
         pair: name of its pair.
@@ -70,11 +70,11 @@ class LightPair(distillkit.CodecPair):
         """Options.
 
         Attributes:
-            teacher: a run folder, a model file or `zoo:NAME`: the codec of which all else is kept; by default one that
-                ships, for trying things out. Relative to the working directory, not to the recipe's folder.
+            teacher: a run folder, a model file or `zoo:NAME`: the codec from which everything else is kept; by default
+                one that ships, for trying things out. Relative to the working directory, not to the recipe's folder.
             synthesis: size of a light synthesis transform; one of 48 channels unless an analysis is given.
             analysis: size of a light analysis transform.
-            codec: in place of `teacher` in a trained model's file: what codec it was, so that the file stands alone.
+            codec: replaces `teacher` in a trained model's file: describes that codec, so that the file is complete.
         """
 
         teacher: Annotated[str, AfterValidator(_absolute), distillkit.Source()] | None = None
@@ -94,7 +94,7 @@ class LightPair(distillkit.CodecPair):
         @model_validator(mode="after")
         def _one_of_each(self) -> LightPair.Config:
             if self.teacher is not None and self.codec is not None:
-                raise ValueError("codec: expected none beside a teacher; it stands in a trained model's file.")
+                raise ValueError("codec: expected none beside a teacher; only a trained model's file has it.")
             if self.synthesis is not None and self.analysis is not None:
                 raise ValueError("analysis: expected none beside a synthesis; make one transform light at a time.")
             return self

@@ -1,4 +1,4 @@
-"""A codec of which one transform is trained, and the latents that its files hold."""
+"""A codec with one trained transform, and the latents that its files hold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_BYTES = 2**30  #: of latents that are kept in memory
 def light_codec(
     codec: distillkit.CodecAdapter, trainable: tuple[str, ...], reads: tuple[str, ...], latents: Latents | None
 ) -> distillkit.CodecAdapter:
-    """Return a trained codec of which one transform is new, and the rest, the coder's tables too, stays as it is.
+    """Return a trained codec with one new transform; the rest, the coder's tables too, is unchanged.
 
     Args:
         codec: with the new transform.
@@ -40,7 +40,7 @@ class _Light:
         self._latents = latents
 
     def update(self) -> None:
-        """Keep the tables: files that were written with them are to be read."""
+        """Keep the tables: files that were written with them must be readable."""
 
     def _synthesised(self, latents: Tensor) -> distillkit.CodecOutput:
         certain = latents.new_ones(len(latents), 1, 1, 1)  # the rate is the teacher's, whatever is trained
@@ -109,7 +109,7 @@ class _Caught(Exception):  # noqa: N818 - control flow, not an error
 
 @final
 class _Catch(nn.Module):
-    """Stands where synthesis stood, keeps what it is given, and ends the codec's run."""
+    """Takes the place of the synthesis, keeps its input, and ends the codec's run."""
 
     latents: Tensor
 

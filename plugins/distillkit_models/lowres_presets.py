@@ -16,7 +16,7 @@ class LowResSize:
         swin_depth: Swin V2 blocks on the latent, in analysis and as many in synthesis; an even number alternates
             unshifted and shifted windows in full pairs.
         hyper_width: channels of the hyper-latent z and of the transforms around it; even.
-        entropy_width: E: the hyper-prior and the context each hand 2 E channels to the entropy parameters.
+        entropy_width: E: the hyper-prior and the context each give 2 E channels to the entropy parameters.
         context_kernel: side of the checkerboard context's kernel, in latent positions; odd.
     """
 

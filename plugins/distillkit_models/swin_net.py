@@ -32,7 +32,7 @@ class SwinCodec(SimpleVAECompressionModel):
 
     Departure: Zhu et al. use Swin blocks of the first version, also in the hyper-prior, with a channel-wise context. We
     take the second version, whose norms let a fresh net be linear; small convolutions around z, which has 1/4096 of the
-    pixels; and the two-pass context. No norm in patch merging: it would erase the amplitude that is to be coded.
+    pixels; and the two-pass context. No norm in patch merging: it would erase the amplitude that must be coded.
     """
 
     downsampling_factor = 64

@@ -14,7 +14,7 @@ class SwinSize:
         depths: Swin V2 blocks at the same resolutions, in analysis and as many in synthesis.
         mlp_ratio: hidden units of a block's two-layer network, as a multiple of its channels.
         hyper_width: channels of the hyper-latent z and of the transforms around it; even.
-        entropy_width: E: the hyper-prior and the context each hand 2 E channels to the entropy parameters.
+        entropy_width: E: the hyper-prior and the context each give 2 E channels to the entropy parameters.
         context_kernel: side of the checkerboard context's kernel, in latent positions; odd.
     """
 

@@ -1,4 +1,4 @@
-"""Feature taps found by the resolution at which each block's output stands."""
+"""Finds feature taps by the resolution of each block's output."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MOST_LEVELS = 4  # of blocks in blocks
 class ByResolution(distillkit.TapProvider):
     """Finds the stages of the transforms `g_a` and `g_s`, as CompressAI names them.
 
-    Within a transform, the last direct child whose output stands at 1/R of the image's height is the tap `analysis.1/R`
-    or `synthesis.1/R`; where a transform wraps its blocks, or has them in a list, it is the child's child. The
-    transforms' own outputs are `latent` and `reconstruction`; those of the hyper-analysis and hyper-synthesis
-    transforms `hyper_latent` and `hyper_parameters`. What the synthesis transforms take, latent and hyper-latent after
+    Within a transform, the last direct child whose output has 1/R of the image's height is the tap `analysis.1/R` or
+    `synthesis.1/R`; where a transform wraps its blocks, or has them in a list, it is the child's child. The transforms'
+    own outputs are `latent` and `reconstruction`; those of the hyper-analysis and hyper-synthesis transforms
+    `hyper_latent` and `hyper_parameters`. What the synthesis transforms take, latent and hyper-latent after
     quantisation, is `quantised_latent` and `quantised_hyper_latent`. What the latent is coded with, scales and means,
     is `entropy_parameters`, scales first: the module of that name that runs once, or, where there is no module of that
     name, what the hyper-synthesis gives. Codecs that code groups of channels one after the other (ELIC) have one such
@@ -68,7 +68,7 @@ class ByResolution(distillkit.TapProvider):
                 taps["hyper_parameters"] = module.path
                 taps |= _taken(module, "quantised_hyper_latent")
         found = [module for module in trace if module.path.rpartition(".")[2] == config.entropy_parameters]
-        # Where the context is made in two passes, the network runs twice and what it gave is put together behind it.
+        # Where the context is made in two passes, the network runs twice and its outputs are put together afterwards.
         paths = [module.path for module in found]
         once = [module for module in found if paths.count(module.path) == 1]
         if once:

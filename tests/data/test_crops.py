@@ -148,7 +148,7 @@ def test_a_process_that_is_killed_is_a_clear_error(paths):
         for _ in stream:
             pass
 
-    with pytest.raises(DataError, match=r"one was killed, perhaps for want of memory.*data\.num_workers"):
+    with pytest.raises(DataError, match=r"one was killed, perhaps for lack of memory.*data\.num_workers"):
         kill_and_go_on()
 
 

@@ -223,7 +223,7 @@ def test_what_goes_wrong_in_the_process_is_said_and_it_goes_on(teacher_file, plu
         half.close()  # left in the middle: answers that are on their way must not reach the next
         assert process._process is None
         monkeypatch.setattr(sys, "executable", "/bin/false")
-        with pytest.raises(BitstreamError, match="but it ended with code 1 .it said nothing"):
+        with pytest.raises(BitstreamError, match="but it ended with code 1 .no message"):
             list(decode([file]))
 
 

@@ -212,7 +212,7 @@ def test_what_cannot_be_compared_is_said():
         term("kd.gaussian_kl", (4, 2))
     latents = [{"entropy_parameters": TapShape(4, 2, 2), "latent": TapShape(count, 2, 2)} for count in (4, 2)]
     cls = COMPONENTS["kd.gaussian_kl"]
-    with pytest.raises(ValueError, match="4 channels that are scales alone in the student"):
+    with pytest.raises(ValueError, match="4 channels that are only scales in the student"):
         cls(cls.Config(), TapShapes(*latents))
     two = Step(torch.zeros(2, 3, 2, 2), None, {"latent": TapPair(torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2))})
     with pytest.raises(distillkit.DistillkitError, match="batches of three images or more, got 2; raise"):

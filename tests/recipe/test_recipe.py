@@ -276,7 +276,7 @@ def test_teacher_of_its_own_is_enough(loaded):
 
 @pytest.mark.parametrize("added", ['[losses."feds.alignment"]', "teacher = 'model.safetensors'"])
 def test_teacher_is_trained_alone(load, loaded, added):
-    with pytest.raises(RecipeError, match="'teacher' is trained without a teacher of its own or losses that need one"):
+    with pytest.raises(RecipeError, match="'teacher' is trained without another teacher or losses that need one"):
         resolve(load(SMALLEST.replace("num_steps", "trains = 'teacher'\nnum_steps") + added), loaded)
 
 

@@ -168,7 +168,7 @@ LATENT = {"name": "kd.latent"}
         ({"losses": {"a": LATENT | {"teacher": "rate"}}}, 'teachers.picture: no loss names it; .*teacher = "picture"'),
         ({"losses": {"a": LATENT | {"teacher": 3}}}, "losses.a: teacher: no teacher 3 in the recipe"),
         ({"teachers": {"teacher": "x"}, "losses": {"a": LATENT}}, "teachers.teacher: this is the name of the teacher"),
-        ({"trains": "teacher"}, "'teacher' is trained without a teacher of its own"),
+        ({"trains": "teacher"}, "'teacher' is trained without another teacher"),
         ({"teachers": {}, "teacher": "x"}, "recipe teacher: nothing in the recipe needs it"),
         ({"initial_weights": "teacher", "losses": HYBRID}, 'teacher: missing, but initial_weights = "teacher"'),
         ({"teachers": {"rate": 3}}, "teachers.rate"),

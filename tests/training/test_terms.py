@@ -156,7 +156,7 @@ def test_a_regulariser_that_asks_for_taps_is_refused(recipe, tmp_path, plugins):
 
 
 def test_a_loss_that_needs_a_teacher_has_none(recipe, tmp_path, plugins):
-    with pytest.raises(RecipeError, match="'teacher' is trained without a teacher of its own or losses that need one"):
+    with pytest.raises(RecipeError, match="'teacher' is trained without another teacher or losses that need one"):
         distillkit.train(recipe(trains="teacher", losses=FEDS), tmp_path / "run", plugins=plugins)
 
 

@@ -1,4 +1,4 @@
-"""Blocks of transforms, computed with less memory traffic: the same values but for rounding.
+"""Blocks of transforms, computed with less memory traffic: the same values up to rounding.
 
 Features are megabytes at half of the resolution: each pass over them costs as much as a convolution. So normalisations
 are computed by pieces that fit in the cache, and shuffles move whole pixels.

@@ -46,7 +46,7 @@ class FastCodec:
         takes_channels_last: whether images may come in that memory format, for they meet a transform first.
 
     Args:
-        adapter: has entropy models of CompressAI's kind in its module; it is left as it is.
+        adapter: has entropy models of CompressAI's kind in its module; it is not changed.
         precision: of the modules named `g_a` and `g_s`; "auto" is bf16 on devices that compute in it, for
             samples of up to 8 bits.
         stopwatch: counts where the time goes.

@@ -1,8 +1,8 @@
-"""Transforms of pictures too large for memory, tile by tile: the same values but for rounding, so no seams.
+"""Transforms of pictures too large for memory, tile by tile: the same values up to rounding, so there are no seams.
 
 A tile is computed with a margin around it, as wide as the transform sees, and the margin is thrown away. How far it
 sees is measured on the network itself: half of a long strip is changed, and it is seen how far the output differs.
-Tiles start at whole strides of the codec, so attention windows, which divide the stride, fall alike.
+Tiles start at whole strides of the codec, so attention windows, whose side divides the stride, fall on the same places.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def find_margin(network: nn.Module, channels: int, align: int) -> int | None:
     """Return how far a network sees, in positions of its input, rounded up to a multiple of `align`.
 
     Args:
-        network: from (1, C, h, w) to (1, C', h', w'); it is left as it is.
+        network: from (1, C, h, w) to (1, C', h', w'); it is not changed.
         channels: C.
         align: positions of its input for each stride of the codec.
 

@@ -65,7 +65,7 @@ class Transform(nn.Module):
     def forward(self, features: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Return what the network returns for `features`, shape (B, C, H, W); in tiles if `strides` are set.
 
-        Other arguments are handed on; with them, nothing is cut.
+        Other arguments are passed on; with them, nothing is cut.
         """
         with self._stopwatch.time("transform"):
             self._shape = tuple(features.shape)

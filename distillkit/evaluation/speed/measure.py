@@ -34,7 +34,7 @@ _PARTS: dict[Direction, dict[str, str]] = {
     "decode": {"transform": "synthesis", "entropy network": "entropy networks"},
 }
 
-_RGB_ONLY = "it codes 8-bit RGB alone here."
+_RGB_ONLY = "it codes only 8-bit RGB here."
 
 
 @dataclass
@@ -67,8 +67,8 @@ def bench(
 ) -> Bench:
     """Measure a student on the CPU.
 
-    Each codec codes each picture once untimed; then all code it by turns, `repeats` times. Classical codecs are timed
-    at the lowest quality that reaches the student's PSNR on that picture. Memory is that of fresh processes.
+    Each codec codes each picture once untimed; then all take turns, `repeats` times. Classical codecs are timed at the
+    lowest quality that reaches the student's PSNR on that picture. Memory is that of fresh processes.
 
     Args:
         student: a run folder or model file.
@@ -78,8 +78,8 @@ def bench(
         repeats: timed calls of each codec on each picture, at least 1.
         threads: that each codec may use.
         precision: of the learned codecs' analysis and synthesis.
-        plugins: where the models' pairs are registered; by default the installed plugins, which alone serve where
-            memory is measured.
+        plugins: where the models' pairs are registered; by default the installed plugins; only these work where memory
+            is measured.
         on_step: called with the name of what is measured next.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Peak memory of coding one picture, each time in a process of its own.
+"""Peak memory of coding one picture, each time in a separate process.
 
 The figure is the process's: interpreter, libraries, weights and all. What a library keeps after another's picture
 cannot be in it, and what was there before the first picture stands beside it.
@@ -62,7 +62,7 @@ def _measure(direction: Direction, model: Path, image: Path, file: Path, threads
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise DistillkitError(
-            f"memory of {model}: expected its process to end with code 0, got {done.returncode}; it said: "
+            f"memory of {model}: expected its process to end with code 0, got {done.returncode}; its output: "
             f"{done.stderr.strip()}"
         )
     return Memory(**json.loads(done.stdout.splitlines()[-1]))

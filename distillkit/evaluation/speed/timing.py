@@ -1,4 +1,4 @@
-"""Seconds of coding, warm and by turns."""
+"""Seconds of coding, after a warm-up, the codecs taking turns."""
 
 from __future__ import annotations
 

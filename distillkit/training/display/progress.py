@@ -37,7 +37,7 @@ class ProgressDisplay:
     @hookimpl
     def run_started(self, run: RunInfo) -> None:
         """Show what the run does, and open the display."""
-        self.close()  # a run that went back starts anew
+        self.close()  # a run that went back starts again
         self.has_run = True
         lines = [f"{run.name}: {note}" for note in run.notes]
         if self._shown != str(run.folder):

@@ -36,12 +36,12 @@ class Trained:
 class StepExtension(Component, ABC):
     """Acts around the optimiser's step. Built as `Extension(config, trained)`; the loop calls it directly.
 
-    Where several processes train, each has an extension of its own, which sees the same gradients and weights as the
-    others and must do the same; the first one's state is kept.
+    Where several processes train, each has its own extension, which sees the same gradients and weights as the others
+    and must do the same; the first one's state is kept.
 
     Attributes:
         codec: the codec that is trained; an extension that trains another one in place of `trained.codec` sets it, and
-            stands first in the recipe.
+            is first in the recipe.
         needs_teacher: whether the recipe must name a teacher for it.
     """
 
@@ -147,6 +147,6 @@ def build_extensions(recipe: Recipe, plugins: Plugins, codec: CodecAdapter, teac
         except ValueError as error:
             raise RecipeError(f"{where}: {error}") from None
         if extension.codec is not codec and built:
-            raise RecipeError(f"{where}: it trains a codec of its own; put it before {', '.join(built)}.")
+            raise RecipeError(f"{where}: it replaces the codec that is trained; put it before {', '.join(built)}.")
         built[name], codec = extension, extension.codec
     return Extensions(built, codec)

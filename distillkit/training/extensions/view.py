@@ -13,7 +13,7 @@ from .base import Extensions
 
 @final
 class ModelView:
-    """The model of a run in progress, as copies: whatever is done to them, the run is unchanged."""
+    """The model of a run in progress, as copies: changing a copy does not change the run."""
 
     def __init__(self, extensions: Extensions) -> None:
         self._extensions = extensions

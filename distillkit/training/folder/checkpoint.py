@@ -45,7 +45,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         )
     try:
         return dict(unpack(json.loads(metadata["state"]), tensors))
-    except Exception as error:  # of a file that something else wrote, whose checksum is sound
+    except Exception as error:  # of a file by another program, whose checksum is correct
         raise CheckpointError(f"{path}: expected the state of a run, got {error!r}; remove it.") from None
 
 

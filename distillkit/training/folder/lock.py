@@ -18,7 +18,7 @@ def only_here(folder: Path) -> Generator[None]:
     """Hold the run folder as long as the context lasts.
 
     The lock is the operating system's: it ends with the process that holds it, however that ends, so a file that was
-    left behind keeps nobody out.
+    left behind blocks nobody.
 
     Args:
         folder: the run folder; it is made if it is not there.

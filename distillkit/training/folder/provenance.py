@@ -53,7 +53,7 @@ def commit(folder: Path) -> str | None:
 
 
 def of_weights(data_digest: str) -> dict[str, Any]:
-    """Return what stands in a model's file: what its weights depend on, and nothing of the machine or its user.
+    """Return what a model's file holds of it: what its weights depend on, and nothing about the machine or its user.
 
     Args:
         data_digest: of the training images, see `DataRecord.digest`.
@@ -67,7 +67,7 @@ def note_start(
     """Record a run's images and where it comes from, as a process begins it; of one that continues, compare the images.
 
     Returns:
-        What stands in the model's file, see `of_weights`, and what the user should know.
+        What the model's file holds, see `of_weights`, and what the user should know.
 
     Raises:
         TrainingError: the images are not those with which the run began, or a file cannot be written.

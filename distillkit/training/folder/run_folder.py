@@ -1,4 +1,4 @@
-"""The folder of a run: where things lie in it, and whether it belongs to this recipe."""
+"""The folder of a run: its files, and whether it belongs to this recipe."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FREE_KEYS = (
     "data.num_workers",
     "data.cache_mib",
     "data.hashes",
-    "extensions",  # an empty table; one with entries has keys of its own
+    "extensions",  # an empty table; the entries of others have their own keys
     "teachers",
 )
 _PATHS = ("data.train", "validation.data", "teacher", "initial_weights")
@@ -135,7 +135,7 @@ class RunFolder:
         Args:
             recipe: what it should be.
             plugins: give options that have come since the run began their defaults; without, such options differ.
-            paths_too: whether data and other models must lie where they lay; not so for a run from another machine.
+            paths_too: whether data and other models must have the same paths; not for a run from another machine.
 
         Raises:
             TrainingError: it is a run of another recipe; names the keys that differ.

@@ -25,7 +25,7 @@ class Objective(Component, ABC):
     Attributes:
         metric: the quality that it trains for: progress and metrics of the run show it.
         min_side: the shortest side of a picture in pixels for which `distortion` is defined.
-        needs_rgb: whether it is defined for red, green and blue alone.
+        needs_rgb: whether it is defined only for red, green and blue.
         usual_lmbdas: trade-offs that are in use with it, from low rates to high ones; for messages.
     """
 

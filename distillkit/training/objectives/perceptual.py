@@ -39,7 +39,7 @@ class PerceptualObjective(Objective):
         lpips: NonNegativeFloat = 100.0
 
     needs_rgb = True
-    min_side = 31  # AlexNet's pools leave nothing of less
+    min_side = 31  # AlexNet's pooling needs this many pixels
     usual_lmbdas = MeanSquaredError.usual_lmbdas
 
     def __init__(self, config: Any) -> None:

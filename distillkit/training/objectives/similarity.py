@@ -1,4 +1,4 @@
-"""Objectives that train for MS-SSIM, alone or beside the mean squared error."""
+"""Objectives that train for MS-SSIM, alone or together with the mean squared error."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Pace:
         self.lowered = 1.0
 
     def set(self, step: int, phase_factor: float) -> None:
-        """Set the learning rate of a step, counted from 0, in a phase with a factor of its own."""
+        """Set the learning rate of a step, counted from 0, in a phase with its factor."""
         warmup = min(1.0, (step + 1) / self._settings.warmup_steps) if self._settings.warmup_steps else 1.0
         factor = warmup * self.schedule.factor(step, self._num_steps) * phase_factor
         for group in self.optimizer.param_groups:

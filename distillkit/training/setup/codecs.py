@@ -98,7 +98,7 @@ def samples_of(recipe: Recipe, plugins: Plugins) -> Samples:
 
 
 def build_trained(recipe: Recipe, plugins: Plugins) -> TrainedCodec:
-    """Build the codec that a recipe trains; weights depend on the seed alone.
+    """Build the codec that a recipe trains; its weights depend only on the seed.
 
     Raises:
         DistillkitError: it cannot be built, or does not suit the run.
@@ -115,7 +115,7 @@ def build_trained(recipe: Recipe, plugins: Plugins) -> TrainedCodec:
 def build_codecs(recipe: Recipe, plugins: Plugins, trained: TrainedCodec, dataset: CropDataset) -> Codecs:
     """Build the other codecs of a resolved recipe; `dataset` holds its training crops.
 
-    Initial weights depend on the seed alone: the student of a run with distillation starts where the student of a run
+    Initial weights depend only on the seed: the student of a run with distillation starts where the student of a run
     without it does.
 
     Raises:

@@ -98,7 +98,7 @@ def _losses(recipe: Recipe, plugins: Plugins) -> dict[str, dict[str, Any]]:
         if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)?", label):
             raise RecipeError(f"recipe losses: label {label!r}: expected letters, digits, _ and -; rename it.")
         if (alike := next((each for each in resolved if each.lower() == label.lower()), None)) is not None:
-            raise RecipeError(f"recipe losses: '{alike}' and '{label}' differ in case alone; rename one.")
+            raise RecipeError(f"recipe losses: '{alike}' and '{label}' differ only in case; rename one.")
         if options.get("name", label) != label and label in plugins.components["loss"]:
             raise RecipeError(f"recipe losses.{label}: the label is the name of another loss; rename it.")
         _, config = plugins.configure_loss(label, options)

@@ -89,7 +89,7 @@ def check_teachers(recipe: Recipe, plugins: Plugins) -> None:
     taught, inherits = teacher_of_terms(recipe, plugins), recipe.initial_weights == "teacher"
     if recipe.trains == "teacher" and (taught or recipe.teacher or recipe.teachers or inherits):
         raise RecipeError(
-            "recipe trains: 'teacher' is trained without a teacher of its own or losses that need one; remove them."
+            "recipe trains: 'teacher' is trained without another teacher or losses that need one; remove them."
         )
     wanted = teachers_wanted(recipe, plugins)
     if TEACHER in wanted and recipe.teacher is None and not _pretrained(recipe, plugins):

@@ -75,7 +75,7 @@ def build_teaching(recipe: Recipe, plugins: Plugins, codecs: Codecs) -> Teaching
 
 
 def build_term(where: str, name: str, options: Mapping[str, Any], report: TapReport, plugins: Plugins) -> LossTerm:
-    """Return a loss term built for the taps that a probe found; `where` it is named stands in errors."""
+    """Return a loss term built for the taps that a probe found; errors begin with `where`."""
     term_class, config = plugins.configure_loss(name, options, where)
     try:
         term: LossTerm = term_class(config, report.shapes)

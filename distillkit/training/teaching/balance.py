@@ -40,7 +40,7 @@ def balanced_scales(
     Args:
         parameters: the student's; frozen ones are left out.
         parts: the losses of the batch, part by part if it was cut; each is dropped before the next is asked for.
-        ratio: what the ratio of the norms shall be.
+        ratio: the ratio of the norms to reach.
         terms: full names of the terms to scale.
         mean_over_ranks: averages a tensor over the processes that share the batch.
     """

@@ -1,4 +1,4 @@
-"""A frozen network's parts, compiled: the largest ones that lie between its taps, so that hooks on these still hear."""
+"""A frozen network's parts, compiled: the largest ones between its taps, so that hooks on these still fire."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ...errors import TrainingError
 class CompiledParts:
     """Compiled stand-ins for the forward passes of a network's parts, used while `active`.
 
-    Entropy models are left as they are: they stay in float32, and what they decide should not move.
+    Entropy models are not compiled: they stay in float32, and their decisions should not change.
 
     Args:
         network: the codec's network.
@@ -38,7 +38,7 @@ class CompiledParts:
 
     @contextmanager
     def active(self) -> Generator[None]:
-        """Let the compiled parts stand in; each is compiled when it first runs.
+        """Use the compiled parts; each is compiled when it first runs.
 
         Raises:
             TrainingError: a part cannot be compiled here.

@@ -23,7 +23,7 @@ class MLflowObserver:
 
     @hookimpl
     def run_started(self, run: RunInfo) -> None:
-        """Begin a run, or take up the one whose identifier lies in the run folder."""
+        """Begin a run, or continue the one whose identifier is in the run folder."""
         file = run.folder / "mlflow-run.txt"
         known = file.read_text(encoding="utf-8") if file.exists() else None
         self._mlflow.end_run()
@@ -45,7 +45,7 @@ class MLflowObserver:
 
     @hookimpl
     def run_finished(self, model: Path) -> None:
-        """Note where the model lies, and end the MLflow run."""
+        """Record the model's path, and end the MLflow run."""
         self._mlflow.set_tag("model", str(model))
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from .library import library
 class WandbObserver:
     """Logs every metric and the recipe to Weights & Biases; a run that continues keeps its identifier there.
 
-    Where to is set as for any use of it: `wandb login`, `WANDB_PROJECT`, `WANDB_MODE=offline`. Files lie in the run
+    Set the destination as for any use of it: `wandb login`, `WANDB_PROJECT`, `WANDB_MODE=offline`. Files are in the run
     folder.
     """
 
@@ -26,7 +26,7 @@ class WandbObserver:
 
     @hookimpl
     def run_started(self, run: RunInfo) -> None:
-        """Begin a run, or take up the one whose identifier lies in the run folder."""
+        """Begin a run, or continue the one whose identifier is in the run folder."""
         self.close()
         file = run.folder / "wandb-run.txt"
         known = file.read_text(encoding="utf-8") if file.exists() else uuid4().hex
@@ -47,7 +47,7 @@ class WandbObserver:
 
     @hookimpl
     def run_finished(self, model: Path) -> None:
-        """Note where the model lies, and end the run there."""
+        """Record the model's path, and end the run there."""
         self._run.summary["model"] = str(model)
         self.close()
 
