@@ -130,7 +130,7 @@ def test_a_checkpoint_without_its_state_is_refused(recipe, tmp_path, plugins, mo
         ({"core.emma": {}}, "no extension 'core.emma' is registered.*Did you mean 'core.ema'"),
         ({"core.ema": {"decay": 1.5}}, "recipe extensions.core.ema: decay: .*less than 1, got 1.5"),
         ({"core": {"ema": {}}}, r"expected an extension's full name. In TOML it needs quotes: \[extensions.\"core.ema"),
-        ({"core.ema": {}, "mine.replaces": {}}, "mine.replaces: it replaces the codec that is trained; put it before core.ema"),
+        ({"core.ema": {}, "mine.replaces": {}}, "it replaces the codec that is trained; put it before core.ema"),
         ({"kd.mask_decay": {}}, "recipe teacher: missing, but kd.mask_decay needs one"),
     ],
 )
