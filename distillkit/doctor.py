@@ -143,7 +143,7 @@ def _threads() -> Iterator[Finding]:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     found = f"{threads} threads on {cores} cores, load {load:.1f}"
     if threads > cores:
-        yield Finding("threads", "problem", found, f"Set OMP_NUM_THREADS={cores}: spinning threads are far slower.")
+        yield Finding("threads", "problem", found, f"Set OMP_NUM_THREADS={cores}: waiting threads are far slower.")
     elif threads > 1 and load > 0.5 and load + threads > cores + 0.5:
         advice = "Something else is busy: with OMP_NUM_THREADS=1 in both, each may be 10 times faster than now."
         yield Finding("threads", "note", found, advice)
@@ -159,7 +159,7 @@ def _channels_last() -> Iterator[Finding]:
         "note",
         f"torch {torch.__version__} with oneDNN trains wrongly on channels-last batches on a CPU (oneDNN issue 6035: "
         "the heap is corrupted)",
-        "distillkit's trainer makes every batch contiguous; in a loop of your own call `.contiguous()` on it.",
+        "distillkit's trainer makes every batch contiguous; in your own loop call `.contiguous()` on it.",
     )
 
 

@@ -74,9 +74,9 @@ def cli() -> str:
     lines = ["# Command line\n", NOTE]
     lines += [
         "Bad input ends with a message and exit code 2. `--json`, where there is one, prints JSON for scripts. "
-        "`-q`, before a command or behind it, shows no progress and no notes. `distillkit --version` prints "
+        "`-q`, before a command or after it, shows no progress and no notes. `distillkit --version` prints "
         "the version, "
-        "`distillkit --install-completion` has your shell complete commands and options.\n"
+        "`distillkit --install-completion` makes your shell complete commands and options.\n"
     ]
     for name, each in _commands(command, "distillkit"):
         arguments = [p for p in each.params if p.param_type_name == "argument"]
@@ -158,17 +158,24 @@ def api() -> dict[str, str]:
         for name in names:
             doc = inspect.getdoc(getattr(distillkit, name)) or ""
             doc = "Marks a function as a hook implementation." if name == "hookimpl" else doc
+            doc = _comment(name) if isinstance(getattr(distillkit, name), float) else doc
             shown = name if name == "hookimpl" else f"[`{name}`]({page}#distillkit.{name})"
             lines.append(f"| {shown} | {_cell(' '.join(doc.partition(chr(10) * 2)[0].split()))} |")
         lines.append("")
         contents = [f"::: distillkit.{name}\n" for name in names if name != "hookimpl"]
         found[page] = "\n".join([f"# {title}\n", NOTE, "[All public names](api.md)\n", *contents])
-    lines += ["## Modules with public names of their own\n", "| module | what it has | names |\n|---|---|---|"]
+    lines += ["## Modules with further public names\n", "| module | what it has | names |\n|---|---|---|"]
     for name in SUBMODULES:
         module = importlib.import_module(name)
         about = (inspect.getdoc(module) or "").partition("\n\n")[0]
         lines.append(f"| `{name}` | {_cell(about)} | {', '.join(f'`{each}`' for each in module.__all__)} |")
     return {"api.md": "\n".join(lines), **found}
+
+
+def _comment(name: str) -> str:
+    """Return the `#:` comment of a public number, which has no docstring."""
+    source = inspect.getsource(importlib.import_module(f"distillkit.{distillkit._HOME[name]}"))
+    return re.findall(rf"^{name} = .*  #: (.+)", source, re.MULTILINE)[0].capitalize() + "."
 
 
 def _closest(home: str) -> str:

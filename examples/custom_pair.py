@@ -1,4 +1,4 @@
-"""Distil a codec of one's own without packaging anything: python examples/custom_pair.py TRAIN_FOLDER TEST_FOLDER."""
+"""Distil your own codec without packaging anything: python examples/custom_pair.py TRAIN_FOLDER TEST_FOLDER."""
 
 import sys
 from pathlib import Path

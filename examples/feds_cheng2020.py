@@ -65,7 +65,7 @@ def feds(size: str) -> dict[str, Any]:
         },
         "schedule": {
             "name": "feds.staged",
-            # A cosine has its low-rate tail already; a constant rate is cut to a tenth in the third phase.
+            # A cosine already ends with low rates; a constant rate is cut to a tenth in the third phase.
             "finetune_learning_rate": 0.1 if size == "paper" else 1.0,
             # The teacher in every second step costs half; where minutes count, in each.
             "every": 1 if size == "tiny" else 2,

@@ -27,7 +27,7 @@ class Precision(StrEnum):
 
 
 Model = Annotated[Path, typer.Option(help="A run folder, or a model.safetensors.")]
-Precise = Annotated[Precision, typer.Option(help="Of the transforms; auto: bf16 on devices that compute in it.")]
+Precise = Annotated[Precision, typer.Option(help="For the transforms; auto: bf16 on devices that compute in it.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist; never a source.")]
 
 
@@ -46,12 +46,12 @@ def compress(
         bool,
         typer.Option(
             "--convert",
-            help="Make 8-bit RGB, or grey for a model of grey, of other kinds of picture.",
+            help="Convert other kinds of picture to 8-bit RGB, or to grey for a model of grey.",
         ),
     ] = False,
     quality: Annotated[
         float | None,
-        typer.Option(help="Of a model of many rates, from 0 to 1.", show_default="0.5; models of one rate have none"),
+        typer.Option(help="From 0 to 1, for a model of many rates.", show_default="0.5; models of one rate have none"),
     ] = None,
     bpp: Annotated[
         float | None,
@@ -105,7 +105,7 @@ def decompress(
     ] = 1 << 26,
     trusted: Annotated[
         bool,
-        typer.Option("--trusted", help="Take files that you made, of a codec whose decoder a forged file can crash."),
+        typer.Option("--trusted", help="Also use a decoder that a forged file can crash: for files that you made."),
     ] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -153,7 +153,7 @@ def _run(settings: Settings, names: list[str], overwrite: bool, as_json: bool, q
             row |= {"width": file.width, "height": file.height, "compressed_bytes": file.compressed_bytes}
             row |= {} if file.quality is None else {"quality": file.quality, "reached": file.reached}
             if wanted is not None and file.reached is not None and not wanted.is_met_by(file.reached):
-                note(f"{name}: {wanted}: reached {file.reached:.4g} at quality {file.quality:g}, no nearer.")
+                note(f"{name}: {wanted}: reached {file.reached:.4g} at quality {file.quality:g}, the closest.")
         rows.append(row)
     failed = [file.error for file in coded if file.error is not None]
     if len(failed) < len(coded) or as_json:

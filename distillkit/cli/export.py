@@ -33,7 +33,7 @@ def export(
         Target,
         typer.Option(
             metavar="FORM",
-            help="model: one safetensors file; compressai: a checkpoint of its own architecture; onnx, openvino: "
+            help="model: one safetensors file; compressai: a checkpoint for plain CompressAI; onnx, openvino: "
             "networks, tables and a driver without torch; torch: the same with torch.export programs.",
         ),
     ] = Target.model,

@@ -22,7 +22,7 @@ def family(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the runs. Where it is relative, it starts from the file's folder.",
+            help="Folder of the runs. A relative path starts from the file's folder.",
             show_default="runs/NAME, from the file's name",
         ),
     ] = None,
@@ -40,7 +40,7 @@ def family(
     record: Annotated[
         Path | None,
         typer.Option(
-            help="Write what was measured to this JSON file, to keep. What it has of runs that are elsewhere stays.",
+            help="Write the measurements to this JSON file; it keeps those of runs on other machines.",
             show_default="none",
         ),
     ] = None,

@@ -31,7 +31,7 @@ def evaluate(
     ] = None,
     quality: Annotated[
         list[float] | None,
-        typer.Option(help="Of models of many rates, from 0 to 1; may be repeated.", show_default="0 0.25 0.5 0.75 1"),
+        typer.Option(help="From 0 to 1, for models of many rates; may be repeated.", show_default="0 0.25 0.5 0.75 1"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

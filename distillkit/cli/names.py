@@ -17,7 +17,7 @@ Changes = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Another value for a key of the recipe, as in `optimizer.learning_rate=1e-3`; may be given several times. "
+        help="Change a key of the recipe, as in `optimizer.learning_rate=1e-3`; may be given several times. "
         "The run folder's recipe has it.",
         show_default="the recipe's values",
     ),

@@ -52,7 +52,7 @@ def pairs(
     rows = describe_pairs(plugins, timed=time)
     others = sorted(set(plugins.components["pair"]) - {row["pair"] for row in rows})
     table = Table("codec", title="Pairs: parameters by part, and kMAC/pixel (torch.utils.flop_counter, 256x256)")
-    table.caption = f"As large as their options say: {', '.join(others)}" if others else None
+    table.caption = f"Sizes that follow from their options: {', '.join(others)}" if others else None
     times = {"encode_seconds": "encode s", "decode_seconds": "decode s"} if time else {}
     parts = {"analysis": "g_a", "synthesis": "g_s", "entropy": "rest"}
     for heading in ("params", *parts.values(), "kMAC/px", *times.values()):

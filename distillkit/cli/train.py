@@ -20,7 +20,7 @@ def train(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Run folder. Where it is relative, it starts from the recipe's folder, as the paths in a recipe do.",
+            help="Run folder. A relative path starts from the recipe's folder, like the paths in a recipe.",
             show_default="runs/NAME, from the recipe's file name",
         ),
     ] = None,

@@ -152,7 +152,7 @@ class Decoder:
         """Return one symbol, int32, for each index of a table, shape (n,).
 
         Raises:
-            BitstreamError: the bytes are too few for so many symbols.
+            BitstreamError: the bytes are too few for this number of symbols.
         """
         coder, ans = self._coder, self._ans
         order, groups = _group(indexes, coder.num_tables)

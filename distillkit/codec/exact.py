@@ -63,8 +63,9 @@ def use_exact(
 class MakesTensorsOf(TorchFunctionMode):
     """While entered, tensors that a codec makes from nothing have this type where they would be float32.
 
-    Many codecs collect what they decode in `torch.zeros(...)`. If the encoder does not, its values are rounded and the
-    other's are not, and a scale may come to lie on the other side of a table's edge. Only this thread is concerned.
+    Many codecs collect what they decode in `torch.zeros(...)`. If the encoder does not, the decoder's values are
+    rounded and the encoder's are not, and a scale may fall on the other side of a table's edge. Only this thread is
+    affected.
 
     Args:
         dtype: in place of float32.

@@ -139,7 +139,7 @@ def _message(source: Path, error: Exception, settings: Settings) -> str:
     if isinstance(error, DistillkitError):
         text = str(error)
         if isinstance(error, BadImageError) and error.problem.convertible and not settings.convert:
-            text += " Or pass `--convert`; it makes it what the model codes."
+            text += " Or pass `--convert` to convert it to what the model codes."
         return text if str(source) in text else f"file {source}: {text}"
     if is_out_of_memory(error):
         return f"file {source}: expected enough memory, got too little; cut the picture into parts, or free memory."

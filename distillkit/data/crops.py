@@ -239,7 +239,7 @@ def batches(
     )
     said = set(dataset.problems)
     try:
-        with killed_workers_reported(ConnectionError, EOFError, FileNotFoundError):  # while it handed over a batch
+        with killed_workers_reported(ConnectionError, EOFError, FileNotFoundError):  # while it passed on a batch
             for batch, problems in loader:
                 for index in problems.keys() - said:
                     _LOG.warning("left out: %s", problems[index])

@@ -86,7 +86,7 @@ def mark_output(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     mark = folder / _OUTPUT
     if not mark.exists():
-        mark.write_text("distillkit wrote this folder; its pictures are left out where a folder above is searched.\n")
+        mark.write_text("distillkit wrote this folder; its pictures are left out when a folder above it is searched.\n")
 
 
 def _files(folder: Path, unwanted: set[str], others: Counter[str]) -> Iterator[Path]:

@@ -1,7 +1,7 @@
 """Decode files in a separate process, which has the model's file and nothing from the encoder.
 
 What encoding leaves in memory (tables, caches, the picture itself) cannot help a decoder that starts from nothing. One
-process serves a whole set of pictures; it times its work itself, so that its start does not count.
+process decodes a whole set of pictures; it times its work itself, so that its start does not count.
 
 This module is both sides: `python -m distillkit.evaluation.decode` is the process that `DecodingProcess` starts.
 """

@@ -103,8 +103,8 @@ def _objective(model: str | Path, loaded: TrainedModel, plugins: Plugins, given:
         return objective_class(config)
     if given is None:
         _LOG.warning(
-            "model %s: its objective %s needs a file (%s) that is not opened, for a model may come from a stranger: "
-            "the RD cost is left out. In Python, hand over `objective`.",
+            "model %s: its objective %s needs a file (%s) that is not opened, as a model may come from a stranger: "
+            "the RD cost is left out. In Python, pass `objective`.",
             *(model, name, sources),
         )
     return given or _NoCost(objective_class.metric)

@@ -51,7 +51,7 @@ class ExportMemory:
         """Return bytes a pixel: by how much the largest size of this process grew."""
         before = 0
         for side in _SIDES:
-            (_PROCESS / "clear_refs").write_text("5")  # starts its largest size anew
+            (_PROCESS / "clear_refs").write_text("5")  # sets its largest size back
             before = _peak_bytes()
             self._code(np.zeros((side, side, 3), np.uint8))
         return (_peak_bytes() - before) / _SIDES[-1] ** 2

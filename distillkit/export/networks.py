@@ -60,7 +60,7 @@ def export_onnx(parts: CodecParts, folder: Path) -> list[Path]:
 def export_openvino(parts: CodecParts, folder: Path) -> list[Path]:
     """Write each network as `<name>.xml` and `<name>.bin` (OpenVINO), weights in float32.
 
-    Those that are to be exact stay ONNX, for OpenVINO computes in float32 at most.
+    Those that must be exact stay ONNX, because OpenVINO computes in float32 at most.
 
     Raises:
         PairError: a network cannot be traced.

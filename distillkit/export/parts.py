@@ -66,7 +66,7 @@ def take_apart(codec: CodecAdapter) -> CodecParts:
 
     Raises:
         PairError: the codec has another structure: a serial context, channel groups, many rates without gain units, or
-            names of its own.
+            other names.
     """
     gains: dict[str, Tensor] = {}
     if isinstance(units := getattr(codec.module, "gain", None), GainUnits):

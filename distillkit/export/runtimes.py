@@ -1,4 +1,4 @@
-"""Loads a network of an export with the runtime that its file is for; no torch but for its own programs."""
+"""Loads a network of an export with the runtime that its file is for; torch only for its own programs."""
 
 from __future__ import annotations
 

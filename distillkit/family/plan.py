@@ -157,8 +157,8 @@ class Job:
 def plan(family: Family, folder: Path, plugins: Plugins | None = None) -> list[Job]:
     """Return the jobs of a family in the order in which they run; `folder` holds their run folders.
 
-    A student that something teaches gets the teacher of its lambda: a loss without a teacher of its own, an extension
-    that needs one, or its initial weights.
+    A student that something teaches gets the teacher of its lambda: a loss that names no teacher, an extension that
+    needs one, or its initial weights.
 
     Raises:
         RecipeError: a recipe is not valid.

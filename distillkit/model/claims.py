@@ -10,7 +10,7 @@ from typing import Any, Literal, final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import (  # torch's public way to tensors without memory, but for the name
+from torch._subclasses.fake_tensor import (  # torch's way to tensors without memory; only its name is private
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensorMode,

@@ -14,7 +14,7 @@ from ..errors import PairError
 from .adapters import CodecAdapter, CodecOutput, CompressedLatents
 
 FIXED_POINTS = (0.0, 0.25, 0.5, 0.75, 1.0)  #: qualities at which a codec of many rates is measured
-MIDDLE = 0.5  #: the quality of a conditioned codec that is run without one, to probe it or to count what it computes
+MIDDLE = 0.5  #: the quality at which a codec of many rates is run when none is given, as to probe it
 
 
 class ConditionedAdapter(CodecAdapter):

@@ -69,7 +69,7 @@ class Codecs:
         taught_by = _side(TEACHER, TEACHER, teacher, plugins, notes)
         control = _side("control", "control", runs.control.model if runs.control else None, plugins, notes)
         if runs.main.model is None:
-            notes.append(f"{runs.main.name} is not done yet, so there is no trained model to look into.")
+            notes.append(f"{runs.main.name} is not done yet, so there is no trained model to show.")
         elif taught_by is None and main != TEACHER:
             notes.append("There is no trained teacher beside this run.")
         if main != TEACHER and runs.main.recipe.losses:

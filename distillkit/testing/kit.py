@@ -42,7 +42,7 @@ def check_loss_term(
 ) -> None:
     """Check a loss term on made-up features.
 
-    It gives a finite scalar, in bfloat16 too, sends gradient to the student and to each of its own parameters, leaves
+    It gives a finite scalar, in bfloat16 too, sends gradient to the student and to each parameter that it has, leaves
     the features as they are, gives the same value after its state is saved and loaded; its options can be written in a
     recipe, and its calibration in a file. A term that compares features of one width only may refuse others with a
     `ValueError`.
@@ -67,7 +67,7 @@ def check_loss_term(
         return  # a term that compares like with like may refuse other widths
     wanted = {role: tap_and_stride(role) for role in first.required_taps()}
     unknown = {tap for tap, _ in wanted.values()} - set(student)
-    assert not unknown, f"{name}: required_taps() names roles that the kit has not: {sorted(unknown)}"
+    assert not unknown, f"{name}: required_taps() names roles that the kit does not have: {sorted(unknown)}"
     if first.needs_calibration:
         record = json.loads(json.dumps(first.calibrate(_calibration(teacher["latent"].channels))))
         for each in (first, second):

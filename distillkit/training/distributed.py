@@ -27,7 +27,7 @@ _NO_BUFFERS: dict[str, Any] = {
 
 
 class OtherRankError(TrainingError):
-    """Another process of this run ended, and has said why."""
+    """Another process of this run ended, and has reported why."""
 
 
 @final
@@ -240,7 +240,7 @@ def _mean_over_ranks(tensor: Tensor) -> Tensor:
 
 
 def refuse_several(what: str) -> None:
-    """Refuse to do something in several processes at once that is made for one: each would do all of it.
+    """Refuse to do in several processes what is made for one: each would do all of it.
 
     Args:
         what: names it in the error.
@@ -263,7 +263,7 @@ def is_first_rank() -> bool:
 
 
 def leave() -> bool:
-    """Part from the other processes, and return whether there were any; for the end of a program.
+    """Leave the other processes, and return whether there were any; for the end of a program.
 
     Afterwards `os._exit` is safer than a return: gloo's threads now and then abort a process that winds down.
     """

@@ -1,4 +1,4 @@
-"""What it means that a run is given more steps than it had."""
+"""What changes when a run gets more steps than it had."""
 
 from __future__ import annotations
 

@@ -78,5 +78,5 @@ def _measured(path: Path) -> dict[str, float] | None:
         measured = json.loads(read_tensors(path)[1]["validation"])
         return {"step": int(measured["step"]), "rd_cost": float(measured["rd_cost"])}
     except (CheckpointError, KeyError, TypeError, ValueError, RecursionError) as error:
-        _LOG.warning("%s: %s The best model is sought from here on.", path.name, error)
+        _LOG.warning("%s: %s The search for the best model starts again here.", path.name, error)
         return None

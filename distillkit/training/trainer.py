@@ -98,7 +98,7 @@ class Trainer:
         step = self.restore(state)
         self.pace.lowered = rate_factor
         what = str(error).partition(": ")[2].partition(". ")[0]
-        notes.append(f"{what}: back to step {step}, and on with {rate_factor:g} times the recipe's learning rate")
+        notes.append(f"{what}: back to step {step}, now at {rate_factor:g} times the recipe's learning rate")
         return replace(info, start_step=step, notes=tuple(notes))
 
     def save(self, step: int, window: MetricsWindow | None = None) -> Path:

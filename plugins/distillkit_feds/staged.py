@@ -22,9 +22,9 @@ class Staged(distillkit.PhaseSchedule):
     stops at its latent. Phase 3: RD only, at a lower learning rate; the teacher does not run.
 
     Source: FEDS (arXiv 2503.06399) trains in three stages: feature alignment, channel-level distillation, fine-tuning.
-    Departure: the paper's lengths, weights and rates are not public. Lengths of 40, 40 and 20 % and the low-rate tail
-    follow the practice of this family of codecs; weights are balanced by gradient norms (see `Phase.balance`), since
-    unscaled terms are inert beside 255^2 lmbda MSE.
+    Departure: the paper's lengths, weights and rates are not public. Lengths of 40, 40 and 20 % and the low learning
+    rate at the end follow the practice of this family of codecs; weights are balanced by gradient norms (see
+    `Phase.balance`), since unscaled terms are inert beside 255^2 lmbda MSE.
     """
 
     class Config(distillkit.ComponentConfig):

@@ -61,7 +61,7 @@ class Cheng2020(SimpleVAECompressionModel):
 
 
 class FirstBlock(ResidualBlockWithStride):
-    """The block that reads the image, handing on channels-last features: the same values, faster convolutions."""
+    """The block that reads the image and returns channels-last features: the same values, faster convolutions."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features of shape (B, N, H / 2, W / 2) for an image of shape (B, 3, H, W)."""

@@ -46,7 +46,7 @@ class SwinCodec(SimpleVAECompressionModel):
 
 
 class PatchEmbed(nn.Conv2d):
-    """The first patch merging, handing on channels-last features: the same values, no copies in the blocks."""
+    """The first patch merging, which returns channels-last features: the same values, no copies in the blocks."""
 
     def __init__(self, width: int) -> None:
         super().__init__(3, width, kernel_size=2, stride=2)

@@ -24,10 +24,21 @@ PLAIN = {
     r"\bgo(es|ing|ne)? on\b|\bwent on\b": "continues",
     r"\bwhat(ever)? is left of\b": "the remaining steps",
     r"\bmend(s|ed|ing)?\b": "fix",
-    r"\b(one )?(in|of|at) so many\b": "every N-th step, times N",
+    r"\b(one )?((in|of|at) )?so many\b": "this many, every N-th step, times N",
     r"\bhow far each\b": "status",
     r"\border of\s+chance\b": "a random order",
     r"\bnone the worse\b": "unchanged",
+    r"\bof (its|their|one's) own\b": "its own, another, separate",
+    r"\bfor want of\b": "for lack of",
+    r"\bbut for\b": "except, up to, apart from",
+    r"\bin hand\b": "current",
+    r"\banew\b": "again",
+    r"\bby turns\b": "in turns",
+    r"\bspeaks?\b": "has, describes",
+    r"\bhand(s|ed|ing)? (over|on)\b": "pass",
+    r"\b(is|are|was|were) to be\b": "must be, is",
+    r"\bcomes? to (lie|differ|be)\b": "is, differs",
+    r"\bit said\b": "its output",
 }
 
 

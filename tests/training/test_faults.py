@@ -166,7 +166,7 @@ class TestRollback:
         self.run(recipe, tmp_path, plugins, monkeypatch, self.Poison(5, 2), record, **more)
         starts = [event for event in record.events if event[0] == "run_started"]
         assert [start[1] for start in starts] == [0, 4, 4]
-        assert starts[1][3][-1].endswith("back to step 4, and on with 0.5 times the recipe's learning rate")
+        assert starts[1][3][-1].endswith("back to step 4, now at 0.5 times the recipe's learning rate")
         lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines] == list(range(1, 11))
         assert [line["learning_rate"] for line in lines] == [1e-3] * 4 + [2.5e-4] * 6

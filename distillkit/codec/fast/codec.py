@@ -183,7 +183,7 @@ def _keep_freed_memory() -> None:
     """Have glibc keep up to 64 MB of freed memory; elsewhere this does nothing.
 
     Features take megabytes, which it would return to the system after each layer, and the pages of the next layer's
-    would be zeroed and mapped anew: a third of the time of a transform. It raises its thresholds by itself, to the size
-    of the largest block that it returned, 32 MB at most.
+    would be zeroed and mapped again: a third of the time of a transform. It raises its thresholds by itself, to the
+    size of the largest block that it returned, 32 MB at most.
     """
     torch.empty(2**25 - 2**13, dtype=torch.uint8)

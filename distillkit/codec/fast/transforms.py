@@ -26,7 +26,7 @@ class Transform(nn.Module):
 
     Args:
         network: the transform; it is changed, so pass a copy.
-        dtype: of its computation, but for the last child of a sequence where that is lower than float32.
+        dtype: of its computation; where that is lower than float32, the last child of a sequence is an exception.
         out_dtype: of what it returns.
         stopwatch: counts its time.
         centre: of the output's range; where the last child is a convolution, it gives the difference from it, in
@@ -46,7 +46,7 @@ class Transform(nn.Module):
         self._centre = 0.0
         self._shape: tuple[int, ...] = ()  # of the last features
         self._margins: dict[tuple[int, int], int | None] = {}
-        self.strides: tuple[int, int] | None = None  # of a picture that is to be cut into tiles: rows, columns
+        self.strides: tuple[int, int] | None = None  # of a picture that is cut into tiles: rows, columns
         self.tile_strides = 0
         network = replace_blocks(network)
         self._dtype, self._out_dtype = dtype, out_dtype

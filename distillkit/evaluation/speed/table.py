@@ -28,13 +28,13 @@ def notes(bench: Bench) -> Iterator[str]:
     if not bench.machine.is_quiet:
         yield (
             f"NOT QUIET: the load average was {bench.machine.load_average:.1f} at the start; other programs ran, and "
-            "the times are not to be trusted."
+            "the times cannot be trusted."
         )
     images = bench.models[STUDENT].images
     sizes = sorted({f"{image.width}x{image.height}" for image in images})
     yield (
         f"{len(images)} picture{'s' * (len(images) != 1)} of {', '.join(sizes[:4])}{' and more' * (len(sizes) > 4)}; "
-        f"{bench.repeats} timed run{'s' * (bench.repeats != 1)} of each codec on each, by turns, after an untimed one. "
+        f"{bench.repeats} timed run{'s' * (bench.repeats != 1)} of each codec on each, in turns, after an untimed one. "
         "Times: median (quartiles) over all, pixels to bytes in memory and back. Cut: 1 - student / teacher."
     )
     if any(model.memory for model in bench.models.values()):

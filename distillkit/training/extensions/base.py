@@ -21,7 +21,7 @@ class Trained:
     """What an extension is given when it is built.
 
     Attributes:
-        codec: that is to be trained; on the CPU, with its initial weights.
+        codec: the one to train; on the CPU, with its initial weights.
         teacher: the trained teacher, for an extension with `needs_teacher`.
         num_steps: steps of the whole run.
         crop: side of the training crops in pixels.
@@ -40,7 +40,7 @@ class StepExtension(Component, ABC):
     and must do the same; the first one's state is kept.
 
     Attributes:
-        codec: the codec that is trained; an extension that trains another one in place of `trained.codec` sets it, and
+        codec: the codec that is trained; an extension that trains another one instead of `trained.codec` sets it, and
             is first in the recipe.
         needs_teacher: whether the recipe must name a teacher for it.
     """
@@ -72,7 +72,7 @@ class StepExtension(Component, ABC):
         """Yield the codec that is validated, shown to observers and saved; undo what was done to `codec` afterwards.
 
         Args:
-            codec: what would be, without this extension.
+            codec: the one that would be saved without this extension.
         """
         yield codec
 
@@ -107,7 +107,7 @@ class Extensions:
 
     @contextmanager
     def as_saved(self) -> Generator[CodecAdapter]:
-        """Yield the codec that is validated, shown to observers and saved: the last extension's word comes first."""
+        """Yield the codec that is validated, shown to observers and saved: the last extension decides first."""
         with ExitStack() as stack:
             codec = self.codec
             for extension in reversed(self._extensions.values()):
@@ -122,7 +122,7 @@ class Extensions:
         """Take over the state of each.
 
         Raises:
-            KeyError: there is none of one of them.
+            KeyError: one of them has no state there.
         """
         for name, extension in self._extensions.items():
             extension.load_state_dict(state[name])

@@ -53,7 +53,7 @@ class RunFolder:
 
     @property
     def model(self) -> Path:
-        """The trained model alone; there once the run is done."""
+        """The trained model; it exists once the run is done."""
         return self.path / "model.safetensors"
 
     @property
@@ -81,7 +81,8 @@ class RunFolder:
 
         The same with more steps lengthens the run: the model of a finished one is kept under its number of steps.
 
-        A run that ended before it left anything to continue from (a mistake in its recipe) may be of any recipe.
+        If the folder's run ended before it left anything to continue from (a mistake in its recipe), any recipe is
+        accepted.
 
         Args:
             recipe: of the run.
@@ -164,7 +165,7 @@ class RunFolder:
             now: likewise.
 
         Raises:
-            CheckpointError: the weights of one are others.
+            CheckpointError: the weights of one have changed.
         """
         if isinstance(fingerprints, str):
             fingerprints = {TEACHER: fingerprints} if fingerprints else {}
@@ -186,7 +187,7 @@ class RunFolder:
         )
 
     def newest_state(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """Return the newest checkpoint that is whole (None if there is none), and what to say of those that are not.
+        """Return the newest checkpoint that is whole (None if there is none), and a report on those that are damaged.
 
         Raises:
             CheckpointError: there are checkpoints, but every one is damaged.

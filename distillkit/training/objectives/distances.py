@@ -17,7 +17,7 @@ from ...errors import DataError
 
 
 class PerceptualDistance(Protocol):
-    """How unlike two pictures look (unitless, 0 where equal).
+    """How different two pictures look (unitless, 0 where equal).
 
     Attributes:
         name: its field of `ImageResult`.
