@@ -54,7 +54,7 @@ Version = Annotated[
 
 @app.callback()
 def _check_processes(context: typer.Context, version: Version = False, quiet: Quiet = False) -> None:
-    if context.invoked_subcommand not in _FOR_SEVERAL and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if context.invoked_subcommand not in _FOR_SEVERAL and os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1"):
         from ..training.distributed import refuse_several
 
         refuse_several(f"distillkit {context.invoked_subcommand}")

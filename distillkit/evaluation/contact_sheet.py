@@ -52,7 +52,9 @@ def save_contact_sheet(
 
 def _cell(picture: NDArray[Any], box: tuple[int, int, int], title: str, numbers: str) -> Image.Image:
     height, width, _ = picture.shape
-    whole = Image.fromarray(picture).resize((_WIDTH, round(height * _WIDTH / width)), Image.Resampling.LANCZOS)
+    scale = min(_WIDTH / width, 2 * _WIDTH / height)  # one that is far higher than wide does not fill the width
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    whole = Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)
     top, left, side = box
     piece = Image.fromarray(np.ascontiguousarray(picture[top : top + side, left : left + side]))
     piece = piece.resize((_WIDTH, _WIDTH), Image.Resampling.NEAREST)

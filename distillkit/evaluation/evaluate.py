@@ -18,11 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..codec.bitstream import check_bounds
 from ..codec.runtime import ImageCodec
 from ..data.images import check_images, image_size, read_image
 from ..data.listing import mark_output
 from ..data.samples import RGB, Samples
-from ..errors import DataError
+from ..errors import DataError, DistillkitError
 from ..hooks.loader import Plugins, load_plugins
 from ..model.conditioned import at_quality
 from ..model.file import TrainedModel, load_model
@@ -159,7 +160,13 @@ def evaluate(
             f"evaluation: {measures} is for 8-bit RGB only, and the codec's pictures have {samples}; leave it out."
         )
     check_images(paths, pixels=True, samples=samples)  # the last of many would end what hours have measured
-    height, width = max((image_size(path, samples) for path in paths), key=lambda size: size[0] * size[1])
+    sizes = [image_size(path, samples) for path in paths]
+    for path, (height, width) in zip(paths, sizes, strict=True):
+        try:
+            check_bounds(width, height)
+        except DistillkitError as error:
+            raise DataError(f"evaluation: image {path}: {error}") from None
+    height, width = max(sizes, key=lambda size: size[0] * size[1])
     if (problem := codec.memory_problem(height, width)) is not None:
         raise DataError(f"evaluation: {problem}")
     try:

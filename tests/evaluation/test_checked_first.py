@@ -11,6 +11,7 @@ from PIL import Image
 
 from distillkit.data.listing import find_images
 from distillkit.errors import DataError, DistillkitError
+from distillkit.evaluation.contact_sheet import save_contact_sheet
 from distillkit.evaluation.evaluate import evaluate
 from distillkit.evaluation.side_by_side import compare
 from distillkit.model import zoo
@@ -72,5 +73,16 @@ def test_the_pictures_that_it_wrote_are_no_data(codec, tmp_path):
 
 def test_a_picture_longer_than_the_format_is_named(codec, tmp_path):
     long = save(tmp_path / "long.png", np.zeros((16, 70000, 3), np.uint8))
-    with pytest.raises(DistillkitError, match=r"sides of 1 to 65535 pixels, got 70000x16"):
-        evaluate(codec, [long], tmp_path / "out", None)
+    first = save(tmp_path / "first.png", picture())
+    with pytest.raises(DataError, match=r"long\.png: .*sides of 1 to 65535 pixels, got 70000x16"):
+        evaluate(codec, [first, long], tmp_path / "out", None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_of_any_shape_and_name_come_side_by_side(codec, tmp_path):
+    shapes = {"low": (1, 3000), "narrow": (3000, 1), "one": (1, 1), os.fsdecode(b"\xff[b]"): (16, 16)}
+    paths = [save(tmp_path / "a", picture(*shape)).rename(tmp_path / f"{name}.png") for name, shape in shapes.items()]
+    evaluation = evaluate(codec, paths, tmp_path / "out" / "codec", None)
+    save_contact_sheet(paths, {"codec": evaluation.images}, tmp_path / "out", tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert 1000 < max(sheet.size) < 10_000

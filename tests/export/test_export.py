@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import get_args
 
 import numpy as np
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 import distillkit
 from distillkit.cli.app import app
 from distillkit.errors import DistillkitError, PairError
+from distillkit.export.driver import ExportedCodec
 from distillkit.export.exact import in_float64
 from distillkit.export.export import export_model
 from distillkit.export.parts import take_apart
@@ -185,6 +187,22 @@ def test_command_line_of_an_export(exported, tmp_path):
         decoded = np.asarray(image).astype(int)
     ours = distillkit.ImageCodec(model.codec, model.fingerprint, precision="fp32")
     assert abs(decoded - ours.decode((tmp_path / "photo.dk").read_bytes())).max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["onnx", "openvino", "torch"])
+def test_threads_that_share_an_export_write_and_read_what_one_does(to, tmp_path):
+    for package in {"onnx": ["onnxscript", "onnxruntime"], "openvino": ["onnxscript", "openvino"], "torch": []}[to]:
+        pytest.importorskip(package)
+    export_model(trained(compressai_codec("factorized")), to, tmp_path / "export")
+    codec = ExportedCodec(tmp_path / "export", threads=1)
+    pictures = [picture(40 + 9 * number, 200 - 11 * number) for number in range(12)]
+    expected = [codec.encode(each) for each in pictures]
+    decoded = [codec.decode(each) for each in expected]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(codec.encode, 3 * pictures)) == 3 * expected
+        for got, wanted in zip(threads.map(codec.decode, 3 * expected), 3 * decoded, strict=True):
+            np.testing.assert_array_equal(got, wanted)
 
 
 def test_an_export_refuses_what_it_cannot_decode(exported, tmp_path):

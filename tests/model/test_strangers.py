@@ -65,6 +65,8 @@ def test_metadata_of_every_wrong_shape(teacher, tmp_path, text):
         ("part", None),
         ("lmbda", "0.01"),
         ("lmbda", -1),
+        ("lmbda", 10**400),
+        ("lmbda", {"low": 0.1, "high": 10**400}),
         ("lmbda", float("nan")),
         ("options", []),
         ("options", None),

@@ -158,6 +158,21 @@ def test_a_users_own_files_are_no_checkpoints(tmp_path):
     assert len(list(tmp_path.iterdir())) == 5
 
 
+def test_a_file_with_a_date_for_a_step_is_a_users(tmp_path):
+    run = RunFolder(tmp_path)
+    for step in (5, 10, 15, 20):
+        path = save_checkpoint(run.checkpoints, step, {"step": step})
+        if step == 5:
+            mine = path.with_name("step-20261128.safetensors")
+            shutil.copy(path, mine)
+    names = [path.name for path in list_checkpoints(run.checkpoints)]
+    assert names == ["step-00000015.safetensors", "step-00000020.safetensors", mine.name]
+    state, notes = run.newest_state()
+    assert state == {"step": 20}
+    assert len(notes) == 1
+    assert "step-20261128.safetensors: it is left alone, for it holds step 5" in notes[0]
+
+
 def test_every_generator_comes_back():
     def draw():
         return random.random(), random.gauss(0, 1), float(np.random.rand()), float(np.random.randn()), torch.rand(2)

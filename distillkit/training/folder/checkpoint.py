@@ -25,11 +25,17 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
     """
     tensors: dict[str, Tensor] = {}
     structure = pack(state, tensors)
-    path = folder / f"step-{step:08d}.safetensors"
+    path = folder / checkpoint_name(step)
     write_tensors(path, tensors, {"format": "distillkit-checkpoint-1", "state": json.dumps(structure)})
-    for old in list_checkpoints(folder)[:-KEEP]:
+    own = [each for each in list_checkpoints(folder) if _step(each) <= step]  # a later one is a user's file
+    for old in own[:-KEEP]:
         old.unlink(missing_ok=True)
     return path
+
+
+def checkpoint_name(step: int) -> str:
+    """Return the name of the checkpoint after so many steps."""
+    return f"step-{step:08d}.safetensors"
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -51,8 +57,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a folder, oldest first; files of other names, such as `step-good`, are the user's."""
-    steps = {path: int(match[1]) for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name))}
-    return sorted(steps, key=lambda path: steps[path])
+    return sorted((path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)), key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
 
 
 def pack(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 from ...errors import CheckpointError, DistillkitError, DivergedError, TrainingError
 from ...recipe.recipe import TEACHER, Recipe
 from ..setup.resolve import resolve
-from .checkpoint import list_checkpoints, load_checkpoint
+from .checkpoint import checkpoint_name, list_checkpoints, load_checkpoint
 from .lock import NAME as LOCK
 
 if TYPE_CHECKING:
@@ -196,7 +196,13 @@ class RunFolder:
         paths = list_checkpoints(self.checkpoints)
         for path in reversed(paths):
             try:
-                return load_checkpoint(path), notes
+                state = load_checkpoint(path)
+                step = state.get("step")
+                if type(step) is int and path.name == checkpoint_name(step):
+                    return state, notes
+                notes.append(
+                    f"{path}: it is left alone, for it holds step {step}: a copy? Going back to the one before."
+                )
             except CheckpointError as error:
                 notes.append(f"{error} Going back to the one before.")
         if paths:
