@@ -27,6 +27,7 @@ from distillkit.training.distributed import Ranks
 from distillkit.training.folder.checkpoint import list_checkpoints, save_checkpoint
 from distillkit.training.folder.lock import NAME, only_here
 from distillkit.training.folder.provenance import read_starts
+from distillkit.training.folder.run_folder import RunFolder
 from distillkit.training.random_state import random_state, restore_random_state
 from distillkit.training.teaching.balance import buffers_kept
 
