@@ -61,7 +61,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def printable(text: str) -> str:
-    r"""Return a text whose characters that steer a terminal, or are no characters, are written as \x1b is here."""
+    r"""Return a text in which characters that control a terminal, or are no characters, are written as \x1b is here."""
     return "".join(
         char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape", "surrogatepass").decode()
         for char in text

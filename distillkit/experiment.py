@@ -65,8 +65,8 @@ def distil(
 ) -> Distilled:
     """Distil a codec for a folder of photographs: teacher, control and student, measured, with a page of it all.
 
-    Every tenth picture is held out. Before the first step a few are measured, and the time of the whole job is
-    reported. A job that was stopped continues when it is called again with the same arguments.
+    Every tenth picture is held out. A few steps are measured first, and the time of the whole job is reported. A job
+    that was stopped continues when it is called again with the same arguments.
 
     Args:
         photos: folder of pictures, searched recursively.
@@ -150,8 +150,8 @@ def distil_recipes(
     """Train a teacher, distil it, and measure the result beside its control.
 
     The control is the same student with the same steps, schedule, seed and crops, but without a teacher, and without
-    the losses and extensions that need one: what is gained over it is gained by distillation. A job that was stopped
-    continues where it was.
+    the losses and extensions that need one: the difference between the two is the gain of distillation. A job that was
+    stopped continues where it was.
 
     Args:
         teacher: recipe of the teacher's run, or the file of one that is trained already.

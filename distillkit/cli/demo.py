@@ -1,4 +1,4 @@
-"""Commands that do a whole job: the demo, and one's own."""
+"""Commands that do a whole job: `demo` and `distil`."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from .app import AsJson, app, show
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Say what is wrong with this installation or machine, and what to do; exit code 1 if something must be fixed."""
+    """Check this installation and machine, and report what to do; exit code 1 if something must be fixed."""
     from rich.table import Table
     from rich.text import Text
 

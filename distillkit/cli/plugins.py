@@ -41,7 +41,7 @@ def new(
     name: Annotated[str, typer.Argument(help="The plugin's name: lower-case letters, digits and underscores.")],
     out: Annotated[Path | None, typer.Option(help="Its folder.", show_default="distillkit-NAME")] = None,
 ) -> None:
-    """Write a new plugin: a package with a loss term and tests that pass, to be changed into yours."""
+    """Write a new plugin: a package with a loss term and tests that pass, for you to change."""
     from ..testing.scaffold import new_plugin
 
     folder = out or Path(f"distillkit-{name.replace('_', '-')}")

@@ -32,7 +32,7 @@ def plan_files(
 ) -> list[tuple[Path, Path]]:
     """Return what to read and where to write it.
 
-    Pictures go to PNG, or to TIFF where PNG has not their samples.
+    Pictures go to PNG, or to TIFF where PNG does not have such samples.
 
     Args:
         direction: compress or decompress.

@@ -8,7 +8,7 @@ All integers are unsigned; those of fixed size are little-endian.
 | 1 | version: 4 |
 | 8 | the first 8 bytes of the fingerprint of the model that wrote the file |
 | 4 | the first 4 bytes of the fingerprint of its entropy path, see `entropy_path`; 0 if it is not known |
-| 4 | `entropy_hash` of the size and of what the entropy decoder must come to; 0 if the codec has none |
+| 4 | `entropy_hash` of the size and of what the entropy decoder must decode; 0 if the codec has none |
 | 1 | fields: bit 0 a quality, bit 1 samples that are not 8-bit RGB; the other bits are 0 |
 | 2 | width of the unpadded image in pixels, 1 to 65535 |
 | 2 | height of the unpadded image in pixels, 1 to 65535 |
@@ -118,10 +118,10 @@ class CompressedImage:
             )
 
     def check_rate(self, is_variable: bool) -> None:
-        """Check that the file has a quality if, and only if, a codec is one of variable rate.
+        """Check that the file has a quality if, and only if, a codec has a variable rate.
 
         Raises:
-            BitstreamError: it is otherwise.
+            BitstreamError: it is missing, or there is one too many.
         """
         if (self.quality is not None) != is_variable:
             raise BitstreamError(
@@ -136,7 +136,7 @@ class CompressedImage:
             checksums: of each entropy model, see `entropy_hash`.
 
         Raises:
-            BitstreamError: their hash is another than the file's.
+            BitstreamError: their hash differs from the file's.
         """
         digest = entropy_hash(self.width, self.height, checksums)
         if self.entropy_hash != digest:
@@ -241,7 +241,7 @@ def read(data: bytes) -> CompressedImage:
 
 
 def check_bounds(width: int, height: int, num_substreams: int = 1) -> None:
-    """Raise a BitstreamError where the format has no room for an image; to be called before it is coded."""
+    """Raise a BitstreamError where the format has no room for an image; call it before coding."""
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
         raise BitstreamError(
             f"compressed file: expected an image with sides of 1 to {MAX_SIDE} pixels, got {width}x{height}; "

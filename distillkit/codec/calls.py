@@ -1,7 +1,7 @@
 """What codecs code by calling CompressAI's rANS coder themselves, in their own loops.
 
-Coders here have the methods of that coder's classes (see `stand_ins`), and code symbol after symbol, for a decoder may
-ask for as few at a time as it likes. They never read outside their input, and what was coded is hashed.
+Coders here have the methods of that coder's classes (see `stand_ins`), and code symbol after symbol, because a decoder
+may ask for any number at a time. They never read outside their input, and what was coded is hashed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class CoderCalls:
 
     Attributes:
         written: what was encoded since the last reset.
-        had_some: whether there ever was a call.
+        had_some: whether there was any call.
 
     Args:
         stopwatch: counts the coder's time.

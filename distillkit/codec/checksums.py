@@ -1,4 +1,4 @@
-"""Checksums of what an entropy coder codes: what the decoder came to is compared with what the encoder coded."""
+"""Checksums of what an entropy coder codes: what was decoded is compared with what was encoded."""
 
 from __future__ import annotations
 

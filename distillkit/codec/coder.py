@@ -2,10 +2,9 @@
 
 The coder is rANS as Robert Bamler's `constriction` does it in Rust. Its calls take whole arrays of symbols of one
 distribution, so symbols are sorted by table and a picture of 300,000 symbols costs some 64 calls. It never reads
-outside its input, and knows at the end whether some of it is left. On a Zen 3 core 295,000 symbols with 64 Gaussian
-tables (0.78 bit a symbol) took 1.5 ms to encode and 4.1 ms to decode, beside 3 ms for sorting; the same library's range
-coder 2.2 and 4.7 ms. CompressAI's own rANS takes Python lists, some 50 ms for the same, and reads past the end of bad
-input.
+outside its input, and detects at the end whether bytes remain. On a Zen 3 core 295,000 symbols with 64 Gaussian tables
+(0.78 bit a symbol) took 1.5 ms to encode and 4.1 ms to decode, beside 3 ms for sorting; the same library's range coder
+2.2 and 4.7 ms. CompressAI's own rANS takes Python lists, some 50 ms for the same, and reads past the end of bad input.
 
 Each table has one more entry than it has regular symbols: the escape. A symbol outside the table is coded as the escape
 and, after all symbols of its step, as a number: its bit length, evenly distributed, and its lower bits as they are.
@@ -79,7 +78,7 @@ class TableCoder:
         """Return the bytes of all symbols; `Decoder.decode` takes them back a step at a time, in the same order.
 
         Raises:
-            PairError: a symbol is larger than `MAX_SYMBOL`, or the bytes are so few that no decoder would believe them.
+            PairError: a symbol is larger than `MAX_SYMBOL`, or the bytes are so few that a decoder would refuse them.
         """
         coder, bits = stream.stack.AnsCoder(), 0.0
         for symbols, indexes in reversed(steps):  # a stack: what is coded last comes out first
@@ -130,11 +129,11 @@ class TableCoder:
 
 @final
 class Decoder:
-    """Takes symbols from bytes, as many as it is asked for; any bytes give some symbols.
+    """Decodes as many symbols as it is asked for; any bytes give some symbols.
 
-    When the bytes are used up more symbols come, but mean nothing; that is for a hash of the symbols to tell. So that a
-    few bytes that claim a large picture cost nothing, the least size of symbols is compared with that of the bytes
-    before they are decoded.
+    When the bytes are used up, further symbols are meaningless; a hash of the symbols detects that. The least size of
+    the symbols is compared with the number of bytes before decoding, so that a few bytes that claim a large picture
+    cost nothing.
 
     Raises:
         BitstreamError: the bytes cannot be what `TableCoder.encode` returned.
@@ -230,7 +229,7 @@ def _least_bytes(bits: float) -> int:
 def _least_bits(frequencies: NDArray[Any]) -> float:
     """Return the bits of the likeliest symbol.
 
-    They are 0 where hardly anything lies before it: in a coder that has nothing else, the first symbol leaves nothing.
+    They are 0 where hardly anything was coded before: the first symbol of an empty coder takes no bits.
     """
     best, total = int(frequencies.argmax()), float(frequencies.sum())
     likeliest, before = float(frequencies[best]), float(frequencies[:best].sum())

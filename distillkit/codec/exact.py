@@ -61,7 +61,7 @@ def use_exact(
 
 @final
 class MakesTensorsOf(TorchFunctionMode):
-    """While entered, tensors that a codec makes from nothing have this type where they would be float32.
+    """While entered, new tensors that a codec makes have this type where they would be float32.
 
     Many codecs collect what they decode in `torch.zeros(...)`. If the encoder does not, the decoder's values are
     rounded and the encoder's are not, and a scale may fall on the other side of a table's edge. Only this thread is

@@ -1,4 +1,4 @@
-"""Files to compressed files and back: one whole file after the other, never half of one."""
+"""Files to compressed files and back: each file is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Settings:
         precision: of the transforms, see `ImageCodec`.
         convert: take pictures of other kinds, see `read_image`.
         max_pixels: larger images are not decoded.
-        trusted: decode also by a decoder that forged files can crash, see `ImageCodec`.
-        wanted: what compressed pictures are to come to; None with a model of one rate.
+        trusted: also use a decoder that forged files can crash, see `ImageCodec`.
+        wanted: the rate or quality that compressed pictures should have; None with a model of one rate.
     """
 
     direction: Direction
@@ -61,7 +61,7 @@ class Coded:
         compressed_bytes: size of the compressed file; 0 if it failed.
         error: why nothing was written, or None.
         quality: at which a model of many rates compressed it, in [0, 1]; else None.
-        reached: what it came to, in the measure that was wanted; else None.
+        reached: its value in the measure that was wanted; else None.
     """
 
     source: Path
@@ -75,7 +75,7 @@ class Coded:
 
 
 def target_suffix(direction: Direction, source: Path) -> str:
-    """Return how the target's name ends: pictures go to PNG, or to TIFF where PNG has not their samples."""
+    """Return how the target's name ends: pictures go to PNG, or to TIFF where PNG does not have such samples."""
     if direction == "compress":
         return SUFFIX
     try:
@@ -109,7 +109,7 @@ def load_codec(settings: Settings) -> ImageCodec:
 
 
 def code_file(codec: ImageCodec, settings: Settings, source: Path, target: Path) -> Coded:
-    """Compress or decompress one file; whatever is wrong with it is in the result."""
+    """Compress or decompress one file; an error becomes part of the result."""
     try:
         encoded, pixels = _read(codec, settings, source)
     except Exception as error:  # of the file, of its coding, of too little memory: the others are coded all the same

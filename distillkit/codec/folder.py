@@ -25,14 +25,14 @@ def code_files(
 ) -> list[Coded]:
     """Compress or decompress all files, on all cores if there are several, and return what became of each.
 
-    Files are coded one after the other with torch's own threads, as long as that takes a few seconds. Of more, each
-    core codes one at a time with a single thread, which wastes nothing on waiting for one another.
+    Files are coded one after the other with torch's own threads, as long as that takes a few seconds. For more, each
+    core codes one at a time with a single thread, so that no thread waits for another.
 
     Args:
         settings: what they have in common.
         pairs: source and target of each.
         on_coded: called as soon as a file is done, in any order.
-        on_note: called with what a user should know of how the model codes, if there is something.
+        on_note: called with a note for the user on how the model codes, if there is one.
 
     Raises:
         DistillkitError: the model cannot be used.
@@ -68,7 +68,7 @@ def _code_with_others(
     """Empty `waiting` together with a process on each other core; this one codes, too, so their start costs no time.
 
     Returns:
-        The files in work when a process died, if one did: which of them was to blame is not known.
+        The files that were being coded when a process died, if one did; which of them caused it is not known.
     """
     import torch
 

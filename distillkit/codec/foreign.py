@@ -1,4 +1,4 @@
-"""Codecs whose coding cannot be replaced: their own, with what safety can be had."""
+"""Codecs whose coding cannot be replaced: their own is used, as safely as possible."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .stopwatch import Stopwatch
 
 @final
 class ForeignCodec:
-    """A codec that codes by its own means, in float32.
+    """A codec that uses its own coder, in float32.
 
     Its files have no entropy hash: the CRC finds damage, but a file that was forged with care reaches the codec's own
     decoder, and a device that computes other entropy parameters gives a wrong picture.
@@ -27,7 +27,7 @@ class ForeignCodec:
     Args:
         adapter: the codec; its module is put into eval mode.
         unsafe: whether it holds entropy models of CompressAI's kind, whose decoder reads past the end of forged bytes.
-        trusted: decode with it nevertheless.
+        trusted: decode with it all the same.
         stopwatch: counts its time.
     """
 
@@ -51,7 +51,7 @@ class ForeignCodec:
         """Return the reconstruction, shape (1, C, H, W).
 
         Args:
-            latents: of one image, as they stand in its file.
+            latents: of one image, as in its file.
             image: the file.
 
         Raises:

@@ -19,7 +19,7 @@ def load_codec(
         model: a `model.safetensors`, a run folder that holds one, or `zoo:NAME` for a model that ships.
         plugins: where its pair is registered; by default the installed plugin of that name.
         precision: of analysis and synthesis, see `ImageCodec`.
-        trusted: decode also by a decoder that forged files can crash, see `ImageCodec`.
+        trusted: also use a decoder that forged files can crash, see `ImageCodec`.
 
     Raises:
         CheckpointError: the file is missing, damaged or not a model.

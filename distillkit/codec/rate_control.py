@@ -1,4 +1,4 @@
-"""A picture at the rate or the quality that is asked for: the codec's quality is searched for, by coding for real."""
+"""Codes a picture at a given rate or PSNR: tries qualities until the file has it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOLERANCE = {"quality": 0.0, "bpp": 0.005, "psnr": 0.02}  #: the search ends thi
 @final
 @dataclass(frozen=True)
 class Wanted:
-    """What a compressed picture is to come to.
+    """The rate or quality that a compressed picture should have.
 
     Attributes:
         measure: `quality`, of a codec of many rates, in [0, 1]; `bpp`, of the whole file, in bits per pixel; `psnr`, of
@@ -64,7 +64,7 @@ class Encoded:
     Attributes:
         data: the file.
         quality: at which it was compressed, in [0, 1]; None by a codec of one rate.
-        value: what it came to, in the wanted measure.
+        value: its value in the wanted measure.
         tries: how many times the picture was compressed.
     """
 
@@ -108,8 +108,8 @@ def encode_as_wanted(codec: ImageCodec, image: NDArray[Any], wanted: Wanted | No
 def search(value_at: Callable[[float], float], wanted: float, tolerance: float, num_tries: int = 16) -> float:
     """Return the quality at which a measure that rises with it comes closest to what is wanted, of those tried.
 
-    Bisection of [0, 1], but at the place where a straight line through the ends meets the wanted value, and at least a
-    tenth of the interval away from its ends.
+    The interval [0, 1] is divided where a straight line through the values at its ends meets the wanted value, at least
+    a tenth of the interval away from both ends.
 
     Args:
         value_at: the measure at a quality.

@@ -1,4 +1,4 @@
-"""Compressed files from disk: the header is believed, and the rest read, only as far as a picture of its size goes."""
+"""Compressed files from disk: the header limits how much of the rest is read."""
 
 from __future__ import annotations
 

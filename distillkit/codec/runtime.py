@@ -43,17 +43,17 @@ _LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
 
 @final
 class ImageCodec:
-    """A codec as a user wants it: any image of the samples that it codes, mostly 8-bit RGB, to a file and back.
+    """Codes any image of a codec's samples, mostly 8-bit RGB, to a file and back.
 
-    A codec with entropy models of CompressAI's kind, or that calls CompressAI's coder, is copied, and the copy made
-    fast and safe (`fast`): what is decoded is what was encoded, on any number of torch's threads, or an error. Others
-    are used as they are (`foreign`). Later changes of the weights are not seen: make a new one.
+    A codec with entropy models of CompressAI's kind, or one that calls CompressAI's coder, is copied, and the copy is
+    made fast and safe (`fast`): decoding gives what was encoded, with any number of torch's threads, or an error.
+    Others are used as they are (`foreign`). Later changes of the weights are not seen: make a new one.
 
-    Several threads of a program may use one codec. Their calls take turns, for a call already uses all of torch's
+    Several threads of a program may use one codec. Their calls take turns, because a call already uses all of torch's
     threads; codecs of other modules run side by side.
 
-    The sizes of the latents are never read from a file, for an entropy decoder that is given wrong ones reads past the
-    end of its input. They are derived from the image's size by a rule that is learnt here from two blank images.
+    The sizes of the latents are never read from a file, because an entropy decoder with wrong sizes reads past the end
+    of its input. They follow from the image's size by a rule that is learnt here from two blank images.
 
     Attributes:
         adapter: the codec.
@@ -62,8 +62,9 @@ class ImageCodec:
         stopwatch: where the time of the last `encode` or `decode`, by any thread, went.
         has_many_rates: whether `encode` takes a quality.
         is_fast: whether the coding was replaced.
-        needs_trust: whether its files are decoded with `trusted` alone, for it calls an unsafe coder out of reach.
-        note: what a user should know of how it codes, as one line, or None.
+        needs_trust: whether its files are decoded only with `trusted`, because it calls an unsafe coder that cannot be
+            replaced.
+        note: one line for the user on how it codes, or None.
 
     Args:
         model: a trained model, or a codec whose entropy tables are up to date (`codec.update()`).
@@ -73,7 +74,7 @@ class ImageCodec:
             8 bits, else fp32. Files of one precision are decoded in another to the same latents, and pictures that
             differ by rounding.
         max_pixels: files of larger images are refused before anything is allocated.
-        trusted: decode also by a decoder that forged files can crash; for files that you made yourself.
+        trusted: also use a decoder that forged files can crash; for files that you made yourself.
 
     Raises:
         PairError: the codec cannot compress a blank image, or its shape does not follow from the image's size.
@@ -131,8 +132,8 @@ class ImageCodec:
         Raises:
             BitstreamError: a side is longer than the file format can say.
             DataError: it takes more memory than is free, see `memory_bytes`.
-            PairError: the quality is missing, out of range or one too many, or the codec's output does not follow the
-                rule that it followed on blank images.
+            PairError: the quality is missing, out of range, or given to a codec of one rate; or the codec's output does
+                not follow the rule that it followed on blank images.
             ValueError: `image` is not of that type and shape, or has values above the peak.
         """
         at_quality(self.adapter, quality)  # it says what is wrong

@@ -36,7 +36,7 @@ class Coders(Protocol):
 
 @final
 class _StandIn:
-    """Takes the place of a coder's class: makes its objects, or, while a codec's calls are answered, ours."""
+    """Replaces a coder's class: makes that class's objects or, while a codec's calls are answered, ours."""
 
     def __init__(self, original: type) -> None:
         self.original = original

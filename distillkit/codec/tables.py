@@ -136,7 +136,7 @@ class EntropyWatch:
     """The tables of all entropy models of a codec, which are replaced in it, and the checksums of what they code.
 
     They are over the table's index and the value (symbol plus mean, in 1/256 of a quantisation step) of everything
-    coded, in each model's own order. In float64 a rounding error moves no value into another 1/256 but once in a
+    coded, in each model's own order. In float64 a rounding error moves a value into another 1/256 about once in a
     million pictures.
 
     Args:

@@ -62,7 +62,7 @@ class Content:
         kind: the same in words.
         frames: how many pictures; the preview beside a phone's JPEG (MPO) does not count.
         profile: the ICC profile of its colours, or None for sRGB.
-        unknown_colours: what its colours are, if they cannot become sRGB, or None.
+        unknown_colours: a description of its colours if they cannot become sRGB, or None.
         orientation: of the EXIF standard, 1 to 8; 1 is upright.
     """
 
@@ -87,7 +87,7 @@ class Content:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Silence Pillow's warnings of damaged metadata, by which no pixel changes; one thread at a time."""
+    """Silence Pillow's warnings of damaged metadata, which change no pixel; one thread at a time."""
     with _QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""Training crops: which crop is sample n follows from the seed and n alone, so that a run can be resumed anywhere."""
+"""Training crops: the seed and n alone decide which crop sample n is, so that a run can be resumed anywhere."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class CropDataset(Dataset[Tensor]):
 
     Sample n, counted from the start of the run and not bounded by `len`, is determined by `(seed, n)`: every epoch of
     `len` samples visits each image once in a new order, and the crop's place comes from a counter-based generator
-    (Philox), so that nothing has to be replayed to reach sample n. Its raw 64-bit words are used, for numpy promises to
-    keep those across versions, unlike `permutation` and `integers`.
+    (Philox), so that nothing has to be replayed to reach sample n. Its raw 64-bit words are used, because numpy keeps
+    those the same across versions, unlike `permutation` and `integers`.
 
     Images in shards are visited a few shards at a time, which are read from then on out of the system's own cache.
 
@@ -46,8 +46,8 @@ class CropDataset(Dataset[Tensor]):
         seed: in [0, 2^64).
         cache_mib: decoded images are held in memory, in the order of `paths`, while they fit in this many MiB; the
             others are decoded for every crop. Worker processes that are forked share that memory.
-        skip_bad: an image that turns out to be damaged when it is decoded is left out, and the next one of the epoch
-            stands in for it; `problems` says so.
+        skip_bad: an image that turns out to be damaged when it is decoded is left out, and the next one of the epoch is
+            taken instead; `problems` reports it.
         convert: take other kinds of picture too, see `read_image`.
         num_crops: sample n is the same as sample n + num_crops, if given.
         samples: of the images.
@@ -179,7 +179,7 @@ def killed_workers_reported(*lost: type[Exception]) -> Generator[None]:
     """Make a `DataError` of torch's error for a killed decoding process, which a signal raises at any line.
 
     Args:
-        lost: what else means that one was killed.
+        lost: other errors that mean that one was killed.
     """
     try:
         yield

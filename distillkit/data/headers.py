@@ -96,7 +96,7 @@ def _jpeg_2000(head: bytes) -> Header:
 
 
 def _is_adobe_rgb(image: Image.Image) -> bool:
-    """Return whether a camera says so as cameras do (DCF 2.0): by EXIF alone, without a profile."""
+    """Return whether a camera names Adobe RGB in EXIF (DCF 2.0), without a profile."""
     if "icc_profile" in image.info:
         return False
     try:

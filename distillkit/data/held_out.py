@@ -1,4 +1,4 @@
-"""One folder of photographs becomes two: those to train on, and those held out for the test."""
+"""Divides a folder of photographs into those to train on and those held out for the test."""
 
 from __future__ import annotations
 

@@ -58,15 +58,16 @@ def read_image(
 ) -> NDArray[Any]:
     """Return the picture in `path`, upright by its EXIF orientation: by default in sRGB, uint8, shape (H, W, 3).
 
-    An embedded colour profile that does anything else than sRGB's is carried out. Other samples are read as they stand
-    in the file, from 0 to 2^bits - 1, from PNG, TIFF or NumPy's `.npy` (shape (H, W) or (H, W, C)).
+    An embedded colour profile that differs from sRGB's is applied. Other samples are read unchanged, from 0 to 2^bits -
+    1, from PNG, TIFF or NumPy's `.npy` (shape (H, W) or (H, W, C)).
 
     Args:
         path: an image file, or an image in a shard.
         min_side: the least height and width in pixels.
         convert: take other kinds of picture too: 16 bits a channel are cut to 8, transparency is laid on white, grey,
-            palette and CMYK pictures become RGB, the first of several frames stands for all, and a colour profile that
-            cannot be used is ignored. For one channel of 8 bits, that is made grey; for others it says nothing.
+            palette and CMYK pictures become RGB, the first of several frames is taken, and a colour profile that cannot
+            be used is ignored. For one channel of 8 bits the result is made grey; for other samples `convert` has no
+            effect.
         samples: that are wanted.
 
     Returns:

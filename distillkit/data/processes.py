@@ -13,8 +13,7 @@ from typing import Any
 def start_pool(num: int, initializer: Callable[..., None] | None = None, *arguments: Any) -> ProcessPoolExecutor:
     """Return a pool whose processes are started afresh.
 
-    They would wait for work for ever if this process were killed (`kill -9` runs no clean-up), so each of them watches
-    it.
+    If this process is killed (`kill -9` runs no clean-up), they would wait for ever; so each of them watches it.
 
     Args:
         num: processes.

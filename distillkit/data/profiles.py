@@ -1,4 +1,4 @@
-"""Colour profiles, by what they do: pictures in other colours become sRGB."""
+"""Converts pictures to sRGB by their colour profiles; what a profile does counts, not its name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 
     Args:
         image: 8 bits a channel, of mode L, RGB or CMYK.
-        profile: the ICC profile of its colours. One for RGB serves for grey, too.
+        profile: the ICC profile of its colours. One for RGB works for grey, too.
 
     Raises:
         ColourError: the profile is damaged, or for other kinds of picture.

@@ -113,11 +113,11 @@ class DataRecord:
 
 
 def check_data(file: Path, now: DataRecord, *, has_begun: bool) -> str | None:
-    """Record a run's images when it begins; when it continues, compare them with those of its beginning.
+    """Record a run's images when it begins; when it continues, compare them with that record.
 
     Args:
         file: of the record, in the run folder.
-        now: the images as they are.
+        now: the present images.
         has_begun: whether the run has results that depend on them.
 
     Returns:

@@ -81,7 +81,7 @@ def pack(
 ) -> Packed:
     """Pack the images of a folder into shards, each decoded once to see that it can be used.
 
-    The files go in as they are, in a random order (the same each time), so that neighbours differ.
+    The files are written unchanged, in a random order (the same each time), so that neighbours differ.
 
     Args:
         source: folder of images, searched recursively.

@@ -1,4 +1,4 @@
-"""A picture whose metadata are damaged, without them: its pixels may be sound."""
+"""Reads a picture whose metadata are damaged without them: its pixels may be undamaged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SEGMENTS = {b"JFIF\0": 14, b"Exif\0\0": 14, b"ICC_PROFILE\0": 15, b"Adobe": 12}
 
 
 def without_metadata(file: BinaryIO) -> BytesIO | None:
-    """Return a PNG or JPEG file with nothing in it but what decides on pixels, colours and orientation.
+    """Return a PNG or JPEG file with only what decides pixels, colours and orientation.
 
     Args:
         file: open in binary mode, at its start.

@@ -1,4 +1,4 @@
-"""Classical codecs to compare with: JPEG, WebP, AVIF, JPEG XL and VVC, each with its settings said in words.
+"""Classical codecs to compare with: JPEG, WebP, AVIF, JPEG XL and VVC, each with its settings described in words.
 
 The settings are those of its library where they do not matter to the rate, and the best for RGB PSNR where they do and
 cost no time: the measure that learned codecs are trained for. Times are of whole calls in memory, from pixels to

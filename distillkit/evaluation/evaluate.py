@@ -82,7 +82,7 @@ def evaluate_model(
 
 @final
 class _NoCost(Objective):
-    """Stands for an objective that cannot be computed: no picture is large enough for it."""
+    """Replaces an objective that cannot be computed: no picture is large enough for it."""
 
     min_side = sys.maxsize
 
@@ -96,7 +96,7 @@ class _NoCost(Objective):
 
 
 def _objective(model: str | Path, loaded: TrainedModel, plugins: Plugins, given: Objective | None) -> Objective:
-    """Return what a model was trained for; in place of one that opens a file that the model's file names, `given`."""
+    """Return what a model was trained for, or `given` if that would open a file that the model's file names."""
     options = {key: value for key, value in loaded.objective.items() if key != "name"}
     name, where = loaded.objective["name"], f"model {model}: objective"
     objective_class, config = plugins.configure("objective", name, options, where)
@@ -125,8 +125,8 @@ def evaluate(
 ) -> Evaluation:
     """Compress and decode the pictures in `paths`, and measure.
 
-    Writes for each picture `<name>.dk` (compressed) and `<name>.png` (decoded; `.tif` of samples that PNG has not) into
-    `out`, in subfolders like those of the originals; `results.json`, which CompressAI's tools read, too; and
+    Writes for each picture `<name>.dk` (compressed) and `<name>.png` (decoded; `.tif` for samples that PNG does not
+    have) into `out`, in subfolders like those of the originals; `results.json`, which CompressAI's tools read, too; and
     `images.csv`. The first picture is coded once more beforehand, untimed, to warm up.
 
     Args:

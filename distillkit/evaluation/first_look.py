@@ -1,4 +1,4 @@
-"""A trained model at work beside JPEG and WebP: files of equal size, and what becomes of the pictures."""
+"""A trained model at work beside JPEG and WebP: files of equal size, and the decoded pictures."""
 
 from __future__ import annotations
 

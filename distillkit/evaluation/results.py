@@ -100,7 +100,7 @@ class Evaluation:
 
     @property
     def averages(self) -> dict[str, float | None]:
-        """The mean over the images of each measure; None where a picture has no value, for a part would mislead.
+        """The mean over the images of each measure; None where a picture has no value: a part would mislead.
 
         `ms_ssim_db` is the mean MS-SSIM in dB, as CompressAI's tools have it, not the mean of the pictures' dB.
         """

@@ -1,4 +1,4 @@
-"""Every export is tried on real bytes, both ways, before it counts as written."""
+"""Tries every export on real bytes, both ways, before it is written."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Codes pictures with exported networks: numpy, constriction, and ONNX Runtime, OpenVINO or torch; no distillkit.
 
-This file, with the few of distillkit that it uses, is copied into every export; `run.py` there is its command line.
+This file, with the few files of distillkit that it uses, is copied into every export; `run.py` there is its command
+line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an export takes of memory for a large picture, measured on small ones before it is coded; no torch."""
+"""How much memory an export takes for a large picture, measured on small ones before it is coded; no torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PROCESS = Path("/proc/self")
 
 @final
 class ExportMemory:
-    """Reports what a large picture takes, and refuses one for which too little is free. Measures on Linux alone.
+    """Reports what a large picture takes, and refuses one for which too little is free. Measures on Linux only.
 
     Args:
         code: codes a picture, both ways.

@@ -116,7 +116,7 @@ def entropy_tables(latent: str, model: Any) -> dict[str, Tensor]:
 
 
 def gain_tables(units: GainUnits) -> dict[str, Tensor]:
-    """Return the gains of a codec of many rates: `gain.y`, `gain.y_inverse`, and of z, if it has one, alike.
+    """Return the gains of a codec of many rates: `gain.y`, `gain.y_inverse`, and the same for z if it has one.
 
     Each is of natural logarithms, shape (levels, channels), levels evenly spaced from quality 0 to 1.
     """

@@ -36,7 +36,7 @@ class Gains:
 
     Attributes:
         results: of every variant against the control, then of every variant against the teacher.
-        notes: why other figures are not there, a sentence each.
+        notes: why other figures are missing, a sentence each.
         spreads: (anchor, variant) -> the spread of single seeds' BD-rates, where more than one has all lambdas.
     """
 
@@ -52,7 +52,7 @@ def gains(jobs: Sequence[MeasuredJob]) -> Gains:
     """Return the BD-rates of a family's variants; rate and quality are means over seeds at each lambda.
 
     The quality is the one that all runs were trained for, PSNR where they differ. A model of many rates is a curve by
-    itself: its points need not stand at the other side's lambdas.
+    itself: its points need not have the other side's lambdas.
 
     The intervals are over pictures: how the figure would change with other pictures of the kind, not with other seeds.
     """

@@ -72,7 +72,7 @@ class Family(BaseModel):
         test: folder of the pictures on which every model is measured; in a file, relative to the file's folder.
         lmbdas: in the order in which they are trained; a range `{low, high}` is one run of a codec of many rates.
         seeds: of the students; the teacher has its recipe's.
-        warm_start: how later lambdas profit from earlier ones; none trains each from its random weights.
+        warm_start: how later lambdas start from earlier ones; without it each starts from random weights.
         teacher: the teacher's recipe, without `trains` and `lmbda`.
         student: the student's recipe, without `trains`, `lmbda`, `seed` and `teacher`.
         variants: by name. By default `control` (without losses) and `student` (the recipe as it is).

@@ -89,8 +89,8 @@ def record_of(rows: Sequence[JobStatus], older: Record | None = None) -> Record:
 
     Args:
         rows: the family's jobs.
-        older: an earlier record; what it has of jobs that were not measured here stays, if the family still has
-            them with as many steps.
+        older: an earlier record; its jobs that were not measured here are kept, if the family still has them with as
+            many steps.
     """
     here = _record_of(rows)
     if older is None:

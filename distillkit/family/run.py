@@ -1,4 +1,4 @@
-"""Carry out a family: every job that is left, in order, then measure. It can stop, and continue later or elsewhere."""
+"""Carry out a family: every remaining job in order, then measure. It can stop, and continue later or elsewhere."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def run_family(
 ) -> list[JobStatus]:
     """Carry out the jobs of a family that remain, and measure each model on the family's pictures.
 
-    Each job has a run folder in `folder`, and nothing else is remembered: parts that were run on other machines are
-    merged by copying their run folders into one.
+    Each job has a run folder in `folder`, and nothing else is stored: parts that were run on other machines are merged
+    by copying their run folders into one.
 
     Args:
         family: what to do.

@@ -44,7 +44,7 @@ def trace_hooks(manager: pluggy.PluginManager) -> None:
 
 
 def _name(implementation: pluggy.HookImpl) -> str:
-    """Return a plugin's name; an observer of one run has none but its class's."""
+    """Return a plugin's name; for an observer of one run, its class's."""
     name = implementation.plugin_name
     return type(implementation.plugin).__name__ if name.isdigit() else name
 

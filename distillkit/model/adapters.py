@@ -57,8 +57,8 @@ class CodecAdapter(ABC):
         stride: images passed to `forward` and `compress` have H and W that are multiples of this many pixels.
         samples: of its pictures; with C channels, images have shape (B, C, H, W), and 1 is the peak value.
         trainable: patterns (fnmatch) of the names of parameters that may be trained; the others stay as they are.
-        reads: fingerprints of other models whose files of format version 3, which name no entropy path, the codec
-            decodes, for it shares theirs.
+        reads: fingerprints of other models with the same entropy path, whose files of format version 3 the codec
+            decodes; such files name no path.
     """
 
     module: nn.Module
@@ -80,13 +80,13 @@ class CodecAdapter(ABC):
         """Return the reconstruction, shape (B, C, H, W), that `compress` coded."""
 
     def set_surrogate(self, surrogate: Surrogate | None) -> None:
-        """Choose what the decoder receives in training; the estimate of the rate, and eval mode, are as before.
+        """Choose what the decoder receives in training; the estimate of the rate and eval mode do not change.
 
         By default it works on CompressAI's entropy models and latent codecs. Override it for others.
 
         Args:
-            surrogate: `noise` of one quantisation step, or `rounding` with a straight-through gradient; None goes back
-                to the codec's own.
+            surrogate: `noise` of one quantisation step, or `rounding` with a straight-through gradient; None restores
+                the codec's own.
 
         Raises:
             PairError: the codec cannot do that.

@@ -1,4 +1,4 @@
-"""Codecs of one rate, one network trained for several lambdas, as one of many rates."""
+"""Several codecs of one rate and one architecture, used as one codec of many rates."""
 
 from __future__ import annotations
 

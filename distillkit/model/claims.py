@@ -1,4 +1,4 @@
-"""What a model's file says of itself, checked before anything is built by it: it may come from a stranger."""
+"""The description in a model's file, checked before anything is built from it: it may come from a stranger."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Claims(BaseModel):
 
 
 def read_claims(path: Path, text: str | None) -> Claims:
-    """Return what the file at `path` says of itself.
+    """Return the description in the file at `path`.
 
     Raises:
         CheckpointError: it is no JSON, or something is missing, unknown or of the wrong type.
@@ -70,7 +70,7 @@ def read_claims(path: Path, text: str | None) -> Claims:
 
 
 def refuse_sources(path: Path, pair: Any, part: str) -> None:
-    """Refuse options by which building the codec would open another file or the network: its weights are in its file.
+    """Refuse options with which building the codec would open another file or the network: its weights are in its file.
 
     Raises:
         CheckpointError: there are such options.
@@ -83,7 +83,7 @@ def refuse_sources(path: Path, pair: Any, part: str) -> None:
 
 
 def build_checked(path: Path, build: Callable[[], Any], tensors: Mapping[str, Tensor]) -> CodecAdapter:
-    """Build a codec by options that a stranger may have chosen: its shapes are compared before there is memory for it.
+    """Build a codec with options that a stranger may have chosen: its shapes are compared before memory is taken.
 
     Args:
         path: names the file in errors.

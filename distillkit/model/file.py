@@ -144,7 +144,7 @@ def restore_tables(codec: CodecAdapter, tensors: Mapping[str, Tensor]) -> None:
 
     Args:
         codec: has the weights.
-        tensors: its state; what is in there stays to the bit.
+        tensors: its state, which stays the same bit for bit.
     """
     classes = {parent for part in codec.module.modules() for parent in type(part).__mro__}
     own = (parent for parent in classes if "update" in vars(parent) and not parent.__module__.startswith("compressai."))

@@ -35,8 +35,8 @@ _PLACES = {"g_a": "y", "g_s": "y_inverse", "h_a": "z", "h_s": "z_inverse"}
 class GainUnits(nn.Module):
     """The gains of a codec: `y` and, where there is a hyper-latent, `z`, each with its inverse.
 
-    Parameters are natural logarithms of gains, shape (levels, channels). Those of `z` begin at zero: what the
-    hyper-latent has to tell hardly depends on the quality.
+    Parameters are natural logarithms of gains, shape (levels, channels). Those of `z` begin at zero: the content of the
+    hyper-latent hardly depends on the quality.
 
     Attributes:
         quality: that the hooks apply, in [0, 1]: a number, or shape (B,); None changes no latents.
@@ -85,9 +85,9 @@ class GainedCodec(ConditionedAdapter):
     """A codec of one rate with gain units, which make it one of many.
 
     The units are a submodule `gain` of the codec's own module and act by hooks around its transforms `g_a`, `g_s` and,
-    where it has them, `h_a` and `h_s`: names of weights and taps stay, so it can start from the trained codec of one
-    rate (`initial_weights`), and all that lies between the transforms works in quantisation steps as before. The taps
-    of the latents are those that are quantised, gains included.
+    where it has them, `h_a` and `h_s`. Names of weights and taps do not change, so it can start from the trained codec
+    of one rate (`initial_weights`), and everything between the transforms works in quantisation steps as before. The
+    taps of the latents are those that are quantised, gains included.
 
     Args:
         codec: the codec; its module is changed.

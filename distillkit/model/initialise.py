@@ -1,9 +1,9 @@
 """A student that starts from its teacher's weights: what fits is copied, what is wider is sliced along channels.
 
-Widths are cut by one rule: all layers in which the teacher has T channels and the student S keep the same S of them. It
-is coarse, but residual connections and consecutive layers stay consistent with one another in any network, and nothing
-about the network has to be known. Channels are ranked by the norms of the weights that touch them; those of the latent
-by the bits that the teacher spends on them.
+Widths are cut by one rule: all layers in which the teacher has T channels and the student S keep the same S of them.
+The rule is coarse, but it keeps residual connections and consecutive layers consistent in any network, and needs to
+know nothing about the network. Channels are ranked by the norms of the weights that touch them; those of the latent by
+the bits that the teacher spends on them.
 
 Source: weight inheritance as in EVC (Wang et al., 2023, arXiv 2302.05071) and pruning by filter norms (Li et al., 2017,
 arXiv 1608.08710). Departure: one selection a width, by norms summed over all layers; ours.

@@ -11,7 +11,7 @@ Nesting = Any  # one of the two, in dicts and lists
 
 
 def flatten_strings(strings: Any, batch: int) -> tuple[list[list[bytes]], Nesting]:
-    """Return the substreams, each a list of one byte string an image, and the nesting in which they stood.
+    """Return the substreams, each a list of one byte string an image, and their nesting.
 
     Args:
         strings: dicts, lists and tuples in any nesting, around lists of `batch` byte strings, or, in a batch of one,
@@ -35,7 +35,7 @@ def flatten_strings(strings: Any, batch: int) -> tuple[list[list[bytes]], Nestin
 
 
 def nest_strings(substreams: list[list[bytes]], nesting: Nesting) -> Any:
-    """Return the substreams as they stood before `flatten_strings`, but with lists for tuples."""
+    """Return the substreams as before `flatten_strings`, with lists instead of tuples."""
     return _nest(iter(substreams), nesting)
 
 

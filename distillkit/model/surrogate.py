@@ -27,7 +27,7 @@ def set_surrogate(module: nn.Module, surrogate: Surrogate | None) -> None:
     Args:
         module: the codec.
         surrogate: `noise` adds uniform noise of one quantisation step, `rounding` rounds and lets the gradient pass;
-            None goes back to the codec's own.
+            None restores the codec's own.
 
     Raises:
         PairError: the module has none of them.

@@ -18,7 +18,7 @@ from ..errors import CheckpointError
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors and text as one safetensors file that is either complete on disk or not there at all.
+    """Write tensors and text as one safetensors file that is either complete on disk or absent.
 
     A checksum over tensors and text goes with it, which `read_tensors` verifies.
 

@@ -50,14 +50,14 @@ def _placed_options(options: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def check_paths(recipe: Recipe, file: Path) -> None:
-    """Check that what a recipe names is there.
+    """Check that what a recipe names exists.
 
     Args:
         recipe: read from `file`.
         file: in whose folder relative paths start.
 
     Raises:
-        RecipeError: something is not; says where it was sought.
+        RecipeError: something does not; the message says where it was looked for.
     """
     for key, path in _paths(recipe):
         if not path.exists():

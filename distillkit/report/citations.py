@@ -1,4 +1,4 @@
-"""References of the methods that a run uses, without a network: what components say of their sources in docstrings."""
+"""References of the methods that a run uses, without a network: taken from the docstrings of components."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class Codecs:
 
 
 def _about_control(runs: Runs) -> list[str]:
-    """Say what is missing of the control: without it, nothing on the page is the gain of distillation."""
+    """Report what is missing of the control: without it, the page cannot show the gain of distillation."""
     if runs.control is None:
         return [
             "There is no control beside this run, so this page cannot tell what distillation gained: train the same "

@@ -135,8 +135,8 @@ def explained_variance(
 ) -> tuple[dict[str, float], int]:
     """Return for each tap how much of the teacher's variance a 1x1 convolution of the student's features explains.
 
-    The convolution is fitted by least squares on every other picture and judged on the rest: 1 is a student that holds
-    all that the teacher's features say, 0 one that says no more than their mean.
+    The convolution is fitted by least squares on every other picture and judged on the rest: 1 means that the student's
+    features determine the teacher's, 0 that they give no more than their mean.
 
     Args:
         pair: teacher and student.

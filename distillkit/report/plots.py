@@ -63,7 +63,7 @@ def _quality(line: VariantResult, metric: Metric) -> float:
 
 
 def _same_cost(plot: Plot, teacher: VariantResult, quality_db: float) -> None:
-    """Draw where the cost is the teacher's: both metrics are -10 log10 of the distortion in it, up to a factor."""
+    """Draw where the cost equals the teacher's: both metrics are -10 log10 of the distortion in it, up to a factor."""
     points = []
     for step in range(101):
         rate = plot.x.low + (plot.x.high - plot.x.low) * step / 100

@@ -145,7 +145,7 @@ class Plot:
             self.text(x, y + 4, text, "label", series)
 
     def done(self, title: str) -> Markup:
-        """Return the plot; `title` says to those who cannot see it what it shows."""
+        """Return the plot; `title` describes it to those who cannot see it."""
         return Markup(
             f'<svg viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{escape(title)}">'
             + "".join(self._parts)

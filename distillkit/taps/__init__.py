@@ -1,1 +1,1 @@
-"""Where features are listened to, and the pair of codecs that is listened to."""
+"""Places where features are captured, and the pair of codecs from which they are captured."""

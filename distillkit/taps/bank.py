@@ -68,7 +68,7 @@ class TapBank:
         """Hook the modules.
 
         Args:
-            codec: the codec to listen to.
+            codec: the codec whose features are captured.
             taps: role -> where its features come from; a string is the path of a module or method.
             side: "student" or "teacher", for messages.
 

@@ -94,8 +94,8 @@ class CodecPair(Component, ABC):
         """Return the options by which building a codec would open other files or the network.
 
         A trained model's file that has one is refused, for it may come from a stranger. By default these are all
-        options that are a `Path`, are marked `Source`, or look like a path or an address; and whatever makes a teacher
-        a pretrained one.
+        options that are a `Path`, are marked `Source`, or look like a path or an address, and all that make a teacher
+        pretrained.
 
         Args:
             part: which of the two codecs.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 @final
 @dataclass(frozen=True)
 class Tap:
-    """A place in a codec; where a plain path will do, a pair may name that instead.
+    """A place in a codec; where a plain path is enough, a pair can name that instead.
 
     Attributes:
         path: of a module (`g_a.3`) or of a method of one (`analysis`, `g_a.encode`); or several paths, whose features

@@ -1,4 +1,4 @@
-"""Finding taps by role in a codec whose modules were listened to once."""
+"""Finds taps by role in a codec, from one forward pass in which its modules were observed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tap at some of its positions: all that a loss of single positions needs, at a fraction of the cost."""
+"""A tap at some of its positions: enough for a loss that compares positions one by one, at a fraction of the cost."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def as_checks(name: str) -> Generator[None]:
 
 
 def checked_config(model: type[Config], options: dict[str, Any], name: str) -> Config:
-    """Return the options, which must survive the recipe's way through a file."""
+    """Return the options, which must be the same after the recipe was written to a file and read."""
     with as_checks(name):
         config = validate(model, options, name)
         again = validate(model, json.loads(config.model_dump_json()), name)

@@ -1,6 +1,6 @@
 """Fixtures for the tests of a plugin; pytest finds them through an entry point.
 
-They are loaded in every project whose environment has distillkit, so nothing heavy is imported before one is used, and
+They are loaded in every project whose environment has distillkit, so nothing slow is imported before one is used, and
 every name starts with `distillkit_`.
 """
 

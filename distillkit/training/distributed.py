@@ -265,7 +265,7 @@ def is_first_rank() -> bool:
 def leave() -> bool:
     """Leave the other processes, and return whether there were any; for the end of a program.
 
-    Afterwards `os._exit` is safer than a return: gloo's threads now and then abort a process that winds down.
+    Afterwards `os._exit` is safer than a return: gloo's threads sometimes abort a process that ends.
     """
     if not dist.is_initialized():
         return False

@@ -24,8 +24,8 @@ from .run_info import RunInfo
 class Observers:
     """All observers of a run: each is called separately, and none can change the run.
 
-    One that raises is reported and left out until the process ends; one that raises `TrainingStopped` ends the run.
-    Random numbers that an observer draws are not missing in the run. Calls are made as with pluggy:
+    One that raises is reported and left out until the process ends; one that raises `TrainingStopped` ends the run. An
+    observer that draws random numbers does not change those of the run. Calls are made as with pluggy:
     `observers.phase_started(run=run, phase=phase, step=step)`.
     """
 

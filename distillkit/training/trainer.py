@@ -119,7 +119,7 @@ class Trainer:
         return self.ranks.first(lambda: save_checkpoint(self.run_folder.checkpoints, step, state))
 
     def run(self, info: RunInfo, stop: StopRequest) -> None:
-        """Take all steps that are left, or those until a stop is asked for, then write the trained model."""
+        """Take all remaining steps, or those until a stop is asked for, then write the trained model."""
         recipe, step, ranks, hook = self.recipe, info.start_step, self.ranks, self.hook
         ranks.first(lambda: hook.run_started(run=info))
         if step == 0 and recipe.on_divergence == "rollback":

@@ -31,8 +31,8 @@ class ChannelEntropy(distillkit.LossTerm):
     Source: FEDS (arXiv 2503.06399) emphasises the most informative latent channels, ranked by entropy.
     Departure: the paper's estimator, selection and weights are not public. We count the discrete bits that the
     teacher's entropy model charges (differential entropy goes negative for narrow channels), and compare y before
-    quantisation: a noisy student against a rounded teacher would punish the noise. The controls `random` and
-    `lowest` are ours.
+    quantisation: between a noisy student and a rounded teacher the noise would count as an error. The controls `random`
+    and `lowest` are ours.
     """
 
     class Config(distillkit.LossConfig):
@@ -136,7 +136,7 @@ class ChannelEntropy(distillkit.LossTerm):
         """Rank the channels and choose S.
 
         Raises:
-            ValueError: the record is of another number of channels, or its bits are none.
+            ValueError: the record is of another number of channels, or its bits are not finite.
         """
         bits = torch.atleast_2d(torch.tensor(record["bits_per_pixel"], dtype=torch.float64))
         qualities = torch.tensor(record.get("qualities", [0.0]), dtype=torch.float32)

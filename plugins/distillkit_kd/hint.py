@@ -28,7 +28,7 @@ class Hint(distillkit.LossTerm):
         """Options.
 
         Attributes:
-            tap: the role of the hint and of what is guided.
+            tap: the role of the features to compare.
         """
 
         tap: str = "analysis.1/8"

@@ -52,7 +52,8 @@ class LatentMse(_LatentMse):
     L = mean((P(y_S) - sg(y_T))^2), P a trained 1x1 convolution where widths differ.
 
     Source: PRIM (Allemand et al., 2025, arXiv 2509.10366), which has `quantised = true`.
-    Departure: P, since PRIM keeps the latent's width; before quantisation by default, for then no noise is punished.
+    Departure: P, since PRIM keeps the latent's width; before quantisation by default, so that noise does not count as
+    an error.
     """
 
     role = "latent"

@@ -18,7 +18,7 @@ _TOLERANCE = 1e-3  #: by which the small codec's picture may differ from the lar
 
 @final
 class MaskDecay(distillkit.StepExtension):
-    """Trains the teacher's network in place of the student's, while the weights that the student has not fade away.
+    """Trains the teacher's network instead of the student's, while the weights that the student lacks fade away.
 
     m(t) = max(0, 1 - t / T);  after step t every such weight is multiplied by m(t + 1) / m(t)
 
@@ -47,7 +47,7 @@ class MaskDecay(distillkit.StepExtension):
         share: Annotated[float, Field(gt=0, le=1)] = 0.5
 
     def __init__(self, config: Config, trained: distillkit.Trained) -> None:
-        """Copy the teacher, find what stays of it, and check that this makes the student.
+        """Copy the teacher, find the part that remains, and check that it is the student.
 
         Raises:
             ValueError: the student is not a part of its teacher.
@@ -72,7 +72,7 @@ class MaskDecay(distillkit.StepExtension):
 
     @torch.no_grad()
     def _check(self, crop: int) -> None:
-        """Compare the student with the large codec without what goes, on noise."""
+        """Compare the student with the large codec without the weights that fade, on noise."""
         before = [parameter.clone() for parameter, _ in self._gone]
         self._fade(0.0)
         self._cut()
@@ -92,7 +92,7 @@ class MaskDecay(distillkit.StepExtension):
 
     @torch.no_grad()
     def after_backward(self, step: int) -> None:
-        """Drop the gradient of weights that are gone, which would only make the others' be clipped more."""
+        """Drop the gradient of weights that are gone: it would only make the others be clipped more."""
         if step >= self._num_steps:
             for parameter, gone in self._gone:
                 if parameter.grad is not None:

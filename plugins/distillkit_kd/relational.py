@@ -23,7 +23,7 @@ class Relational(distillkit.LossTerm):
     three.
 
     Source: Park et al. (2019), "Relational Knowledge Distillation", arXiv 1904.05068; weights 25 and 50 are theirs.
-    Departure: points are channel means of a feature map, for a codec has no embedding of an image. Two images have but
+    Departure: points are channel means of a feature map, for a codec has no embedding of an image. Two images have only
     one distance and no angle, so each process needs three or more in each part of a batch.
     """
 
@@ -57,7 +57,7 @@ class Relational(distillkit.LossTerm):
         """Return the weighted sum for the batch.
 
         Raises:
-            DistillkitError: the batch has fewer than three images, of which the loss would always be 0.
+            DistillkitError: the batch has fewer than three images; the loss would always be 0.
         """
         if len(step.images) < 3:
             raise distillkit.DistillkitError(

@@ -33,7 +33,7 @@ def match(patterns: Iterable[str], shapes: distillkit.TapShapes) -> list[str]:
 
 
 def missing(role: str, shapes: distillkit.TapShapes) -> str:
-    """Return what to say of a tap that is not there."""
+    """Return the message for a tap that does not exist."""
     known = distillkit.did_you_mean(role, shapes.student)
     return f"taps: no tap matches '{role}'; there are {', '.join(shapes.student)}.{known}"
 

@@ -20,7 +20,7 @@ def download(architecture: str, quality: int) -> nn.Module:
     """Return a codec with CompressAI's weights (MSE), from torch's cache or from the network; no code in them is run.
 
     Raises:
-        PairError: they cannot be had.
+        PairError: they are not available.
     """
     from compressai.zoo.image import model_urls
     from torch.hub import load_state_dict_from_url
@@ -50,7 +50,7 @@ def load(codec: Architecture, path: Path) -> nn.Module:
 def sizes(architecture: str, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
     """Return the sizes (N, M, groups) of the codec that has these weights, or None if it is of another architecture.
 
-    Of architectures that are not known here, `from_state_dict` of their class knows.
+    For architectures that are not known here, `from_state_dict` of their class finds them.
     """
     if architecture not in KNOWN:
         return _sizes_by_class(architecture, state)

@@ -1,4 +1,4 @@
-"""The pair `models.light`: one transform of a trained codec made light, and all else of it kept."""
+"""The pair `models.light`: one transform of a trained codec is made light, and the rest is kept."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class LightPair(distillkit.CodecPair):
 
     @property
     def pretrained_teacher(self) -> bool:
-        """Whether the teacher is trained already: always, but where a trained model's file is to fill it."""
+        """Whether the teacher is trained already: always, unless a trained model's file fills it."""
         return self.config.teacher is not None
 
     @property
@@ -169,7 +169,7 @@ class LightPair(distillkit.CodecPair):
         return light_codec(codec, (f"{name}.*",), (self.kept.fingerprint,), self._latents)
 
     def _codec(self) -> distillkit.CodecAdapter:
-        """Return the codec with the teacher's weights, or, to be filled from a file, with random ones."""
+        """Return the codec with the teacher's weights, or with random ones if a file fills it."""
         if self.config.teacher is not None:
             return distillkit.load_model(self.config.teacher).codec
         pair = self._kept_pair()

@@ -1,7 +1,7 @@
 """The first weights of a low-resolution codec: a colour transform, cosines of 8x8 pixels, and sums of 2x2 of these.
 
 Both transforms are orthonormal, apart from the step of the quantiser, and the synthesis is the transpose of the
-analysis: a fresh codec is a poor relation of JPEG rather than noise, and learns from there.
+analysis: a fresh codec is a weak JPEG rather than noise, and learns from there.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class ByResolution(distillkit.TapProvider):
     quantisation, is `quantised_latent` and `quantised_hyper_latent`. What the latent is coded with, scales and means,
     is `entropy_parameters`, scales first: the module of that name that runs once, or, where there is no module of that
     name, what the hyper-synthesis gives. Codecs that code groups of channels one after the other (ELIC) have one such
-    module a group; this tap is then the list of theirs.
+    module for each group; this tap is then the list of all of them.
     """
 
     class Config(distillkit.ComponentConfig):

@@ -1,10 +1,10 @@
 """A copy of a codec that codes fast: same weights, same substreams, other arithmetic.
 
-What the entropy coder's tables are chosen by (hyper-synthesis, context, entropy parameters) is computed in float64.
-There two devices, thread counts or algorithms differ by some 1e-13, too little to choose another table but in one
-picture of a hundred thousand; in float32 a 1x1 convolution already differs between one thread and two, and a picture
-has 300,000 scales to be put into tables. These networks work at 1/16 of the resolution; `winograd` wins back half of
-what float64 costs.
+The networks that choose the entropy coder's tables (hyper-synthesis, context, entropy parameters) compute in float64.
+There two devices, thread counts or algorithms differ by some 1e-13, which chooses another table in about one picture of
+a hundred thousand; in float32 a 1x1 convolution already differs between one thread and two, and a picture has 300,000
+scales to be put into tables. These networks work at 1/16 of the resolution; `winograd` wins back half of what float64
+costs.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class FastCodec:
         """Return the reconstruction, shape (1, C, H, W).
 
         Args:
-            latents: of one image, as they stand in its file.
+            latents: of one image, as in its file.
             image: the file; its entropy hash is checked before synthesis.
 
         Raises:

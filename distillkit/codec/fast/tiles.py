@@ -1,8 +1,9 @@
 """Transforms of pictures too large for memory, tile by tile: the same values up to rounding, so there are no seams.
 
 A tile is computed with a margin around it, as wide as the transform sees, and the margin is thrown away. How far it
-sees is measured on the network itself: half of a long strip is changed, and it is seen how far the output differs.
-Tiles start at whole strides of the codec, so attention windows, whose side divides the stride, fall on the same places.
+sees is measured on the network itself: half of a long strip is changed, and the reach of the change in the output is
+the answer. Tiles start at whole strides of the codec, so attention windows, whose side divides the stride, fall on the
+same places.
 """
 
 from __future__ import annotations

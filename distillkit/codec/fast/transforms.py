@@ -2,7 +2,7 @@
 
 Nothing that the entropy coder needs to be exact goes through them, so their rounding costs a little quality and never a
 file. The last block of the analysis runs in float32: bfloat16's 8 bits are too few for a latent about to be rounded.
-The last convolution of the synthesis gives pixels less middle grey, of which bfloat16 resolves half a level of 255.
+The last convolution of the synthesis gives pixels minus middle grey, which bfloat16 resolves to half a level of 255.
 
 A network that makes float32 tensors as it runs (the mask of a shifted window) cannot have its weights in bfloat16. It
 runs under autocast instead, as it trained.

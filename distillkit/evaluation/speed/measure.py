@@ -1,4 +1,4 @@
-"""Measure a student at work, beside its teacher and classical codecs at its quality, on a user's own pictures."""
+"""Measure a student on a user's pictures, beside its teacher and classical codecs at the same quality."""
 
 from __future__ import annotations
 

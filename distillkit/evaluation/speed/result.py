@@ -124,7 +124,7 @@ class Bench:
 
 
 def measures(model: BenchedModel) -> dict[str, float]:
-    """Return the figures of a model that a student shall cut, by name; seconds are medians."""
+    """Return the figures of a model that a student should reduce, by name; seconds are medians."""
     found: dict[str, float] = {}
     for direction, latency in model.latency.items():
         found[f"{direction} seconds"] = latency.total.median

@@ -99,13 +99,13 @@ class Latency:
 
 
 def warm_up(coder: Coder, image: NDArray[Any]) -> Timed:
-    """Code a picture once, untimed, for first calls allocate and choose kernels for the picture's size."""
+    """Code a picture once, untimed: first calls allocate memory and choose kernels for the picture's size."""
     data = coder.encode(image)
     return Timed(data, coder.decode(data))
 
 
 def time_by_turns(coders: Mapping[str, tuple[Coder, Timed]], image: NDArray[Any], repeats: int) -> None:
-    """Code a picture `repeats` times with each coder in turn, so that all meet the machine in the same state.
+    """Code a picture `repeats` times with each coder in turn, so that all run on the machine in the same state.
 
     Args:
         coders: name -> coder, and what `warm_up` returned for it on this picture, to which the runs are added.

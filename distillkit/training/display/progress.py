@@ -23,8 +23,8 @@ class ProgressDisplay:
     line. Figures are never cut: where there is little room they continue on the next line.
 
     Attributes:
-        console: where to.
-        has_run: whether a run was seen to start; not so where it was done already.
+        console: the output.
+        has_run: whether a run started; false if it was done already.
     """
 
     def __init__(self, console: Console | None = None) -> None:

@@ -84,7 +84,7 @@ class _Lines:
 
 
 class _Newest:
-    """The newest moment, with the time since then taken off what is left."""
+    """The newest moment, with the time since then subtracted from the time left."""
 
     def __init__(self) -> None:
         self.moment: Moment | None = None

@@ -21,7 +21,7 @@ def only_here(folder: Path) -> Generator[None]:
     left behind blocks nobody.
 
     Args:
-        folder: the run folder; it is made if it is not there.
+        folder: the run folder; it is made if it does not exist.
 
     Raises:
         TrainingError: another program or thread holds it, or it cannot be written.

@@ -161,8 +161,9 @@ class RunFolder:
         """Check that the teachers are those with which the run began.
 
         Args:
-            fingerprints: by the teacher's name, as the run began; a string of a run with one, before there were names.
-            now: likewise.
+            fingerprints: by the teacher's name, as the run began; a string for a run of the time before teachers had
+                names.
+            now: the same for the present files.
 
         Raises:
             CheckpointError: the weights of one have changed.

@@ -1,4 +1,4 @@
-"""Muon: momentum whose every matrix is made orthogonal before it is applied."""
+"""Muon: each matrix of momentum is made orthogonal before it is applied."""
 
 from __future__ import annotations
 

@@ -108,8 +108,8 @@ class SoapBuilder(OptimizerBuilder):
     """SOAP: Adam in the eigenbasis of Shampoo's preconditioner. It needs far fewer steps than Adam.
 
     Source: Vyas et al. (2024), arXiv 2409.11321.
-    Departure: dimensions over 400 (the 512 units of Swin V2's position-bias networks) have no preconditioner; they cost
-    more than they give.
+    Departure: dimensions over 400 (the 512 units of Swin V2's position-bias networks) have no preconditioner: there it
+    costs more than it gains.
     """
 
     class Config(ComponentConfig):
@@ -139,7 +139,7 @@ class SoapBuilder(OptimizerBuilder):
 
 @final
 class MuonBuilder(OptimizerBuilder):
-    """Muon: momentum whose every matrix is made orthogonal. As few steps as SOAP, and cheaper ones.
+    """Muon: each matrix of momentum is made orthogonal. It needs as few steps as SOAP, and they are cheaper.
 
     Source: Jordan et al. (2024), Muon: An optimizer for hidden layers in neural networks; Liu et al. (2025), arXiv
     2502.16982, for the factor by which a matrix moves.

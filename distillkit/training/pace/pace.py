@@ -62,7 +62,7 @@ class Pace:
 
 
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Give an optimiser its state back; how it computes follows from this device, not from the state's."""
+    """Restore an optimiser's state; how it computes depends on this device, not on the one that wrote the state."""
     here = ("fused", "capturable", "foreach")
     own = [{key: group[key] for key in here if key in group} for group in optimizer.param_groups]
     saved = state["param_groups"]

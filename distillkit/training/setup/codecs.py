@@ -73,7 +73,7 @@ class Codecs:
 @final
 @dataclass(frozen=True)
 class TrainedCodec:
-    """The codec that is trained, before anything is known of the others.
+    """The codec that is trained, before the others are built.
 
     Attributes:
         pair: its pair.
@@ -180,7 +180,7 @@ def _check_crop(codec: CodecAdapter, recipe: Recipe) -> None:
 
 @torch.no_grad()
 def _inherit(codec: CodecAdapter, source: CodecAdapter | None, dataset: CropDataset, recipe: Recipe) -> list[str]:
-    """Start `codec` from the weights of `source`, if there is one; return what to say of it."""
+    """Start `codec` from the weights of `source`, if there is one; return a note on it."""
     if source is None:
         return []
     _check_crop(source, recipe)

@@ -10,7 +10,7 @@ from ...recipe.recipe import Recipe
 
 
 def training_crops(recipe: Recipe, largest_crop: int, samples: Samples) -> tuple[CropDataset, list[str]]:
-    """Return the training crops, and what to say of the images: which are left out, how many are converted.
+    """Return the training crops, and notes on the images: which are left out, how many are converted.
 
     Args:
         recipe: of the run.

@@ -59,7 +59,7 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     """Build everything that a resolved recipe names.
 
     Raises:
-        DistillkitError: anything that would go wrong later, said now.
+        DistillkitError: something would go wrong later.
     """
     timeline = timeline_of(recipe, plugins)
     trained = build_trained(recipe, plugins)

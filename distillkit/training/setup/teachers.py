@@ -39,7 +39,7 @@ def teacher_of_terms(recipe: Recipe, plugins: Plugins) -> dict[str, str]:
 
 
 def default_teacher(recipe: Recipe, plugins: Plugins) -> str | None:
-    """Return the name of the teacher of what names none.
+    """Return the name of the teacher for losses that name none.
 
     It is the recipe's, the pair's own, the only one, or, for a codec of many rates, all of several together.
     """
@@ -78,7 +78,7 @@ def control_of(recipe: Recipe, plugins: Plugins) -> Recipe:
 
 
 def check_teachers(recipe: Recipe, plugins: Plugins) -> None:
-    """Check that every teacher that is needed is there, and none besides.
+    """Check that the recipe names every teacher that is needed, and no other.
 
     Raises:
         RecipeError: it is not so.

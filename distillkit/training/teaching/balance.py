@@ -1,4 +1,4 @@
-"""Weights by gradient norms: what makes the terms of a phase comparable with rate-distortion."""
+"""Weights by gradient norms: they make the terms of a phase comparable with rate-distortion."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from .library import library
 class MLflowObserver:
     """Logs every metric, the recipe and the model's path to MLflow; a run that continues keeps its MLflow run.
 
-    Where to is set as for any use of MLflow: `MLFLOW_TRACKING_URI`, `mlflow.set_experiment`.
+    Set the destination as for any use of MLflow: `MLFLOW_TRACKING_URI`, `mlflow.set_experiment`.
     """
 
     def __init__(self) -> None:

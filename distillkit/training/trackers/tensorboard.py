@@ -60,7 +60,7 @@ class TensorBoardWriter:
         self.close()
 
     def close(self) -> None:
-        """Write what is left; also called when a run ends by an error."""
+        """Write the rest; also called when a run ends by an error."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
