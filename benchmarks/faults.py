@@ -4,9 +4,9 @@
 
 A distilled `tiny` student is trained once without interruption, and once in processes that get SIGKILL at random
 moments: while they start, while they compute, and (a checkpoint is written at each step) while they write. After each
-kill the newest whole checkpoint must be there, and the next process must go on from it; at the end, weights and
+kill the newest whole checkpoint must be there, and the next process must continue from it; at the end, weights and
 metrics must be those of the uninterrupted run. With `--processes 2`, two train together, one of them (either) is
-killed, and the other is told to end, as torchrun does. Exits with 1 if anything was lost.
+killed, and the other is asked to end, as torchrun does. Exits with 1 if anything was lost.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def _recipe(folder: Path, steps: int, batch_size: int) -> distillkit.Recipe:
 
 
 def _train(recipe: distillkit.Recipe, folder: Path, rank: int, num: int, port: int) -> None:
-    torch.set_num_threads(1)  # a fork leaves the pool of threads broken; made anew here, before autograd starts threads
+    torch.set_num_threads(1)  # a fork breaks the pool of threads; made again before autograd starts threads
     if num > 1:  # as torchrun sets them
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num), "LOCAL_WORLD_SIZE": str(num)}
         os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}

@@ -24,9 +24,7 @@ def main() -> None:
     parser.add_argument("pictures", type=Path, help="folder of pictures")
     parser.add_argument("--model", default="zoo:lite-student")
     parser.add_argument("--copies", type=int, default=4, help="of the folder, in subfolders")
-    parser.add_argument(
-        "--repeat", type=int, default=2, help="the median of so many runs; all cores and one take turns"
-    )
+    parser.add_argument("--repeat", type=int, default=2, help="the median of N runs; all cores and one take turns")
     arguments = parser.parse_args()
     if not hasattr(os, "sched_setaffinity"):
         sys.exit("folder_speed: expected a system that keeps a process to a core, as Linux does; run it there.")

@@ -1,10 +1,10 @@
-"""Damages and forges compressed files, and counts what the decoder makes of them.
+"""Damages and forges compressed files, and counts how the decoder answers.
 
     python benchmarks/fuzz.py --count 100000
 
 Every file must be refused with a BitstreamError, or be unchanged: decode to the picture that was compressed. A forger
 who has the model can give a file the entropy hash that fits: such files may be refused or decode to any picture. The
-decoder runs in a process of its own, so that a crash would be seen; with `--threads` several threads share the codec.
+decoder runs in a separate process, so that a crash would be seen; with `--threads` several threads share the codec.
 Exits with 1 if anything else happened. Random weights, unless `--model` names a trained model.
 """
 
@@ -129,7 +129,7 @@ class _Worker:
 
 
 def _mutate(rng: random.Random, data: bytes, other: bytes) -> tuple[str, bytes]:
-    """Return the name of a kind of damage, and a damaged file; for half of the files the CRC is computed anew."""
+    """Return the name of a kind of damage, and a damaged file; for half of the files the CRC is computed again."""
     kind = rng.choice(("bits", "truncated", "spliced", "header", "random bytes", "another substream", FORGED))
     if kind in ("another substream", FORGED):
         return kind, _forge(rng, data, other)
@@ -157,7 +157,7 @@ def _mutate(rng: random.Random, data: bytes, other: bytes) -> tuple[str, bytes]:
 
 
 def _forge(rng: random.Random, data: bytes, other: bytes) -> bytes:
-    """Return a sound file with the hash of `data`, but for one substream."""
+    """Return a valid file with the hash of `data` in which one substream is another."""
     from distillkit.codec.bitstream import read, write
 
     image = read(data)

@@ -1,11 +1,11 @@
-"""Damages and forges model files and recipes, and counts what loading makes of them.
+"""Damages and forges model files and recipes, and counts how loading ends.
 
     python benchmarks/fuzz_inputs.py --models 500 --recipes 500
 
 A model file must be refused with an error of distillkit's, or load as the model that was saved; a forger may give it
-the checksum that fits. A recipe must be refused so, or be read and resolved. Options that name other sources of weights
-name a named pipe, which would be waited for. The work is done in a process of its own, so that a crash, a hang or a
-demand for memory would be seen. Exits with 1 if anything else happened.
+the checksum that fits. A recipe must be refused in that way, or be read and resolved. Options that name other sources
+of weights name a named pipe, on which reading would wait. The work is done in a separate process, so that a crash, a
+hang or a demand for memory would be seen. Exits with 1 if anything else happened.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Crops a second that the input pipeline gives, against those that a training step takes.
+"""Crops per second that the input pipeline delivers, against those that a training step takes.
 
     python benchmarks/input_pipeline.py [--size lite] [--data FOLDER] [--seconds 5] [--threads 1] [--json]
 
 Images as files and as shards, decoded for each crop by 0, 1 and 2 worker processes, or held in memory. The last column
-is crops given for one that a step of FEDS's first phase takes, the dearest one.
+is the crops delivered for each that a step of FEDS's first phase takes, the most expensive one.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""How much of a codec's synthesis its files need: light decoders of a half, a quarter and a tenth of its arithmetic.
+"""Measures light decoders with a half, a quarter and a tenth of the arithmetic of a codec's synthesis.
 
     python benchmarks/light_decoders.py MODEL --train PHOTOS --pictures KODAK --out runs/light --steps 1500
 
-The model compresses the pictures once, one of many rates at four qualities. Every light decoder decodes these very
+The model compresses the pictures once, a model of many rates at four qualities. Every light decoder decodes these
 files; each is trained twice with the same steps, seed and crops: on MSE alone (the control), and with the teacher's
-reconstruction and synthesis features as losses beside it. Beside the decoder of a quarter stands a whole codec of equal
-decode time: the model with that synthesis, of which all is trained, so that its files are its own. Run it on an idle
-machine with OMP_NUM_THREADS=1; seconds are of this process's own CPU time, the smallest of three for each of six
+reconstruction and synthesis features as losses beside it. The decoder of a quarter is compared with a whole codec of
+equal decode time: the model with that synthesis, all of which is trained, so that it writes other files. Run it on an
+idle machine with OMP_NUM_THREADS=1; seconds are of this process's own CPU time, the smallest of three for each of six
 pictures. Runs that are finished are not trained again.
 """
 
@@ -56,7 +56,7 @@ def kmac_per_pixel(codec: distillkit.CodecAdapter) -> float:
 
 
 def size_for(pair: type[distillkit.CodecPair], model: str, kmac: float, blocks: int) -> dict[str, int]:
-    """Return the widest light synthesis with so many blocks that computes no more than that."""
+    """Return the widest light synthesis with this number of blocks that computes no more than that."""
     best = {"width": 4, "blocks": blocks}
     for width in range(4, 512, 4):
         size = {"width": width, "blocks": blocks}

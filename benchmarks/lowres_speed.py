@@ -3,7 +3,7 @@
     python benchmarks/lowres_speed.py picture.png
 
 Both have random weights: the time of the transforms and of the entropy networks does not depend on them, that of the
-coder does a little. Runs alternate, and CPU seconds count, so a busy machine moves both alike; one thread.
+coder does a little. Runs alternate, and CPU seconds count, so a busy machine changes both equally; one thread.
 """
 
 from __future__ import annotations

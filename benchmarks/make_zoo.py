@@ -3,7 +3,7 @@
     python benchmarks/make_zoo.py lite-student=runs/lowres-student --test images/test
 
 Each model is written to NAME.safetensors in the zoo's folder, loaded from there, and measured on the test pictures by
-real files; the manifest says what came out, and by which recipes, the first run's first.
+real files; the manifest gives the results and the recipes, the first run's first.
 """
 
 from __future__ import annotations

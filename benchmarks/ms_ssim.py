@@ -2,8 +2,8 @@
 
     python benchmarks/ms_ssim.py --train photos/ --test kodak/ --out runs/ms-ssim --plot docs/ms-ssim.png
 
-Each run takes minutes of one CPU core. A run that is done is left as it is; the table and the plot are made from what
-lies in the folder.
+Each run takes minutes of one CPU core. A run that is done is not changed; the table and the plot are made from the
+folder.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/peak_memory.py [--size lite] [--steps 6] [--precision auto] [--json]
 
-Each run is a process of its own. On a GPU the figure is the most that torch had allocated; on a CPU the most that the
-process held resident, less what it held before the run (libraries, which weigh more than a small student).
+Each run is a separate process. On a GPU the figure is the most that torch had allocated; on a CPU the most that the
+process held resident, minus what it held before the run (libraries, which are larger than a small student).
 """
 
 from __future__ import annotations

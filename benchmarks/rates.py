@@ -1,4 +1,4 @@
-"""One model of many rates beside one model for each rate, all trained alike, and its rate control.
+"""Compares one model of many rates with one model for each rate, trained in the same way, and tests its rate control.
 
     python benchmarks/rates.py MODEL --train PHOTOS --pictures KODAK --out runs/rates --steps 1200
 

@@ -1,11 +1,11 @@
-"""Lay kept models where a family expects them, so that it goes on from there on another machine.
+"""Put kept models where a family expects them, so that it continues from there on another machine.
 
     python benchmarks/restore_family.py benchmarks/lowres-lengths.toml --runs benchmarks/runs/lengths \
         teacher-0.013=zoo:lite-student
     distillkit family benchmarks/lowres-lengths.toml --out runs/lengths
 
 Each job gets a run folder with its recipe and the model; the family takes it as done, measures it, and carries out
-what is left. Kept models are in half precision: what starts from them differs by that rounding.
+the rest. Kept models are in half precision: what starts from them differs by that rounding.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ FEDS = {"feds.alignment": {}, "feds.channel_entropy": {"calibration_crops": 8}}
 
 
 def photographs(folder: Path, number: int = 4, side: int = 512) -> Path:
-    """Fill a folder with pictures of some detail, for want of real ones, and return it."""
+    """Fill a folder with synthetic pictures of some detail, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
     for index in range(number):
@@ -51,7 +51,7 @@ def student(
         num_steps: of the run.
         keys: what `common` returned.
         teacher_file: a teacher's model.
-        every: the teacher runs in one of so many steps.
+        every: the teacher runs in every N-th step.
         more: keys of the recipe.
     """
     taught = {"losses": FEDS, "teacher": teacher_file} if teacher_file else {}

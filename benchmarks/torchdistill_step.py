@@ -7,7 +7,7 @@ Both train the same student with the same losses in float32, with Adam and the s
 on the same batches: rate-distortion, and either FEDS's feature alignment at every position (`feds.alignment` here, a
 criterion with adapters on the student there), or the squared error of the latent (`kd.latent` here, `SimpleLossWrapper`
 around `MSELoss` there). torchdistill runs the teacher to its end; distillkit's step trains the
-entropy bottleneck's quantiles with an optimiser of their own, for which torchdistill has no place.
+entropy bottleneck's quantiles with a separate optimiser, which torchdistill does not support.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def _openvino(folder: Path, name: str, threads: int) -> Network:
     if threads:
         options["INFERENCE_NUM_THREADS"] = threads
     model = openvino.Core().compile_model(folder / f"{name}.xml", "CPU", options)
-    return lambda x: model.create_infer_request().infer(x)[0].copy()  # one of its own for threads that share the codec
+    return lambda x: model.create_infer_request().infer(x)[0].copy()  # a new one: threads may share the codec
 
 
 def _program(folder: Path, name: str, threads: int) -> Network:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("distillkit", "plugins", "examples", "docs")
+FOLDERS = ("distillkit", "plugins", "examples", "docs", "benchmarks")
 TEXTS = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
     *(

@@ -34,7 +34,7 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
 
 
 def checkpoint_name(step: int) -> str:
-    """Return the name of the checkpoint after so many steps."""
+    """Return the name of the checkpoint after `step` steps."""
     return f"step-{step:08d}.safetensors"
 
 
