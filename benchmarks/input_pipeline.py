@@ -82,16 +82,16 @@ def crops_taken(size: str, images: Path, folder: Path, seconds: float) -> float:
     setup = prepare(recipe, plugins)
     ranks = Ranks()
     trainer = Trainer(recipe, run, plugins, setup, ranks)
-    phase = setup.timeline.phases[0]
-    trainer._enter(phase)
+    stage = setup.stages[0]
+    trainer._enter(stage)
     setup.task.train()
     batch = next(batches(setup.dataset, BATCH, 0, 1))
-    window = MetricsWindow(list(phase.weights), 0, ranks)
+    window = MetricsWindow(list(stage.phase.weights), 0, ranks)
     for place in range(3):
-        trainer._step(batch, phase, 0, place, window)
+        trainer._step(batch, stage, 0, place, window)
     start, number = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
-        trainer._step(batch, phase, 0, 3, window)
+        trainer._step(batch, stage, 0, 3, window)
         window.means()  # waits for the device
         number += BATCH
     return number / (time.perf_counter() - start)

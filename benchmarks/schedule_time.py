@@ -27,6 +27,7 @@ from distillkit.training.distributed import Ranks
 from distillkit.training.folder.run_folder import RunFolder
 from distillkit.training.setup.prepare import prepare
 from distillkit.training.setup.resolve import resolve
+from distillkit.training.task import Taught
 from distillkit.training.trainer import Trainer
 
 
@@ -102,8 +103,8 @@ def naive(recipe: distillkit.Recipe, folder: Path) -> float:
     trainer = Trainer(recipe, place, plugins, setup, Ranks())
     terms = list(recipe.losses)
     roles = sorted(set().union(*(setup.task.term(name).required_taps() for name in terms)))
-    for phase in setup.timeline.phases:
-        trainer._enter(phase)  # calibration, which is not part of the loop's time
+    for stage in setup.stages:
+        trainer._enter(stage)  # calibration, which is not part of the loop's time
     bank, device = setup.task.pairs["teacher"]._teacher_bank, trainer.ranks.device
     setup.task.train()
     stream = batches(setup.dataset, recipe.data.batch_size, 0, recipe.num_steps)
@@ -115,7 +116,7 @@ def naive(recipe: distillkit.Recipe, folder: Path) -> float:
         with torch.no_grad(), trainer.precision.autocast():
             features = bank.run(images, roles, stop_early=False)[1]
         with trainer.precision.autocast():
-            losses = trainer.task(images, features, terms)
+            losses = trainer.task(images, {"teacher": Taught(features)}, terms)
         total = losses.rd.cost + sum(weights.get(name, 0.0) * loss for name, loss in losses.terms.items())
         trainer.pace.optimizer.zero_grad()
         total.backward()

@@ -73,16 +73,16 @@ def measure(arguments, folder: Path) -> dict[str, list[float]]:
     ours, theirs = prepare(recipe, plugins), prepare(recipe, plugins)
     ranks = Ranks("cpu")
     trainer = Trainer(recipe, run, plugins, ours, ranks)
-    (phase,) = ours.timeline.phases
-    trainer._enter(phase)
+    (stage,) = ours.stages
+    trainer._enter(stage)
     ours.task.train()
     box = torchdistill_box(recipe, theirs, name)
     times: dict[str, list[float]] = {"distillkit": [], "torchdistill": []}
-    window = MetricsWindow(list(phase.weights), 0, ranks)
+    window = MetricsWindow(list(stage.phase.weights), 0, ranks)
     for step, images in enumerate(batches(ours.dataset, recipe.data.batch_size, 0, num_steps)):
         state = torch.get_rng_state()
         start = time.perf_counter()
-        trainer._step(images, phase, step, step, window)
+        trainer._step(images, stage, step, step, window)
         middle = time.perf_counter()
         torch.set_rng_state(state)
         restart = time.perf_counter()
