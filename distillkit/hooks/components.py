@@ -47,7 +47,7 @@ def validate(model: type[Model], values: Mapping[str, Any], where: str) -> Model
 
 
 def _explain(model: type[BaseModel], item: Any, where: str) -> str:
-    path = [str(part) for part in item["loc"]]
+    path = [str(part) for part in item["loc"] if not str(part).startswith("(")]  # the tag of a union: "(number)"
     place = f"{where}: {'.'.join(path)}" if path else where
     if item["type"] == "extra_forbidden":
         known = _fields_at(model, path[:-1])

@@ -53,7 +53,8 @@ def options_of(model: type[BaseModel], prefix: str = "", defaults: BaseModel | N
             yield from options_of(inner, f"{prefix}{name}.", default)
         else:
             yield Option(prefix + name, _type_name(inner), to_toml(default), required, meanings.get(name, ""))
-            for table in filter(_is_table, get_args(inner)):  # one that may be left out
+            choices = [get_args(each)[0] if hasattr(each, "__metadata__") else each for each in get_args(inner)]
+            for table in filter(_is_table, choices):  # one that may be left out
                 yield from options_of(table, f"{prefix}{name}.")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Annotated, Any, Literal, final
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Discriminator, Field, PositiveInt, Tag, field_validator
 
 from ..hooks.components import ComponentConfig
 from ..model.lmbda import Lmbda, as_lmbda
@@ -51,6 +51,13 @@ class Change(ComponentConfig):
     stop: Weight
 
 
+#: A number or a change; the kind is chosen beforehand, so that an error is of the one that was meant.
+NumberOrChange = Annotated[
+    Annotated[Weight, Tag("(number)")] | Annotated[Change, Tag("(change)")],
+    Discriminator(lambda value: "(change)" if isinstance(value, dict | Change) else "(number)"),
+]
+
+
 class ListedPhase(ComponentConfig):
     """A phase of the recipe; what is left out is as in `Phase`.
 
@@ -72,8 +79,8 @@ class ListedPhase(ComponentConfig):
 
     name: str
     share: Annotated[float, Field(gt=0, le=1)]
-    weights: dict[str, Weight | Change] = Field(default_factory=dict)
-    rd_weight: Weight | Change = 1.0
+    weights: dict[str, NumberOrChange] = Field(default_factory=dict)
+    rd_weight: NumberOrChange = 1.0
     learning_rate: Positive = 1.0
     balance: Positive | None = None
     every: PositiveInt = 1

@@ -272,7 +272,12 @@ def listed(**phase):
     ("schedule", "error", "message"),
     [
         (listed(weights={"a": -0.1}), RecipeError, "schedule: phases.0.weights.a"),
-        (listed(rd_weight=-1), RecipeError, "schedule: phases.0.rd_weight"),
+        (listed(rd_weight=-1), RecipeError, r"^recipe schedule: phases.0.rd_weight: expected .* 0, got -1\.$"),
+        (
+            listed(weights={"a": {"start": 1, "stop": -1}}),
+            RecipeError,
+            r"^[^\n]*weights.a.stop: expected .* 0, got -1\.$",
+        ),
         (listed(weights={"a": float("nan")}), RecipeError, "schedule: phases.0.weights.a"),
         (
             listed(trainable=["g_x.*"]),
