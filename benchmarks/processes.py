@@ -1,8 +1,8 @@
-"""How many crops a second two processes train, against one: `torchrun`, DistributedDataParallel, gloo, CPU.
+"""How many crops per second two processes train, against one: `torchrun`, DistributedDataParallel, gloo, CPU.
 
     python benchmarks/processes.py [--size lite] [--steps 30] [--repeats 3] [--json]
 
-Each process has one thread and 8 crops a step, so two share a batch of 16; the second figure is for a batch of 8 that
+Each process has one thread and 8 crops per step, so two share a batch of 16; the second figure is for a batch of 8 that
 they divide. The student alone, and with FEDS. The real program is run, and seconds per step are those of its metrics,
 the smallest over stretches of a third of a phase.
 """
@@ -60,7 +60,7 @@ def measure(folder: Path, size: str, steps: int, repeats: int) -> dict[str, dict
 
 
 def run(recipe: distillkit.Recipe, folder: Path, processes: int) -> float:
-    """Return crops a second, the mean of the phases' largest rates."""
+    """Return crops per second, the mean of the phases' largest rates."""
     file = folder.with_suffix(".toml")
     resolve(recipe, distillkit.load_plugins()).save(file)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []

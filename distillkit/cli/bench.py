@@ -38,7 +38,7 @@ def bench(
             metavar="CODEC",
             help="A classical codec to compare with at the model's PSNR: jpeg, webp, avif, jpeg-xl or vvc; may be "
             "given several times.",
-            show_default="all but vvc, which takes seconds a picture",
+            show_default="all but vvc, which takes seconds per picture",
         ),
     ] = None,
     repeats: Annotated[int, typer.Option(help="Timed runs on each picture.", min=1)] = 5,

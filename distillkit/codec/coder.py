@@ -3,8 +3,9 @@
 The coder is rANS as Robert Bamler's `constriction` does it in Rust. Its calls take whole arrays of symbols of one
 distribution, so symbols are sorted by table and a picture of 300,000 symbols costs some 64 calls. It never reads
 outside its input, and detects at the end whether bytes remain. On a Zen 3 core 295,000 symbols with 64 Gaussian tables
-(0.78 bit a symbol) took 1.5 ms to encode and 4.1 ms to decode, beside 3 ms for sorting; the same library's range coder
-2.2 and 4.7 ms. CompressAI's own rANS takes Python lists, some 50 ms for the same, and reads past the end of bad input.
+(0.78 bit per symbol) took 1.5 ms to encode and 4.1 ms to decode, beside 3 ms for sorting; the same library's range
+coder 2.2 and 4.7 ms. CompressAI's own rANS takes Python lists, some 50 ms for the same, and reads past the end of bad
+input.
 
 Each table has one more entry than it has regular symbols: the escape. A symbol outside the table is coded as the escape
 and, after all symbols of its step, as a number: its bit length, evenly distributed, and its lower bits as they are.

@@ -143,7 +143,7 @@ def describe(path: ImageFile, image: Image.Image) -> Content:
     if "transparency" in image.info and not image.mode.startswith(("P", "RGBA", "LA")):
         kind += " with a transparent colour"
     if header.bits > 8:
-        kind += f" of {header.bits} bits a channel"
+        kind += f" of {header.bits} bits per channel"
     with quiet():
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     profile = header.profile or image.info.get("icc_profile") or None

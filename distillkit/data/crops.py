@@ -41,7 +41,7 @@ class CropDataset(Dataset[Tensor]):
     Images in shards are visited a few shards at a time, which are read from then on out of the system's own cache.
 
     Args:
-        paths: images of at least `crop` pixels a side; paths, or images in shards.
+        paths: images of at least `crop` pixels per side; paths, or images in shards.
         crop: side of the crops in pixels.
         seed: in [0, 2^64).
         cache_mib: decoded images are held in memory, in the order of `paths`, while they fit in this many MiB; the

@@ -1,4 +1,4 @@
-"""What Pillow leaves out of an image file's header: bits a channel, and colours that are named without a profile."""
+"""What Pillow leaves out of an image file's header: bits per channel, and colours that are named without a profile."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def read_image(
     Args:
         path: an image file, or an image in a shard.
         min_side: the least height and width in pixels.
-        convert: take other kinds of picture too: 16 bits a channel are cut to 8, transparency is laid on white, grey,
+        convert: take other kinds of picture too: 16 bits per channel are cut to 8, transparency is laid on white, grey,
             palette and CMYK pictures become RGB, the first of several frames is taken, and a colour profile that cannot
             be used is ignored. For one channel of 8 bits the result is made grey; for other samples `convert` has no
             effect.
@@ -182,8 +182,9 @@ def check_images(
         lines.append(f"  ... and {len(problems) - _NUM_NAMED} more.")
     others = ", data.convert = true to convert other kinds" if any(each.convertible for each in problems) else ""
     raise DataError(
-        f"images: expected all {len(paths)} to be {samples} of at least {min_side} pixels a side, got {len(problems)} "
-        f'that cannot be used; fix or remove them. In a recipe, set data.bad_images = "skip" to leave them out{others}:'
+        f"images: expected all {len(paths)} to be {samples} of at least {min_side} pixels per side, got "
+        f"{len(problems)} that cannot be used; fix or remove them. "
+        f'In a recipe, set data.bad_images = "skip" to leave them out{others}:'
         "\n" + "\n".join(lines)
     )
 

@@ -19,7 +19,7 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """Return a picture in sRGB; unchanged if the profile changes nothing.
 
     Args:
-        image: 8 bits a channel, of mode L, RGB or CMYK.
+        image: 8 bits per channel, of mode L, RGB or CMYK.
         profile: the ICC profile of its colours. One for RGB works for grey, too.
 
     Raises:

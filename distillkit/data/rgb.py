@@ -56,7 +56,7 @@ def upright_srgb(image: Image.Image, content: Content, convert: bool) -> NDArray
 
 
 def _separated(image: Image.Image, content: Content) -> tuple[Image.Image, Image.Image | None]:
-    """Return colours of 8 bits a channel (mode L, RGB or CMYK) and alpha (mode L), if there is any."""
+    """Return colours of 8 bits per channel (mode L, RGB or CMYK) and alpha (mode L), if there is any."""
     transparent = image.info.get("transparency")
     if image.mode.startswith("I"):  # Pillow itself would clip at 255
         bits = 16 if image.format == "PPM" else content.bits  # Pillow has spread those over 16 bits

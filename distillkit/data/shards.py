@@ -87,7 +87,7 @@ def pack(
         source: folder of images, searched recursively.
         out: new or empty folder for `shard-000000.tar`, ... and `index.json`.
         shard_mib: a shard is closed once it is larger.
-        num_workers: processes that decode; by default one a core.
+        num_workers: processes that decode; by default one per core.
         progress: called with the number of images seen, and of all.
 
     Raises:

@@ -27,7 +27,7 @@ def save_contact_sheet(
     path: Path,
     samples: Samples = RGB,
 ) -> None:
-    """Draw one row a picture: the original, then each model's; below it, the piece with most detail, enlarged twice.
+    """Draw one row per picture: the original, then each model's; below it, the piece with most detail, enlarged twice.
 
     Args:
         images: the originals; the first eight are drawn.

@@ -124,11 +124,11 @@ class RDCurve:
 
 
 def curve_from_results(name: str, results: Sequence[Mapping[str, Any]], source: str = "") -> RDCurve:
-    """Return the curve of several models, one a quality.
+    """Return the curve of several models, one per quality.
 
     Args:
         name: of the codec.
-        results: what `Evaluation.to_json` holds, one a model, all on the same pictures.
+        results: what `Evaluation.to_json` holds, one per model, all on the same pictures.
         source: where the figures come from.
 
     Raises:

@@ -146,7 +146,7 @@ class DecodingProcess:
 
 
 def main() -> None:
-    """Do the jobs that standard input describes, one a line; answer with one line a picture, or with an error."""
+    """Do the jobs that standard input describes, one per line; answer with one line per picture, or with an error."""
     answers, sys.stdout = sys.stdout, sys.stderr  # what a plugin prints is no answer
     for line in sys.stdin:
         job = json.loads(line)

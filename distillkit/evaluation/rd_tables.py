@@ -55,7 +55,7 @@ def _cells(curve: RDCurve, comparison: RDComparison) -> list[tuple[str, ...]]:
 
 
 def bd_table(results: Sequence[BDResult]) -> Table:
-    """Return one row a BD-rate; `figure_notes` says what each depends on. Intervals are shown where one is known."""
+    """Return one row per BD-rate; `figure_notes` says what each depends on. Intervals are shown where one is known."""
     from rich import box
     from rich.table import Table
 
@@ -90,12 +90,12 @@ def bd_table(results: Sequence[BDResult]) -> Table:
 
 
 def bd_notes(comparison: RDComparison) -> list[str]:
-    """Return what the figures depend on, a sentence a line: sources, lambdas, ranges, and why some are not there."""
+    """Return what the figures depend on, a sentence per line: sources, lambdas, ranges, why some are missing."""
     return [*figure_notes(comparison.bd), *_refusals(comparison)]
 
 
 def figure_notes(results: Sequence[BDResult]) -> list[str]:
-    """Return what each BD-rate depends on, one sentence a line: curves with lambdas, then ranges and version."""
+    """Return what each BD-rate depends on, one sentence per line: curves with lambdas, then ranges and version."""
     curves: list[str] = []
     for result in results:
         for index, (role, name, lmbdas, source) in enumerate(

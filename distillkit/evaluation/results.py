@@ -142,7 +142,7 @@ class Evaluation:
         return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
 
     def to_csv(self) -> str:
-        """Return one line a picture, with a heading; empty where a picture has no value."""
+        """Return one line per picture, with a heading; empty where a picture has no value."""
         text = io.StringIO()
         writer = csv.DictWriter(text, [each.name for each in fields(ImageResult)], lineterminator="\n")
         writer.writeheader()

@@ -37,7 +37,7 @@ class ComparedModel:
         name: as given to `compare`.
         model: its file.
         num_parameters: of the whole codec.
-        kmac_per_pixel: thousands of multiply-accumulates a pixel, see `kmac_per_pixel`.
+        kmac_per_pixel: thousands of multiply-accumulates per pixel, see `kmac_per_pixel`.
         evaluation: what was measured on real files.
     """
 

@@ -48,7 +48,7 @@ class ExportMemory:
         logging.getLogger("distillkit").warning("%s", takes)
 
     def _measured(self) -> float:
-        """Return bytes a pixel: by how much the largest size of this process grew."""
+        """Return bytes per pixel: by how much the largest size of this process grew."""
         before = 0
         for side in _SIDES:
             (_PROCESS / "clear_refs").write_text("5")  # sets its largest size back

@@ -102,9 +102,9 @@ def take_apart(codec: CodecAdapter) -> CodecParts:
 
 
 def entropy_tables(latent: str, model: Any) -> dict[str, Tensor]:
-    """Return an entropy model's tables: `cdf` (one row a distribution), `cdf_length`, `offset`, and its own extra.
+    """Return an entropy model's tables: `cdf` (one row per distribution), `cdf_length`, `offset`, and its own extra.
 
-    The extra is `medians`, one a channel, of an entropy bottleneck; `scale_table` and `scale_bound` of a Gaussian.
+    The extra is `medians`, one per channel, of an entropy bottleneck; `scale_table` and `scale_bound` of a Gaussian.
     """
     tables = {"cdf": model._quantized_cdf, "cdf_length": model._cdf_length, "offset": model._offset}
     if hasattr(model, "quantiles"):

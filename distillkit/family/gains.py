@@ -36,7 +36,7 @@ class Gains:
 
     Attributes:
         results: of every variant against the control, then of every variant against the teacher.
-        notes: why other figures are missing, a sentence each.
+        notes: why other figures are missing, one sentence each.
         spreads: (anchor, variant) -> the spread of single seeds' BD-rates, where more than one has all lambdas.
     """
 

@@ -61,7 +61,7 @@ class Record:
     environments: tuple[Mapping[str, Any], ...]
 
     def to_json(self) -> str:
-        """Return JSON with one job a line; figures have six digits."""
+        """Return JSON with one job per line; figures have six digits."""
         jobs = [
             {
                 "job": job.job,

@@ -88,7 +88,7 @@ def run_family(
 
     Args:
         family: what to do.
-        folder: gets one run folder a job, and `evaluation/`.
+        folder: gets one run folder per job, and `evaluation/`.
         only: names of jobs, or patterns of names; the others are not run.
         budget_hours: after this many hours only the steps up to the next checkpoint are taken.
         plugins: where components are registered; by default the installed plugins.

@@ -6,7 +6,7 @@ know nothing about the network. Channels are ranked by the norms of the weights 
 the bits that the teacher spends on them.
 
 Source: weight inheritance as in EVC (Wang et al., 2023, arXiv 2302.05071) and pruning by filter norms (Li et al., 2017,
-arXiv 1608.08710). Departure: one selection a width, by norms summed over all layers; ours.
+arXiv 1608.08710). Departure: one selection per width, by norms summed over all layers; ours.
 """
 
 from __future__ import annotations

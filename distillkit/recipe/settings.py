@@ -32,7 +32,7 @@ class DataSettings(Settings):
     Attributes:
         train: folder of images, searched recursively; in a file, relative to the recipe's folder.
         crop: side of the square training crops in pixels.
-        batch_size: crops a step, over all processes; 1 to 65536.
+        batch_size: crops per step, over all processes; 1 to 65536.
         num_workers: processes that decode images; 0 decodes in the training process, 1024 are the most.
         cache_mib: decoded images are kept in memory up to this many MiB.
         hashes: whether `data.json`, by which a run that continues checks that its images are the same, also holds a

@@ -25,7 +25,7 @@ class Side:
         model: the codec.
         num_parameters: of the whole codec.
         parameters: by part.
-        kmac_per_pixel: thousands of multiply-accumulates a pixel.
+        kmac_per_pixel: thousands of multiply-accumulates per pixel.
     """
 
     series: str

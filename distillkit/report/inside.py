@@ -42,7 +42,7 @@ class BitsMap:
 
 
 def load_crops(paths: Iterable[Path], stride: int, samples: Samples) -> Iterator[Tensor]:
-    """Yield the middle of each picture, shape (1, C, H, W), at most 512 pixels a side; skip one that is too small."""
+    """Yield the middle of each picture, shape (1, C, H, W), at most 512 pixels per side; skip one that is too small."""
     for path in paths:
         picture = read_image(path, samples=samples)
         sides = [min(side, MAX_SIDE) // stride * stride for side in picture.shape[:2]]

@@ -149,7 +149,7 @@ def show(name: str, why: str, shown: Sequence[tuple[str, str, Run]]) -> Picture 
 
 
 def heat_map(values: NDArray[Any], top: float) -> str:
-    """Return values from 0 to `top`, shape (h, w), as a picture in a data URI, one pixel a value."""
+    """Return values from 0 to `top`, shape (h, w), as a picture in a data URI, one pixel per value."""
     place = np.clip(values / top, 0, 1) * (len(_RAMP) - 1)
     low = np.minimum(place.astype(int), len(_RAMP) - 2)
     colours = _RAMP[low] + (place - low)[..., None] * (_RAMP[low + 1] - _RAMP[low])

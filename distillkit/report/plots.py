@@ -20,7 +20,7 @@ _AXES: dict[Metric, str] = {"psnr": "PSNR, dB", "ms-ssim": "MS-SSIM, dB"}
 def rate_distortion(
     lines: Sequence[VariantResult], names: Mapping[str, str], metric: Metric, cost_of: Metric | None
 ) -> Markup:
-    """Draw quality over rate, a line a variant and a mark a lambda; with one lambda, the level of the teacher's cost.
+    """Draw quality over rate, a line per variant and a mark per lambda; with one lambda, also the teacher's cost.
 
     Args:
         lines: what was measured, all by this metric.
@@ -180,7 +180,7 @@ def validation(curves: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]]]) -
 
 
 def losses(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
-    """Draw each distillation loss, unweighted, over steps: one small plot a loss."""
+    """Draw each distillation loss, unweighted, over steps: one small plot per loss."""
     names = sorted({key for line in metrics for key in line if key.startswith("loss/")})
     plots = []
     for key in names:

@@ -36,7 +36,7 @@ def ranking(bits: Sequence[float], kept: Sequence[int] | None) -> Markup:
 
 
 def alignment(taps: Sequence[str], sides: Sequence[tuple[str, str, Mapping[str, float]]]) -> Markup:
-    """Draw how much of the teacher's variance is explained at each tap: a row a tap, a mark a run."""
+    """Draw how much of the teacher's variance is explained at each tap: a row per tap, a mark per run."""
 
     def draw(width: int) -> Markup:
         plot = Plot(width, 70 + 26 * len(taps), left=118, right=26, top=26)

@@ -12,7 +12,7 @@ from ..training.objectives.objective import Objective
 
 
 def check_objective(objective: type[Objective], *, size: int = 192, **options: Any) -> None:
-    """Check an objective: one figure a picture, 0 or its least where nothing is distorted, and a gradient.
+    """Check an objective: one figure per picture, 0 or its least where nothing is distorted, and a gradient.
 
     Args:
         objective: the class.
@@ -30,7 +30,7 @@ def check_objective(objective: type[Objective], *, size: int = 192, **options: A
     near, far = ((images + scale * torch.randn(images.shape, generator=generator)) for scale in (0.02, 0.2))
     x_hat = torch.stack([near[0], far[1]]).requires_grad_()
     got = made.distortion(x_hat, images)
-    assert got.shape == (2,), f"{name}: expected one figure a picture, shape (2,), got {tuple(got.shape)}"
+    assert got.shape == (2,), f"{name}: expected one figure per picture, shape (2,), got {tuple(got.shape)}"
     assert bool(got.isfinite().all()), f"{name}: expected finite distortions, got {got.tolist()}"
     least = made.distortion(images, images)
     assert bool((got > least).all()), f"{name}: a distorted picture costs {got.tolist()}, the original {least.tolist()}"

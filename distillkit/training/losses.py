@@ -61,7 +61,7 @@ class Calibration:
 
 
 class LossTerm(nn.Module, Component, ABC):
-    """A distillation loss: one unweighted scalar a step. Trainable parts (adapters) are ordinary submodules.
+    """A distillation loss: one unweighted scalar per step. Trainable parts (adapters) are ordinary submodules.
 
     A subclass is built as `Term(config, shapes)`, where `shapes` holds the student's and the teacher's tap shapes.
 

@@ -61,7 +61,7 @@ class Observers:
 
 @final
 class MetricsFile:
-    """Writes `metrics.jsonl` into the run folder: one JSON object a line."""
+    """Writes `metrics.jsonl` into the run folder: one JSON object per line."""
 
     @hookimpl
     def run_started(self, run: RunInfo) -> None:

@@ -51,7 +51,7 @@ class Phase:
             on rate-distortion alone and the teacher does not run. (Karras et al., 2020, arXiv 1912.04958, call it lazy
             regularisation.)
         crop: side of the crops in pixels; None takes the recipe's.
-        batch_size: crops a step, over all processes; None takes the recipe's.
+        batch_size: crops per step, over all processes; None takes the recipe's.
         objective: what the phase trains for, as a recipe has it (`{"name": "core.ms_ssim"}`); None takes the recipe's,
             for which the run is always validated, and which its file names.
         lmbda: trade-off of that objective; None takes the recipe's.

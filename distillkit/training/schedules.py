@@ -71,7 +71,7 @@ class ListedPhase(ComponentConfig):
         every: the terms are on in every N-th step, at N times their weight.
         trainable: patterns of the student's parameter names; all others are frozen.
         crop: side of the crops in pixels, in place of the recipe's.
-        batch_size: crops a step, in place of the recipe's.
+        batch_size: crops per step, in place of the recipe's.
         objective: in place of the recipe's, by name, with options.
         lmbda: trade-off of that objective, in place of the recipe's.
         surrogate: what the decoder receives in training: `noise`, or `rounding` with a straight-through gradient.

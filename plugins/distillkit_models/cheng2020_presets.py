@@ -31,7 +31,7 @@ class Cheng2020Size:
     blocks_from: int = 2
 
 
-# Teacher and student. Parameters, and thousands of multiply-accumulates a pixel (forward pass of the whole codec at
+# Teacher and student. Parameters, and thousands of multiply-accumulates per pixel (forward pass of the whole codec at
 # 256x256, torch's FlopCounterMode / 2). FEDS's own sizes are not public: all of these are our choice.
 PRESETS: dict[str, tuple[Cheng2020Size, Cheng2020Size]] = {
     # 1.15 M, 26.2 kMAC/pixel -> 0.35 M, 5.0: minutes on two CPU cores.

@@ -29,7 +29,7 @@ class LowResSize:
     context_kernel: int = 3
 
 
-# Teacher and student. Parameters, and thousands of multiply-accumulates a pixel (forward pass of the whole codec at
+# Teacher and student. Parameters, and thousands of multiply-accumulates per pixel (forward pass of the whole codec at
 # 256x256, torch's FlopCounterMode / 2). All sizes are our choice.
 PRESETS: dict[str, tuple[LowResSize, LowResSize]] = {
     # 1.17 M, 10.0 kMAC/pixel -> 0.36 M, 2.1: minutes on a CPU core.

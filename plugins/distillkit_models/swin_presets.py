@@ -31,7 +31,7 @@ class SwinSize:
         return self.widths[-1]
 
 
-# Teacher and student. Parameters, and thousands of multiply-accumulates a pixel (forward pass of the whole codec at
+# Teacher and student. Parameters, and thousands of multiply-accumulates per pixel (forward pass of the whole codec at
 # 256x256, torch's FlopCounterMode / 2). All sizes are our choice.
 PRESETS: dict[str, tuple[SwinSize, SwinSize]] = {
     # 0.71 M, 12.2 kMAC/pixel -> 0.278 M, 4.6: minutes on two CPU cores.

@@ -105,7 +105,7 @@ class TestKinds:
     def test_ppm_of_16_bits(self, tmp_path):
         path = tmp_path / "x.ppm"
         path.write_bytes(b"P6 1 1 65535\n" + struct.pack(">3H", 300, 65535, 25600))
-        with pytest.raises(DataError, match="got RGB of 16 bits a channel"):
+        with pytest.raises(DataError, match="got RGB of 16 bits per channel"):
             read_image(path)
         assert read_image(path, convert=True).tolist() == [[[1, 255, 100]]]
 
@@ -117,7 +117,7 @@ class TestKinds:
 
     def test_jpeg_2000_of_16_bits(self, tmp_path):
         path = keep(tmp_path / "x.jp2", np.full((16, 16), 300 * 77, np.uint16))
-        assert check_image(path).message.startswith("expected 8-bit RGB, got greyscale of 16 bits a channel")
+        assert check_image(path).message.startswith("expected 8-bit RGB, got greyscale of 16 bits per channel")
         assert (read_image(path, convert=True) == 90).all()
 
     @pytest.mark.parametrize("dtype", [np.float32, np.int32])

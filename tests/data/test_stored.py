@@ -22,7 +22,7 @@ def values(channels, bits=8, height=6, width=9):
 
 
 def png_of_16_bits(picture):
-    """A PNG that Pillow cannot write: 16 bits a sample, several channels."""
+    """A PNG that Pillow cannot write: 16 bits per sample, several channels."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -49,7 +49,7 @@ def test_what_is_written_is_read_to_the_bit(channels, bits, suffix, tmp_path):
 def test_png_of_16_bits_and_several_channels_is_refused(tmp_path):
     """Pillow would keep the upper 8 bits."""
     (tmp_path / "a.png").write_bytes(png_of_16_bits(values(3, 16)))
-    with pytest.raises(DataError, match="got RGB of 16 bits a channel; save it as TIFF or .npy"):
+    with pytest.raises(DataError, match="got RGB of 16 bits per channel; save it as TIFF or .npy"):
         read_image(tmp_path / "a.png", samples=Samples(3, 16))
     (tmp_path / "a.png").write_bytes(png_of_16_bits(values(1, 16)))
     assert np.array_equal(read_image(tmp_path / "a.png", samples=Samples(1, 16)), values(1, 16))

@@ -39,6 +39,7 @@ PLAIN = {
     r"\b(is|are|was|were) to be\b": "must be, is",
     r"\bcomes? to (lie|differ|be)\b": "is, differs",
     r"\bit said\b": "its output",
+    r"\b(crops|bits|pixels|multiply-accumulates) a (step|second|sample|channel|side|pixel|picture)\b": "per",
 }
 
 

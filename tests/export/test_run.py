@@ -60,7 +60,7 @@ def test_bad_input_ends_with_its_message(exported, pictures, tmp_path):  # noqa:
     Image.new("RGB", (70000, 16)).save(tmp_path / "long.png")
     Image.fromarray(picture()).save(tmp_path / "sound.png")
     for source, target, words in (
-        ("deep.png", "x.dk", "expected 8-bit RGB, got greyscale of 16 bits a channel"),
+        ("deep.png", "x.dk", "expected 8-bit RGB, got greyscale of 16 bits per channel"),
         ("innocent.png", "x.dk", "got something else"),
         ("long.png", "x.dk", "sides of 1 to 65535 pixels, got 70000x16"),
         ("gone.png", "x.dk", "gone.png: expected a readable image, got FileNotFoundError"),

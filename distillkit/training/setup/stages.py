@@ -29,7 +29,7 @@ class Stage:
     Attributes:
         phase: it.
         dataset: its crops.
-        batch_size: crops a step, over all processes.
+        batch_size: crops per step, over all processes.
         first_sample: number of the first crop of its first step.
         objective: what it trains for.
         lmbda: trade-off of that.
