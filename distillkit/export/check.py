@@ -11,17 +11,19 @@ import torch
 from numpy.typing import NDArray
 
 from ..codec.runtime import ImageCodec
+from ..data.samples import RGB, Samples
 from ..errors import PairError
 from ..model.adapters import CompressAIAdapter
 from ..model.file import TrainedModel
 from .driver import ExportedCodec
+from .networks import first_line
 
 _ADVICE = "Export it with `--to model`."
-_MOST_LEVELS = 2  #: that two decoders may differ by, of 255: synthesis in float32 rounds
+_MOST_LEVELS = 2  #: of 255, that two decoders may differ by: synthesis in float32 rounds
 
 
 def check_folder(model: TrainedModel, folder: Path) -> None:
-    """Check that an exported folder and the model read each other's files, for pictures of two sizes.
+    """Check that an exported folder and the model read each other's files, for pictures of three sizes.
 
     Raises:
         PairError: they do not.
@@ -30,19 +32,18 @@ def check_folder(model: TrainedModel, folder: Path) -> None:
     codec = ImageCodec(model.codec, model.fingerprint, precision="fp32", trusted=True)
     try:
         theirs = ExportedCodec(folder, threads=1)
-        for side, share in ((1, 0.3), (2, 1.0)):
+        for rows, columns, share in ((1, 2, 0.3), (2, 2, 1.0), (5, 1, 0.0)):
             quality = share if codec.has_many_rates else None
-            picture = _picture(side * model.codec.stride - 7, 2 * model.codec.stride - 9)
+            picture = _picture(rows * model.codec.stride - 7, columns * model.codec.stride - 9, codec.samples)
             files = {"distillkit": codec.encode(picture, quality), "the export": theirs.encode(picture, quality)}
             for writer, data in files.items():
                 pictures = [each.decode(data).astype(int) for each in (codec, theirs)]
                 levels = int(abs(pictures[0] - pictures[1]).max())
-                if levels > _MOST_LEVELS:
-                    raise ValueError(f"a file of {writer} decodes to pictures {levels} levels of 255 apart")
+                if levels > max(_MOST_LEVELS, _MOST_LEVELS * codec.samples.peak // 255):
+                    raise ValueError(f"a file of {writer} decodes to pictures {levels} levels apart")
     except Exception as error:  # of a runtime that lacks an operator, or of what was written
-        said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise PairError(
-            f"codec {name}: expected an export that reads and writes the model's files, got {said}. "
+            f"codec {name}: expected an export that reads and writes the model's files, got {first_line(error)}. "
             "Nothing was written; deploy the codec as one safetensors file with `--to model`."
         ) from error
 
@@ -67,7 +68,8 @@ def check_twin(model: TrainedModel) -> None:
             f"model of pair {model.pair}: expected sizes that CompressAI's {name}.from_state_dict can "
             f"tell from the weights, got others, which it could not load. {_ADVICE}"
         ) from None
-    pixels = torch.from_numpy(_picture(model.codec.stride, 2 * model.codec.stride)).permute(2, 0, 1)[None].float() / 255
+    picture = _picture(model.codec.stride, 2 * model.codec.stride, RGB)
+    pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
         ours, theirs = module.compress(pixels), twin.compress(pixels)
         decoded = [net.decompress(ours["strings"], ours["shape"])["x_hat"] for net in (module, twin)]
@@ -78,8 +80,10 @@ def check_twin(model: TrainedModel) -> None:
         )
 
 
-def _picture(height: int, width: int) -> NDArray[np.uint8]:
+def _picture(height: int, width: int, samples: Samples) -> NDArray[Any]:
     """Return a picture of waves and noise."""
     y, x = np.mgrid[:height, :width]
-    waves = np.stack([128 + 70 * np.sin(x / (9 + c)) + 50 * np.cos(y / (7 + c)) for c in range(3)], 2)
-    return (waves + np.random.default_rng(0).normal(0, 6, waves.shape)).clip(0, 255).astype(np.uint8)
+    bands = range(samples.channels)
+    waves = np.stack([128 + 70 * np.sin(x / (9 + c)) + 50 * np.cos(y / (7 + c)) for c in bands], 2)
+    noisy = (waves + np.random.default_rng(0).normal(0, 6, waves.shape)).clip(0, 255)
+    return (noisy * (samples.peak / 255)).astype(samples.dtype)

@@ -1,140 +1,191 @@
 """Networks in float64 for runtimes whose convolutions know only float32.
 
 What chooses the entropy coder's tables must come out the same wherever a file is decoded; in float64 rounding errors
-are too small to matter (see `codec.fast`). ONNX Runtime has no convolutions in float64, but it has matrix products.
+are too small to matter (see `codec.fast`). ONNX Runtime has no convolution, leaky ReLU or error function in float64,
+but it has matrix products and exponentials.
 """
 
 from __future__ import annotations
 
-import copy
 import math
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import PairError
-
-_CENTRE = 3.75  # of the map of [0, inf) to [-1, 1)
+_CENTRE = 3.75  # of the map of [0, inf) to [-1, 1) on which exp(x^2) erfc(x) is a polynomial
 _DEGREE = 30
 
 
-def in_float64(network: nn.Module) -> nn.Module:
-    """Return a copy of a network that takes and returns float64, its convolutions made of matrix products.
-
-    Raises:
-        PairError: a convolution has groups or dilation.
-    """
-    return _replace(copy.deepcopy(network).eval().double())
-
-
-def _replace(module: nn.Module) -> nn.Module:
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-        return _Convolution(module)
-    if isinstance(module, nn.LeakyReLU):
-        return _LeakyRelu(module.negative_slope)
-    if isinstance(module, nn.GELU) and module.approximate == "none":
-        return _Gelu()
-    for name, child in list(module.named_children()):
-        setattr(module, name, _replace(child))
-    return module
+def in_float64() -> dict[Any, Callable[..., Any]]:
+    """Return operator -> what takes its place in float64, for `ExportedProgram.run_decompositions`."""
+    aten = torch.ops.aten
+    _coefficients()  # not while tensors are traced
+    return {
+        aten.conv2d.default: _convolution,
+        aten.conv_transpose2d.input: _transposed_convolution,
+        aten.convolution.default: _any_convolution,
+        aten.leaky_relu.default: _leaky_relu,
+        aten.erf.default: _erf,
+        aten.gelu.default: _gelu,
+        aten.silu.default: _silu,
+        aten.softplus.default: _softplus,
+    }
 
 
-class _Convolution(nn.Module):
-    """A convolution, or a transposed one, as a sum of one matrix product for each place in its kernel."""
-
-    def __init__(self, layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
-        super().__init__()
-        if layer.groups != 1 or tuple(layer.dilation) != (1, 1) or isinstance(layer.padding, str):
-            raise PairError(
-                f"layer {layer}: expected a convolution without groups or dilation and with its padding in pixels; "
-                "deploy the codec as one safetensors file with `--to model`."
-            )
-        rows, columns = layer.kernel_size
-        pad, stride = layer.padding, layer.stride
-        weight = layer.weight.detach()
-        if isinstance(layer, nn.ConvTranspose2d):  # zeros between pixels, then an ordinary one with its kernel turned
-            weight = weight.flip(2, 3).transpose(0, 1)
-            extra = layer.output_padding
-            self.spread, self.stride = stride, (1, 1)
-            left, top = columns - 1 - pad[1], rows - 1 - pad[0]
-            # Spreading leaves stride - 1 zeros after the last pixel.
-            self.pad = (left, left + int(extra[1]) - stride[1] + 1, top, top + int(extra[0]) - stride[0] + 1)
-        else:
-            self.spread, self.stride = (1, 1), stride
-            self.pad = (int(pad[1]), int(pad[1]), int(pad[0]), int(pad[0]))
-        self.kernel = (rows, columns)
-        self.weight = nn.Parameter(
-            weight.permute(2, 3, 1, 0).contiguous(), requires_grad=False
-        )  # (rows, columns, in, out)
-        bias = layer.bias.detach() if layer.bias is not None else weight.new_zeros(weight.shape[0])
-        self.bias = nn.Parameter(bias, requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the convolution of x, shape (1, C, H, W)."""
-        x = _spread(x, *self.spread)
-        x = F.pad(x, self.pad).permute(0, 2, 3, 1)
-        height = (x.shape[1] - self.kernel[0]) // self.stride[0] + 1
-        width = (x.shape[2] - self.kernel[1]) // self.stride[1] + 1
-        total = self.bias
-        for row in range(self.kernel[0]):
-            for column in range(self.kernel[1]):
-                last_row, last_column = row + (height - 1) * self.stride[0], column + (width - 1) * self.stride[1]
-                part = x[:, row : last_row + 1 : self.stride[0], column : last_column + 1 : self.stride[1]]
-                total = total + part @ self.weight[row, column]
-        return total.permute(0, 3, 1, 2)
+def _convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+) -> Any:
+    """Return a convolution as a sum of one matrix product for each row of its kernel."""
+    if x.dtype != torch.float64 or x.ndim != 4:
+        return NotImplemented
+    pad = _both(padding)
+    return _products(x, weight, bias, _both(stride), [pad[1], pad[1], pad[0], pad[0]], _both(dilation), groups)
 
 
-class _LeakyRelu(nn.Module):
-    slope: Tensor
+def _transposed_convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    output_padding: Sequence[int] = (0, 0),
+    groups: int = 1,
+    dilation: Sequence[int] = (1, 1),
+) -> Any:
+    """Return a transposed convolution: zeros between pixels, then an ordinary one with its kernel turned."""
+    if x.dtype != torch.float64 or x.ndim != 4:
+        return NotImplemented
+    stride, padding, extra, dilation = (_both(sides) for sides in (stride, padding, output_padding, dilation))
+    turned = weight.flip(2, 3).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+    pad: list[int] = []
+    for axis in (1, 0):
+        reach = dilation[axis] * (weight.shape[2 + axis] - 1) - padding[axis]
+        pad += [reach, reach + extra[axis] - stride[axis] + 1]  # spreading leaves stride - 1 zeros behind the last
+    return _products(_spread(x, *stride), turned, bias, [1, 1], pad, dilation, groups)
 
-    def __init__(self, slope: float) -> None:
-        super().__init__()
-        self.register_buffer("slope", torch.tensor(slope, dtype=torch.float64))  # a number would be float32 in ONNX
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.where(x > 0, x, x * self.slope)
+def _any_convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    extra: Any,
+    groups: int,
+) -> Any:
+    if transposed:
+        return _transposed_convolution(x, weight, bias, stride, padding, extra, groups, dilation)
+    return _convolution(x, weight, bias, stride, padding, dilation, groups)
 
 
-class _Gelu(nn.Module):
-    """GELU without the error function, which ONNX Runtime does not have in float64, to some 1e-15.
-
-    1 - erf(x) is exp(-x^2) times a function without features, a polynomial of (x - c) / (x + c); Clenshaw's recurrence.
-    """
-
-    coefficients: Tensor
-    numbers: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-
-        def scaled(t: Any) -> Any:
-            x = _CENTRE * (1 + t) / (1 - t)
-            return torch.special.erfcx(torch.from_numpy(np.asarray(x, np.float64))).numpy()
-
-        fitted = np.polynomial.chebyshev.chebinterpolate(scaled, _DEGREE)
-        self.register_buffer("coefficients", torch.from_numpy(fitted))
-        numbers = [_CENTRE, math.sqrt(0.5), 0.5, 2.0]  # numbers in code would be float32 in ONNX
-        self.register_buffer("numbers", torch.tensor(numbers, dtype=torch.float64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x times half of 1 + erf(x / sqrt 2)."""
-        centre, root, half, two = self.numbers[0], self.numbers[1], self.numbers[2], self.numbers[3]
-        size = torch.abs(x) * root
-        place = (size - centre) / (size + centre)
-        first = second = torch.zeros_like(x)
-        for index in range(len(self.coefficients) - 1, 0, -1):
-            first, second = two * place * first - second + self.coefficients[index], first
-        tail = torch.exp(-(size * size)) * (place * first - second + self.coefficients[0])
-        return x * half * torch.where(x < 0, tail, two - tail)
+def _products(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    pad: list[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """Return the sum, shape (B, C', H', W'), over the kernel's rows, of shifted features times weights."""
+    rows, columns = weight.shape[2:]
+    x = F.pad(x, pad).permute(0, 2, 3, 1)
+    height = (x.shape[1] - dilation[0] * (rows - 1) - 1) // stride[0] + 1
+    width = (x.shape[2] - dilation[1] * (columns - 1) - 1) // stride[1] + 1
+    if columns > 1 or stride[1] > 1:  # beside each position, all that the kernel's columns see
+        first = stride[1] * torch.arange(width, device=x.device)
+        places = first[:, None] + dilation[1] * torch.arange(columns, device=x.device)
+        x = x.index_select(2, places.flatten())
+    x = x.unflatten(2, (width, columns)).unflatten(4, (groups, -1)).transpose(3, 4).flatten(4)  # (B, H, W', groups, n)
+    kernels = weight.unflatten(0, (groups, -1)).permute(3, 0, 4, 2, 1).flatten(2, 3)  # (rows, groups, n, outputs)
+    total: Any = None
+    for row in range(rows):
+        top = row * dilation[0]
+        part = x[:, top : top + (height - 1) * stride[0] + 1 : stride[0]]
+        product = part[:, :, :, 0] @ kernels[row, 0] if groups == 1 else (part[..., None, :] @ kernels[row]).squeeze(4)
+        total = product if total is None else total + product
+    total = total if groups == 1 else total.flatten(3)
+    if bias is not None:
+        total = total + bias
+    return total.permute(0, 3, 1, 2)
 
 
 def _spread(x: Tensor, rows: int, columns: int) -> Tensor:
-    """Put zeros between pixels, and as many after the last."""
+    """Put zeros between pixels, and as many behind the last."""
     if (rows, columns) == (1, 1):
         return x
     batch, channels, height, width = x.shape
     cells = F.pad(x[..., None, None], (0, columns - 1, 0, rows - 1))  # (B, C, H, W, rows, columns)
     return cells.permute(0, 1, 2, 4, 3, 5).reshape(batch, channels, height * rows, width * columns)
+
+
+def _leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Any:
+    if x.dtype != torch.float64:
+        return NotImplemented
+    return torch.where(x > 0, x, x * x.new_full((1,), negative_slope))  # a number would be float32 in ONNX
+
+
+def _gelu(x: Tensor, approximate: str = "none") -> Any:
+    if x.dtype != torch.float64 or approximate != "none":
+        return NotImplemented
+    half = x.new_full((1,), 0.5)
+    return x * half * _complement(x * x.new_full((1,), -math.sqrt(0.5)))
+
+
+def _erf(x: Tensor) -> Any:
+    return NotImplemented if x.dtype != torch.float64 else x.new_full((1,), 1.0) - _complement(x)
+
+
+def _silu(x: Tensor) -> Any:
+    return NotImplemented if x.dtype != torch.float64 else x * torch.sigmoid(x)
+
+
+def _softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Any:
+    if x.dtype != torch.float64:
+        return NotImplemented
+    scaled = x * x.new_full((1,), float(beta))
+    soft = torch.log(x.new_full((1,), 1.0) + torch.exp(scaled)) / x.new_full((1,), float(beta))
+    return torch.where(scaled > threshold, x, soft)
+
+
+def _complement(x: Tensor) -> Tensor:
+    """Return 1 - erf(x) to some 1e-15: exp(-x^2) times a polynomial (Clenshaw's recurrence) of a bounded variable."""
+    size = torch.abs(x)
+    centre = x.new_full((1,), _CENTRE)
+    place = (size - centre) / (size + centre)
+    double = place + place
+    first = second = torch.zeros_like(x)
+    coefficients = _coefficients()
+    for coefficient in coefficients[:0:-1]:
+        first, second = double * first - second + x.new_full((1,), coefficient), first
+    scaled = place * first - second + x.new_full((1,), coefficients[0])
+    tail = torch.exp(-(size * size)) * scaled
+    return torch.where(x < 0, x.new_full((1,), 2.0) - tail, tail)
+
+
+@cache
+def _coefficients() -> list[float]:
+    """Return the Chebyshev coefficients of exp(x^2) erfc(x), with x = centre (1 + t) / (1 - t)."""
+
+    def value(t: Any) -> Any:
+        x = _CENTRE * (1 + t) / (1 - t)
+        return torch.special.erfcx(torch.from_numpy(np.asarray(x, np.float64))).numpy()
+
+    return np.polynomial.chebyshev.chebinterpolate(value, _DEGREE).tolist()
+
+
+def _both(sides: Sequence[int]) -> list[int]:
+    return 2 * list(sides) if len(sides) == 1 else list(sides)

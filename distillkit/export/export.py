@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..codec.files import whole_file
-from ..errors import DistillkitError
-from ..model.adapters import entropy_path
+from ..errors import DistillkitError, PairError
+from ..model.adapters import CodecAdapter, entropy_path
 from ..model.file import TrainedModel, save_model
 from ..model.lmbda import LmbdaRange
 from .check import check_folder, check_twin
 from .driver import FORMAT
-from .networks import export_onnx, export_openvino, export_programs
-from .parts import CodecParts, take_apart
+from .networks import Network, export_onnx, export_openvino, export_programs, need
+from .parts import take_apart
+from .recorded import record
 
 Target = Literal["model", "compressai", "onnx", "openvino", "torch"]
 
 #: What the driver needs of distillkit; copied, so that an export needs no installation of it.
 _DRIVER = (
     "errors.py",
-    *(f"codec/{name}.py" for name in ("bitstream", "checksums", "coder", "free", "reading")),
-    *(f"export/{name}.py" for name in ("driver", "memory", "runtimes")),
+    *(f"codec/{name}.py" for name in ("bitstream", "calls", "checksums", "coder", "free", "reading", "stopwatch")),
+    *(f"export/{name}.py" for name in ("coding", "driver", "memory", "runtimes", "steps")),
     *(f"data/{name}.py" for name in ("content", "headers", "images", "named_colours", "profiles", "rgb")),
     *(f"data/{name}.py" for name in ("samples", "sound", "stored")),
 )
@@ -59,16 +62,60 @@ def export_model(model: TrainedModel, to: Target, out: str | Path, *, overwrite:
         return [_write_file(model, to, out)]
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise DistillkitError(f"export {out}: expected a new or empty folder, got one with files; choose another one.")
-    parts = take_apart(model.codec)
+    need(to)
+    try:
+        return _write_folder(model, to, out, _named)
+    except PairError:  # its modules have no such names, or it does more than they tell
+        return _write_folder(model, to, out, _recorded)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A codec for another runtime: its networks, tables, and what stands in `codec.json` of how they work together."""
+
+    networks: list[Network]
+    tables: Mapping[str, Tensor]
+    about: dict[str, Any]
+
+
+def _named(codec: CodecAdapter) -> _Form:
+    parts = take_apart(codec)
+    about = {
+        "flow": parts.flow,
+        "inputs": parts.inputs,
+        "latents": {"y": parts.inputs["g_s"]} | ({"z": parts.inputs["h_s"]} if "h_s" in parts.inputs else {}),
+        "anchor_parity": parts.anchor_parity,
+        "entropy_models": parts.entropy_models,
+        "context_channels": parts.context_channels,
+        "num_substreams": {"factorized": 1, "checkerboard": 3}.get(parts.flow, 2),
+    }
+    return _Form(parts.networks, parts.tables, about)
+
+
+def _recorded(codec: CodecAdapter) -> _Form:
+    recorded = record(codec)
+    about = {
+        "flow": "program",
+        "entropy_models": recorded.entropy_models,
+        "num_substreams": len(recorded.substreams),
+        "substreams": recorded.substreams,
+        "encode": recorded.encode,
+        "decode": recorded.decode,
+    }
+    return _Form(recorded.networks, recorded.tables, about)
+
+
+def _write_folder(model: TrainedModel, to: Target, out: Path, take: Callable[[CodecAdapter], _Form]) -> list[Path]:
+    form = take(model.codec)
     try:
         out.mkdir(parents=True, exist_ok=True)
         export = {"torch": export_programs, "onnx": export_onnx, "openvino": export_openvino}[to]
-        paths = [*export(parts, out), *_write_tables(model, parts, to, out), *_write_driver(out)]
+        paths = [*export(form.networks, out), *_write_tables(model, form, to, out), *_write_driver(out)]
         check_folder(model, out)
     except OSError as error:
         raise DistillkitError(f"export {out}: cannot be written: {error.strerror}; choose another place.") from None
     except DistillkitError:
-        shutil.rmtree(out, ignore_errors=True)  # nothing is left that decodes to other pictures
+        shutil.rmtree(out, ignore_errors=True)  # nothing remains that decodes to other pictures
         raise
     return paths
 
@@ -89,7 +136,8 @@ def _write_file(model: TrainedModel, to: Target, out: Path) -> Path:
     return out
 
 
-def _write_tables(model: TrainedModel, parts: CodecParts, to: Target, out: Path) -> list[Path]:
+def _write_tables(model: TrainedModel, form: _Form, to: Target, out: Path) -> list[Path]:
+    samples = model.codec.samples
     about = {
         "format": FORMAT,
         "pair": model.pair,
@@ -100,18 +148,14 @@ def _write_tables(model: TrainedModel, parts: CodecParts, to: Target, out: Path)
         "entropy_path": entropy_path(model.codec.module),
         "reads": list(model.codec.reads),
         "runtime": to,
-        "flow": parts.flow,
-        "stride": parts.stride,
-        "networks": list(parts.networks),
-        "inputs": parts.inputs,
-        "latents": {"y": parts.inputs["g_s"]} | ({"z": parts.inputs["h_s"]} if "h_s" in parts.inputs else {}),
-        "anchor_parity": parts.anchor_parity,
-        "entropy_models": parts.entropy_models,
-        "context_channels": parts.context_channels,
+        "stride": model.codec.stride,
+        "samples": [samples.channels, samples.bits],
+        "networks": [network.name for network in form.networks],
+        **form.about,
     }
     paths = [out / "codec.json", out / "tables.npz"]
     paths[0].write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    np.savez_compressed(paths[1], **{name: tensor.numpy() for name, tensor in parts.tables.items()})
+    np.savez_compressed(paths[1], **{name: tensor.numpy() for name, tensor in form.tables.items()})
     return paths
 
 

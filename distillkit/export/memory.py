@@ -5,10 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import final
 
 from ..codec.free import compare_with_free, free_ram
 from ..errors import DataError
@@ -23,10 +20,10 @@ class ExportMemory:
     """Reports what a large picture takes, and refuses one for which too little is free. Measures on Linux only.
 
     Args:
-        code: codes a picture, both ways.
+        code: codes a picture of a side in pixels, both ways.
     """
 
-    def __init__(self, code: Callable[[NDArray[Any]], object]) -> None:
+    def __init__(self, code: Callable[[int], object]) -> None:
         self._code = code
         self._a_pixel: float | None = None
 
@@ -53,7 +50,7 @@ class ExportMemory:
         for side in _SIDES:
             (_PROCESS / "clear_refs").write_text("5")  # sets its largest size back
             before = _peak_bytes()
-            self._code(np.zeros((side, side, 3), np.uint8))
+            self._code(side)
         return (_peak_bytes() - before) / _SIDES[-1] ** 2
 
 

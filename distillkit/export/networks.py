@@ -6,72 +6,96 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import DistillkitError, PairError
-from .parts import EXACT, CodecParts
+from .exact import in_float64
 
-#: Largest latent side that a program takes, in positions: pictures of 65535 pixels at a stride of 16.
-_LARGEST = 4096
+LARGEST = 4096  #: side of a picture that a network takes, in strides: 65535 pixels at a stride of 16
 
 
-def export_programs(parts: CodecParts, folder: Path) -> list[Path]:
+@final
+@dataclass(frozen=True)
+class Network:
+    """A part of a program between two of the coder's steps.
+
+    Attributes:
+        name: of its file.
+        module: from the tensors called `inputs` to those called `outputs`.
+        inputs: names of values.
+        outputs: names of values.
+        examples: an input each.
+        dynamic: of each input, for each axis whose length goes with the picture's: how many positions there are for a
+            stride of the picture, and which of its sides goes along; or None where it is not so simple.
+        is_exact: whether it computes in float64.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: list[str]
+    outputs: list[str]
+    examples: list[Tensor]
+    dynamic: list[dict[int, tuple[int, str] | None]]
+    is_exact: bool
+
+
+def export_programs(networks: Sequence[Network], folder: Path) -> list[Path]:
     """Write each network as `<name>.pt2` (`torch.export`), which `torch.export.load` reads without distillkit.
 
     Raises:
         PairError: a network cannot be traced.
     """
     paths = []
-    for name, network in parts.networks.items():
-        paths.append(folder / f"{name}.pt2")
-        torch.export.save(_trace(name, network, parts.inputs[name]), paths[-1])
+    for network in networks:
+        paths.append(folder / f"{network.name}.pt2")
+        torch.export.save(_trace(network), paths[-1])
     return paths
 
 
-def export_onnx(parts: CodecParts, folder: Path) -> list[Path]:
-    """Write each network as `<name>.onnx`: input `x`, output `y`, height and width dynamic.
+def export_onnx(networks: Sequence[Network], folder: Path) -> list[Path]:
+    """Write each network as `<name>.onnx`: inputs `x`, `x1`, ..., outputs `y`, `y1`, ..., height and width dynamic.
 
     Raises:
         PairError: a network cannot be traced or converted.
-        DistillkitError: the extra `onnx` is not installed.
     """
-    _need("onnxscript", "onnx")
     paths = []
-    for name, network in parts.networks.items():
-        traced = _trace(name, network, parts.inputs[name])
+    for network in networks:
+        traced = _trace(network)
         try:
-            with _quiet():
-                program: Any = torch.onnx.export(traced, dynamo=True, input_names=["x"], output_names=["y"])
+            with quiet():
+                if network.is_exact:
+                    traced = traced.run_decompositions(in_float64())
+                names = [[f"{side}{i or ''}" for i in range(len(n))] for side, n in _sides(network)]
+                program: Any = torch.onnx.export(traced, dynamo=True, input_names=names[0], output_names=names[1])
         except Exception as error:  # whatever the converter meets
             raise PairError(
-                f"network {name}: expected one that torch.onnx can convert, got {_first_line(error)}; deploy the codec "
-                "with `--to torch`, or as one safetensors file with `--to model`."
+                f"network {network.name}: expected one that torch.onnx can convert, got {first_line(error)}; deploy "
+                "the codec with `--to torch`, or as one safetensors file with `--to model`."
             ) from error
-        paths.append(folder / f"{name}.onnx")
+        paths.append(folder / f"{network.name}.onnx")
         program.save(paths[-1], external_data=False)
     return paths
 
 
-def export_openvino(parts: CodecParts, folder: Path) -> list[Path]:
+def export_openvino(networks: Sequence[Network], folder: Path) -> list[Path]:
     """Write each network as `<name>.xml` and `<name>.bin` (OpenVINO), weights in float32.
 
     Those that must be exact stay ONNX, because OpenVINO computes in float32 at most.
 
     Raises:
         PairError: a network cannot be traced.
-        DistillkitError: the extra `openvino` is not installed.
     """
-    _need("openvino", "openvino")
     import openvino
 
     paths = []
-    for path in export_onnx(parts, folder):
-        if path.stem in EXACT:
+    for network, path in zip(networks, export_onnx(networks, folder), strict=True):
+        if network.is_exact:
             paths.append(path)
             continue
         model = openvino.convert_model(path)
@@ -81,38 +105,52 @@ def export_openvino(parts: CodecParts, folder: Path) -> list[Path]:
     return paths
 
 
-def _trace(name: str, network: nn.Module, given: tuple[int, int]) -> torch.export.ExportedProgram:
-    channels, multiple = given
-    height, width = (torch.export.Dim(axis, min=1, max=_LARGEST) for axis in ("height", "width"))
-    sizes = {2: multiple * height, 3: multiple * width} if multiple > 1 else {2: height, 3: width}
-    # Sizes of 1 would be taken for constants.
-    dtype = torch.float64 if name in EXACT else torch.float32
-    example = torch.rand(1, channels, 2 * multiple, 3 * multiple, dtype=dtype)
+def need(target: str) -> None:
+    """Check that what a target needs is installed.
+
+    Raises:
+        DistillkitError: a package is missing.
+    """
+    for module in {"onnx": ("onnxscript",), "openvino": ("onnxscript", "openvino")}.get(target, ()):
+        try:
+            __import__(module)
+        except ImportError:
+            raise DistillkitError(
+                f"export: package {module} is not installed; `pip install 'distillkit-lic[{target}]'`."
+            ) from None
+
+
+def _sides(network: Network) -> list[tuple[str, list[str]]]:
+    return [("x", network.inputs), ("y", network.outputs)]
+
+
+def _trace(network: Network) -> torch.export.ExportedProgram:
+    dims = {side: torch.export.Dim(side, min=1, max=LARGEST) for side in ("height", "width")}
+    axes = []
+    for dynamic in network.dynamic:
+        rules = {axis: torch.export.Dim.AUTO if rule is None else _times(*rule, dims) for axis, rule in dynamic.items()}
+        axes.append(rules)
     try:
-        with _quiet():
-            return torch.export.export(network.cpu(), (example,), dynamic_shapes=(sizes,))
+        with quiet():
+            return torch.export.export(network.module, tuple(network.examples), dynamic_shapes=(*axes,))
     except Exception as error:  # whatever the tracer meets in a network that it was not made for
         raise PairError(
-            f"network {name}: expected one that torch.export can trace for pictures of any size, got "
-            f"{_first_line(error)}; deploy the codec as one safetensors file with `--to model`."
+            f"network {network.name}: expected one that torch.export can trace for pictures of any size, got "
+            f"{first_line(error)}; deploy the codec as one safetensors file with `--to model`."
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def _times(number: int, side: str, dims: dict[str, Any]) -> Any:
+    return dims[side] if number == 1 else number * dims[side]
+
+
+def first_line(error: Exception) -> str:
+    """Return the type of an error and the first line of its text."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
-def _need(module: str, extra: str) -> None:
-    try:
-        __import__(module)
-    except ImportError:
-        raise DistillkitError(
-            f"export: package {module} is not installed; `pip install 'distillkit-lic[{extra}]'`."
-        ) from None
-
-
 @contextlib.contextmanager
-def _quiet() -> Generator[None]:
+def quiet() -> Generator[None]:
     """Keep the exporters' progress off the terminal."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

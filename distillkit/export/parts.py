@@ -10,12 +10,11 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 
-from ..data.samples import RGB
 from ..errors import PairError
 from ..model.adapters import CodecAdapter
 from ..model.conditioned import ConditionedAdapter
 from ..model.gain_units import GainUnits
-from .exact import in_float64
+from .networks import Network
 
 Flow = Literal["factorized", "scale", "mean-scale", "checkerboard"]
 
@@ -40,8 +39,8 @@ class CodecParts:
         flow: how the parts work together: `factorized` (Balle et al., 2017), `scale` (a hyperprior of scales; Balle et
             al., 2018), `mean-scale` (Minnen et al., 2018) or `checkerboard` (a mean-scale hyperprior with a context in
             two passes; He et al., 2021).
-        networks: name -> network from (1, C, H, W) to (1, C', H', W'), float64 for those in `EXACT` and float32 for the
-            others; names as in `NETWORKS`.
+        networks: from (1, C, H, W) to (1, C', H', W'), float64 for those in `EXACT` and float32 for the others; names
+            as in `NETWORKS`.
         inputs: name -> channels and the multiple of which height and width must be.
         tables: name -> array: the entropy coder's tables, see `entropy_tables`; and of a codec of many rates its gains,
             see `gain_tables`, which the networks leave out.
@@ -52,7 +51,7 @@ class CodecParts:
     """
 
     flow: Flow
-    networks: Mapping[str, nn.Module]
+    networks: list[Network]
     inputs: Mapping[str, tuple[int, int]]
     tables: Mapping[str, Tensor]
     entropy_models: Mapping[str, str]
@@ -74,8 +73,6 @@ def take_apart(codec: CodecAdapter) -> CodecParts:
         codec = copy.deepcopy(codec)
         codec.module.gain.quality = None  # type: ignore[union-attr]
     module, name = codec.module, type(codec.module).__name__
-    if codec.samples != RGB:
-        raise _unknown(name, f"one for pictures of {codec.samples}, and the driver reads only 8-bit RGB")
     if isinstance(codec, ConditionedAdapter) and not gains:
         raise _unknown(name, "many rates by other means than gain units")
     found = {part: _named(module, part) for part in NETWORKS["checkerboard"]}
@@ -89,16 +86,21 @@ def take_apart(codec: CodecAdapter) -> CodecParts:
     missing = [part for part in NETWORKS[flow] if part not in networks]
     if missing:
         raise _unknown(name, f"no {', '.join(missing)}")
-    networks = {part: _plain(networks[part]) for part in NETWORKS[flow]}
-    networks = {part: in_float64(net) if part in EXACT else net for part, net in networks.items()}
     models = {"y": gaussians[0], "z": bottlenecks[0]} if gaussians else {"y": bottlenecks[0]}
+    known = {
+        id(p) for part in (*(networks[part] for part in NETWORKS[flow]), *models.values()) for p in part.parameters()
+    }
+    others = [path for path, parameter in module.named_parameters() if id(parameter) not in known]
+    if others := [path for path in others if not (gains and path.startswith("gain."))]:
+        raise _unknown(name, f"parameters beside those, {others[0]}")
     tables = gains
     for latent, model in models.items():
         tables |= entropy_tables(latent, model)
     inputs = _inputs(codec, found)
     context = inputs["entropy_parameters"][0] - _out_channels(found["h_s"][0]) if flow == "checkerboard" else 0
     own = {latent: names[model] for latent, model in models.items()}
-    return CodecParts(flow, networks, inputs, tables, own, context, parity, codec.stride)
+    made = [_network(part, networks[part], *inputs[part]) for part in NETWORKS[flow]]
+    return CodecParts(flow, made, inputs, tables, own, context, parity, codec.stride)
 
 
 def entropy_tables(latent: str, model: Any) -> dict[str, Tensor]:
@@ -168,6 +170,15 @@ def _inputs(codec: CodecAdapter, found: Mapping[str, list[nn.Module]]) -> dict[s
             handle.remove()
     # Entropy parameters are a network of 1x1 convolutions, and are run on half of the positions.
     return {part: (shape[1], 1 if part == "entropy_parameters" else shape[2]) for part, shape in shapes.items()}
+
+
+def _network(name: str, network: nn.Module, channels: int, multiple: int) -> Network:
+    plain, is_exact = copy.deepcopy(_plain(network)).cpu(), name in EXACT
+    # Sizes of 1 would be taken for constants.
+    example = torch.rand(1, channels, 2 * multiple, 3 * multiple, dtype=torch.float64 if is_exact else torch.float32)
+    sides: dict[int, tuple[int, str] | None] = {2: (multiple, "height"), 3: (multiple, "width")}
+    module = plain.double() if is_exact else plain
+    return Network(name, module, ["x"], ["y"], [example], [sides], is_exact)
 
 
 def _plain(network: nn.Module) -> nn.Module:

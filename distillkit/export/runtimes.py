@@ -1,7 +1,11 @@
-"""Loads a network of an export with the runtime that its file is for; torch only for its own programs."""
+"""Loads a network of an export with the runtime that its file is for; torch only for its own programs.
+
+A network takes and gives lists of arrays.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,23 +15,24 @@ from numpy.typing import NDArray
 
 from ..errors import DistillkitError
 
-Network = Callable[[NDArray[Any]], NDArray[Any]]
-_NAMES = ("g_a", "h_a", "h_s", "context_prediction", "entropy_parameters", "g_s")
+Arrays = list[NDArray[Any]]
+Network = Callable[[Arrays], Arrays]
+_NAME = re.compile(r"[a-z_]+(-[0-9]+)?")
 
 
 def load_network(folder: Path, name: str, threads: int) -> Network:
     """Return a network of an export.
 
     Args:
-        folder: of the export.
+        folder: the export.
         name: of the network.
         threads: of the runtime; 0 for its own choice.
 
     Raises:
-        DistillkitError: it is not there, or its runtime is not installed.
+        DistillkitError: there is no such network, or its runtime is not installed.
     """
-    if name not in _NAMES:  # a path, perhaps
-        raise DistillkitError(f"export {folder}: expected one of {', '.join(_NAMES)}, got {name!r}; export again.")
+    if not _NAME.fullmatch(name):  # a path, perhaps
+        raise DistillkitError(f"export {folder}: expected the name of a network, got {name!r}; export again.")
     load = next((load for suffix, load in _LOADERS.items() if (folder / f"{name}{suffix}").is_file()), None)
     if load is None:
         raise DistillkitError(f"export {folder}: expected network {name}, got no such file; export again.")
@@ -42,7 +47,8 @@ def _onnx(folder: Path, name: str, threads: int) -> Network:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(folder / f"{name}.onnx", options, providers=["CPUExecutionProvider"])
-    return lambda x: np.asarray(session.run(None, {"x": x})[0])
+    names = [given.name for given in session.get_inputs()]
+    return lambda given: [np.asarray(value) for value in session.run(None, dict(zip(names, given, strict=True)))]
 
 
 def _openvino(folder: Path, name: str, threads: int) -> Network:
@@ -55,7 +61,8 @@ def _openvino(folder: Path, name: str, threads: int) -> Network:
     if threads:
         options["INFERENCE_NUM_THREADS"] = threads
     model = openvino.Core().compile_model(folder / f"{name}.xml", "CPU", options)
-    return lambda x: model.create_infer_request().infer(x)[0].copy()  # a new one: threads may share the codec
+    # A new request each time: threads may share the codec.
+    return lambda given: [value.copy() for value in model.create_infer_request().infer(given).to_tuple()]
 
 
 def _program(folder: Path, name: str, threads: int) -> Network:
@@ -68,9 +75,10 @@ def _program(folder: Path, name: str, threads: int) -> Network:
     # The guards are the example's sizes where the tracer saw a 1; the networks are for all sizes.
     network = torch.export.load(folder / f"{name}.pt2").module(check_guards=False)
 
-    def run(x: NDArray[Any]) -> NDArray[Any]:
+    def run(given: Arrays) -> Arrays:
         with torch.no_grad():
-            return network(torch.from_numpy(x)).numpy()
+            found = network(*(torch.from_numpy(value) for value in given))
+        return [value.numpy() for value in ([found] if isinstance(found, torch.Tensor) else found)]
 
     return run
 
