@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 	$(VENV)/bin/distillkit demo $(ARGS)
 
 # Two workers with a thread each, and whole files for each: tests of a file share what they prepare.
-PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.installed
 	$(PYTEST) -m 'not slow'

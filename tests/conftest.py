@@ -14,6 +14,21 @@ from distillkit.testing.pytest_plugin import draw_photographs
 from .small_pair import SmallPair
 
 
+# Files of few, long tests are the first that the workers take, or one of them would be alone with the last.
+LONG = (
+    "test_distributed.py",
+    "test_export.py",
+    "test_check.py",
+    "test_experiment.py",
+    "test_fuzz.py",
+    "test_family.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)

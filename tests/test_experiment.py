@@ -34,6 +34,7 @@ def recipes(photographs):
     return teacher, student
 
 
+@pytest.mark.slow
 def test_the_job(recipes, photographs, tmp_path, plugins):
     images = sorted(photographs.iterdir())[:2]
     seen = []

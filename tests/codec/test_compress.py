@@ -106,6 +106,7 @@ class TestCommands:
         output = run("decompress", tmp_path / "photo.dk", tmp_path / "x.png", "--max-pixels", "10000", code=2)
         assert "at most 10000 pixels, got 150x100" in output
 
+    @pytest.mark.slow
     def test_without_a_traceback(self, model, tmp_path):
         """As a process, with warnings as errors."""
         save(tmp_path / "alpha.png", np.zeros((8, 8, 4), np.uint8))

@@ -179,7 +179,8 @@ print(hashlib.sha256(decoded.tobytes()).hexdigest())
 """
 
 
-@pytest.mark.parametrize("threads", [2, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
 def test_a_fresh_process_decodes_the_same(threads, tmp_path):
     codec = coder("checkerboard", precision="fp32")
     data = codec.encode(picture())

@@ -105,6 +105,7 @@ def test_one_set_of_tables_holds_at_every_quality(picture):
         assert codec.decode(data).shape == picture.shape
 
 
+@pytest.mark.slow
 def test_a_sweep_is_a_curve_of_one_file(model, photographs, tmp_path):
     """`compare` measures at five qualities, each at its own lambda."""
     data = tmp_path / "data"

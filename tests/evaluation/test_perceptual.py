@@ -63,6 +63,7 @@ def test_safetensors(state, file, tmp_path):
     assert Lpips(tmp_path / "alexnet.safetensors")(*pictures()) == Lpips(file)(*pictures())
 
 
+@pytest.mark.slow
 def test_it_stands_in_the_results(file, teacher_file, plugins, photographs, tmp_path):
     paths = sorted(photographs.iterdir())[:1]
     measured = distillkit.evaluate_model(teacher_file, paths, tmp_path, plugins=plugins, perceptual=[Lpips(file)])

@@ -122,6 +122,7 @@ def test_gelu_in_float64():
     torch.testing.assert_close(result, torch.nn.functional.gelu(x), rtol=0, atol=4e-15)
 
 
+@pytest.mark.slow
 def test_gelu_in_the_hyper_synthesis_goes_to_onnx(tmp_path):
     from compressai.models import MeanScaleHyperprior
 

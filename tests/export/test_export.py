@@ -127,11 +127,8 @@ CODECS = {
     ("to", "name"),
     [
         ("onnx", "factorized"),
-        ("onnx", "mean-scale"),
-        ("torch", "mean-scale"),
-        ("torch", "scale, many rates"),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("onnx", "scale"), ("onnx", "cheng2020")]),
-        pytest.param("onnx", "cheng2020, many rates", marks=pytest.mark.slow),
+        *(pytest.param("onnx", name, marks=pytest.mark.slow) for name in CODECS if name != "factorized"),
+        *(pytest.param("torch", name, marks=pytest.mark.slow) for name in ("mean-scale", "scale, many rates")),
         pytest.param("openvino", "cheng2020", marks=pytest.mark.slow),
     ],
 )

@@ -17,6 +17,7 @@ from distillkit.model.lmbda import LmbdaRange
 from .test_export import RUN, compressai_codec, picture, run_alone, trained
 
 
+@pytest.mark.slow
 def test_an_export_of_many_rates_takes_a_quality(tmp_path):
     codec = distillkit.GainedCodec(compressai_codec("mean-scale"), 3)
     model = replace(trained(codec), lmbda=LmbdaRange(0.002, 0.05))

@@ -213,6 +213,7 @@ def test_every_path_in_a_file_starts_from_its_folder(tmp_path, monkeypatch):
     assert (warm.initial_weights, warm.data.train) == (tmp_path / "old/student.safetensors", tmp_path / "others")
 
 
+@pytest.mark.slow
 def test_a_file_and_the_command(photographs, tmp_path):
     from typer.testing import CliRunner
 

@@ -84,6 +84,7 @@ class TestCustomPair:
     def test_it_is_short(self):
         assert len(self.SCRIPT.read_text(encoding="utf-8").splitlines()) <= 40
 
+    @pytest.mark.slow
     def test_as_a_script(self, tmp_path, photographs):
         from PIL import Image
 

@@ -211,6 +211,7 @@ def stopped_and_whole(recipe, folder: Path) -> list[dict]:
     return states
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_process_stops_all_and_they_go_on_bit_for_bit(recipe, teacher_file, tmp_path, held_out):
     """With noise, which each process draws for itself, the mean of the weights, and the best on held-out crops."""
     validation = {"data": held_out, "every": 4, "crops": 3}
@@ -270,7 +271,8 @@ def test_a_killed_run_goes_on_with_another_number_of_processes(sgd, tmp_path, pl
     assert largest_difference(student(tmp_path / "whole", plugins), student(tmp_path / "run", plugins), start) < 1e-3
 
 
-@pytest.mark.parametrize("fault", ["data", pytest.param("nan", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["data", "nan"])
 def test_what_goes_wrong_in_one_process_ends_all(recipe, tmp_path, fault):
     r = recipe(schedule={"name": "core.constant"}, log_every=1)
     said = [each["said"] for each in launch(r, tmp_path / "run", fault=fault, fault_rank=1, fault_step=3)]

@@ -6,12 +6,9 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from importlib import metadata
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -258,21 +255,6 @@ def test_where_a_run_comes_from(plain, tmp_path, plugins):
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     if head.returncode == 0:
         assert kept["commit"].rstrip("+") == head.stdout.strip()
-
-
-def test_sigterm_ends_with_143(tmp_path):
-    draw_photographs(tmp_path)
-    (tmp_path / "my.toml").write_text(
-        'trains = "teacher"\nnum_steps = 100000\ndevice = "cpu"\npair = {name = "models.cheng2020"}\n'
-        f'data = {{train = "{tmp_path}", crop = 64, batch_size = 1}}\nlog_every = 1\n'
-    )
-    train = ["train", tmp_path / "my.toml", "--out", tmp_path / "r"]
-    run = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "distillkit", *train], stderr=subprocess.DEVNULL)
-    while not (tmp_path / "r" / "metrics.jsonl").exists() and run.poll() is None:
-        time.sleep(0.1)
-    run.send_signal(signal.SIGTERM)
-    assert run.wait(120) == 143
-    assert list_checkpoints(Path(tmp_path / "r" / "checkpoints"))
 
 
 @pytest.mark.parametrize("command", ["demo", "family", "evaluate", "compress", "report", "plugins"])
