@@ -13,7 +13,6 @@ from distillkit.testing.pytest_plugin import draw_photographs
 
 from .small_pair import SmallPair
 
-
 # Files of few, long tests are the first that the workers take, or one of them would be alone with the last.
 LONG = (
     "test_distributed.py",
