@@ -11,6 +11,7 @@ import typer
 
 from .app import AsJson, Quiet, app, messages, show
 from .compress import Precise, Precision
+from .devices import Device
 
 
 class Classical(StrEnum):
@@ -44,6 +45,7 @@ def bench(
     repeats: Annotated[int, typer.Option(help="Timed runs on each picture.", min=1)] = 5,
     threads: Annotated[int, typer.Option(help="Threads that each codec may use.", min=1)] = 1,
     precision: Precise = Precision.auto,
+    device: Device = "cpu",
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -70,6 +72,7 @@ def bench(
             repeats=repeats,
             threads=threads,
             precision=precision.value,
+            device=device,
             on_step=status.update,
         )
     (out / "bench.json").write_text(result.to_json(), encoding="utf-8")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .app import AsJson, app, show
+from .devices import Device
 
 
 @app.command()
@@ -38,6 +39,7 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder for compressed files, results and curves.")] = Path(
         "runs/comparison"
     ),
+    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Compare codecs at several qualities: RD curves, and BD-rates with all that they depend on."""
@@ -50,7 +52,7 @@ def compare(
     by_path = anchor is not None and (Path(anchor) in given or "/" in anchor or anchor.endswith(".json"))
     if anchor and by_path and Path(anchor).resolve() not in [source.resolve() for source in given]:
         given.insert(0, Path(anchor))
-    curves = rd_compare.gather_curves(given, out, images=images, classical=names)
+    curves = rd_compare.gather_curves(given, out, images=images, classical=names, device=device)
     if anchor and by_path:
         anchor = rd_compare.curve_of(anchor, curves)
     comparison = rd_compare.compare_curves(curves, anchor)

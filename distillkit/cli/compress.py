@@ -12,6 +12,7 @@ import typer
 
 from ..errors import DataError, printable
 from .app import AsJson, Quiet, app, messages, show
+from .devices import Device
 
 if TYPE_CHECKING:
     from ..codec.files import Settings
@@ -64,6 +65,7 @@ def compress(
         typer.Option(help="Search for the quality at which each picture has this PSNR in dB.", show_default="off"),
     ] = None,
     precision: Precise = Precision.auto,
+    device: Device = "cpu",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -72,7 +74,7 @@ def compress(
     from ..codec.files import Settings
 
     wanted = _wanted(quality=quality, bpp=bpp, psnr=psnr)
-    settings = Settings("compress", model, precision.value, convert, wanted=wanted)
+    settings = Settings("compress", model, precision.value, convert, wanted=wanted, device=device)
     _run(settings, sources, overwrite, as_json, quiet)
 
 
@@ -99,6 +101,7 @@ def decompress(
     *,
     model: Model,
     precision: Precise = Precision.auto,
+    device: Device = "cpu",
     max_pixels: Annotated[
         int,
         typer.Option(help="Refuse files of larger images.", min=1),
@@ -114,7 +117,8 @@ def decompress(
     """Decompress files with the model that wrote them, or a light decoder of it: to PNG, or TIFF where PNG cannot."""
     from ..codec.files import Settings
 
-    settings = Settings("decompress", model, precision.value, max_pixels=max_pixels, trusted=trusted)
+    limits = {"max_pixels": max_pixels, "trusted": trusted}
+    settings = Settings("decompress", model, precision.value, device=device, **limits)
     _run(settings, sources, overwrite, as_json, quiet)
 
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .app import AsJson, Quiet, app, goes_on_later, messages, show
+from .devices import RunDevice
 from .names import existing, named, run_folder
 
 if TYPE_CHECKING:
     from ..family.record import Record
+
+
+class Scheduler(StrEnum):
+    """Who starts the jobs."""
+
+    slurm = "slurm"
+    local = "local"
 
 
 @app.command()
@@ -36,6 +45,27 @@ def family(
     budget: Annotated[
         float | None, typer.Option(help="Stop cleanly after this many hours.", min=0, show_default="no limit")
     ] = None,
+    device: RunDevice = None,
+    jobs: Annotated[
+        int, typer.Option(help="Jobs at once, each in a process of its own with its share of the cores.", min=1)
+    ] = 1,
+    submit: Annotated[
+        Scheduler | None,
+        typer.Option(
+            help="Hand each job to a scheduler (extra `submitit`), `--jobs` of them at once, and wait; local starts "
+            "them here.",
+            show_default="jobs run here",
+        ),
+    ] = None,
+    submit_set: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="What the scheduler is to give each job, by submitit's names, as in `timeout_min=600`, "
+            "`gpus_per_node=1`, `slurm_partition=gpu`; may be given several times.",
+            show_default="the scheduler's own",
+        ),
+    ] = None,
     status: Annotated[bool, typer.Option("--status", help="Only show the status of the jobs.")] = False,
     record: Annotated[
         Path | None,
@@ -53,8 +83,10 @@ def family(
     """Train and measure a teacher and variants of its student at several lambdas and seeds, or the jobs that remain."""
     from ..family import plan, run, tables
     from ..family.record import read_record, record_of
+    from ..recipe.changes import parse_changes
     from ..training.display.progress import ProgressDisplay
 
+    console = messages(quiet)
     record = record and named(record, ".json", "family --record")
     results = results and named(results, ".md", "family --results")
     file = existing(file, ".toml")
@@ -72,7 +104,12 @@ def family(
                     folder,
                     only=only or [],
                     budget_hours=budget,
-                    observers=lambda: [ProgressDisplay(messages(quiet))],
+                    observers=lambda: [ProgressDisplay(console)],
+                    device=device,
+                    jobs=jobs,
+                    submit=submit and submit.value,
+                    submit_options=parse_changes(submit_set or [], "--submit-set"),
+                    on_job=lambda line: console.print(f"family: {line}", highlight=False, soft_wrap=True),
                 )
         measured = record_of(rows, read_record(record) if record is not None and record.exists() else None)
         as_text = run.status_json(rows)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .app import AsJson, app, show
+from .devices import Device
 
 
 @app.command()
@@ -33,6 +34,7 @@ def evaluate(
         list[float] | None,
         typer.Option(help="From 0 to 1, for models of many rates; may be repeated.", show_default="0 0.25 0.5 0.75 1"),
     ] = None,
+    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Compress pictures to real files with each model, decode them, and measure."""
@@ -45,7 +47,7 @@ def evaluate(
     perceptual = [*([Lpips(lpips)] if lpips else []), *([Dists(dists)] if dists else [])]
     named = dict(zip(names, models, strict=True))
     images = list_images(data, leave_out=[out])
-    comparison = compare(named, images, out, perceptual=perceptual, qualities=quality or FIXED_POINTS)
+    comparison = compare(named, images, out, perceptual=perceptual, qualities=quality or FIXED_POINTS, device=device)
     show(comparison.table(), comparison.to_json(), as_json)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .app import Quiet, app, messages
+from .devices import Device
 from .names import existing, named
 
 
@@ -19,6 +20,7 @@ def report(
         typer.Option("-o", "--out", help="The file.", show_default="report.html in that folder"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that no report wrote.")] = False,
+    device: Device = "cpu",
     quiet: Quiet = False,
 ) -> None:
     """Write the page of a run or a family: figures, curves, pictures and recipe in one HTML file."""
@@ -26,9 +28,11 @@ def report(
 
     console = messages(quiet)
     out = out and named(out, ".html", "report -o")
-    file = write_page(
-        path, out, overwrite=overwrite, on_part=lambda part: console.print(f"report: {part}", highlight=False)
-    )
+
+    def on_part(part: str) -> None:
+        console.print(f"report: {part}", highlight=False)
+
+    file = write_page(path, out, overwrite=overwrite, on_part=on_part, device=device)
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 
 

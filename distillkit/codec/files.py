@@ -37,6 +37,7 @@ class Settings:
         convert: take pictures of other kinds, see `read_image`.
         max_pixels: larger images are not decoded.
         trusted: also use a decoder that forged files can crash, see `ImageCodec`.
+        device: where the codec runs, see `load_model`.
         wanted: the rate or quality that compressed pictures should have; None with a model of one rate.
     """
 
@@ -46,6 +47,7 @@ class Settings:
     convert: bool = False
     max_pixels: int = MAX_PIXELS
     trusted: bool = False
+    device: str = "cpu"
     wanted: Wanted | None = None
 
 
@@ -103,7 +105,7 @@ def load_codec(settings: Settings) -> ImageCodec:
     Raises:
         DistillkitError: the model cannot be used.
     """
-    model = load_model(settings.model)
+    model = load_model(settings.model, device=settings.device)
     options = {"precision": settings.precision, "max_pixels": settings.max_pixels, "trusted": settings.trusted}
     return ImageCodec(model.codec, model.fingerprint, **options)  # type: ignore[arg-type]
 

@@ -17,6 +17,7 @@ from .files import Coded, Settings, code_file, load_codec
 from .runtime import ImageCodec
 
 _WORTH_SECONDS = 5.0  #: of work that is left: other processes, which need about as long to start, are worth it
+_MOST_ON_GPU = 8  #: processes; each takes some hundred megabytes of the GPU's memory, and the model's weights
 _Pair = tuple[Path, Path]
 
 
@@ -26,7 +27,8 @@ def code_files(
     """Compress or decompress all files, on all cores if there are several, and return what became of each.
 
     Files are coded one after the other with torch's own threads, as long as that takes a few seconds. For more, each
-    core codes one at a time with a single thread, so that no thread waits for another.
+    core codes one at a time with a single thread, so that no thread waits for another. On a GPU up to eight processes
+    share it: while one codes symbols on its core, the others keep the GPU at work.
 
     Args:
         settings: what they have in common.
@@ -50,7 +52,7 @@ def code_files(
     began = time.perf_counter()
     while waiting and (len(coded) < 2 or _seconds_left(began, len(coded), len(waiting)) < _WORTH_SECONDS):
         note(code_file(codec, settings, *waiting.popleft()))
-    while waiting and _num_cores() > 1:
+    while waiting and _num_processes(settings) > 1:
         for pair in _code_with_others(codec, settings, waiting, note):
             note(_code_alone(settings, *pair))
     for pair in waiting:
@@ -72,7 +74,7 @@ def _code_with_others(
     """
     import torch
 
-    others, threads = _num_cores() - 1, torch.get_num_threads()
+    others, threads = _num_processes(settings) - 1, torch.get_num_threads()
     pool = start_pool(others, _Process.start, settings)
     torch.set_num_threads(1)
     running: dict[Future[Coded], _Pair] = {}
@@ -106,6 +108,10 @@ def _code_alone(settings: Settings, source: Path, target: Path) -> Coded:
         return Coded(source, target, error=f"file {source}: {text} into parts, or free memory.")
     finally:
         pool.shutdown()
+
+
+def _num_processes(settings: Settings) -> int:
+    return _num_cores() if settings.device == "cpu" else min(_num_cores(), _MOST_ON_GPU)
 
 
 def _num_cores() -> int:

@@ -11,7 +11,12 @@ from .runtime import ImageCodec
 
 
 def load_codec(
-    model: str | Path, *, plugins: Plugins | None = None, precision: Precision = "auto", trusted: bool = False
+    model: str | Path,
+    *,
+    plugins: Plugins | None = None,
+    precision: Precision = "auto",
+    trusted: bool = False,
+    device: str = "cpu",
 ) -> ImageCodec:
     """Return the codec of a trained model, ready to code images: `load_codec("runs/student").encode(image)`.
 
@@ -20,9 +25,10 @@ def load_codec(
         plugins: where its pair is registered; by default the installed plugin of that name.
         precision: of analysis and synthesis, see `ImageCodec`.
         trusted: also use a decoder that forged files can crash, see `ImageCodec`.
+        device: where it runs: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`. Files are the same wherever they are read.
 
     Raises:
         CheckpointError: the file is missing, damaged or not a model.
         PairError: the codec cannot compress.
     """
-    return ImageCodec(load_model(model, plugins), precision=precision, trusted=trusted)
+    return ImageCodec(load_model(model, plugins, device), precision=precision, trusted=trusted)

@@ -8,7 +8,6 @@ This module is both sides: `python -m distillkit.evaluation.decode` is the proce
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import subprocess
@@ -28,6 +27,7 @@ from ..codec.runtime import ImageCodec
 from ..data.stored import write_picture
 from ..errors import BitstreamError, DistillkitError
 from ..hooks.loader import Plugins, load_plugins
+from ..hooks.modules import modules_of
 from ..model.file import TrainedModel, load_model
 from ..model.zoo import located
 
@@ -67,7 +67,7 @@ class DecodingProcess:
         """End the process."""
         self.close()
 
-    def decoder(self, path: Path, model: TrainedModel, plugins: Plugins) -> Decoder | None:
+    def decoder(self, path: Path, model: TrainedModel, plugins: Plugins, device: str = "cpu") -> Decoder | None:
         """Return a decoder that works in the process, or None where the process could not build the model.
 
         That is so if its pair was passed to `load_plugins` as an object that no module holds.
@@ -76,19 +76,16 @@ class DecodingProcess:
             path: the model's file, or its run folder.
             model: what is in it.
             plugins: where its pair is registered.
+            device: where it runs, see `load_model`.
         """
-        modules = {}
-        for info in plugins.plugins:
-            if info.distribution is None:
-                plugin = plugins.manager.get_plugin(info.name)
-                if inspect.ismodule(plugin) and plugin.__name__ != "__main__":
-                    modules[info.name] = plugin.__name__
-                elif model.pair.startswith(f"{info.name}."):
-                    return None
+        modules, others = modules_of(plugins)
+        if model.pair.partition(".")[0] in others:
+            return None
 
         def decode(files: Sequence[tuple[Path, Path]]) -> Iterator[float]:
             job = {
                 "model": str(located(path).resolve()),
+                "device": device,
                 "plugins": modules,
                 "path": [os.path.abspath(each) for each in sys.path],
                 "num_threads": torch.get_num_threads(),  # the same entropy parameters need the same number of threads
@@ -154,7 +151,7 @@ def main() -> None:
         torch.set_num_threads(job["num_threads"])
         try:
             plugins = load_plugins(**{name: import_module(module) for name, module in job["plugins"].items()})
-            model = load_model(job["model"], plugins)
+            model = load_model(job["model"], plugins, job["device"])
             decode = decoder_of(ImageCodec(model.codec, model.fingerprint, trusted=True))
             for seconds in decode([(Path(file), Path(picture)) for file, picture in job["files"]]):
                 print(json.dumps(seconds), file=answers, flush=True)

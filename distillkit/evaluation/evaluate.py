@@ -26,6 +26,7 @@ from ..data.samples import RGB, Samples
 from ..errors import DataError, DistillkitError
 from ..hooks.loader import Plugins, load_plugins
 from ..model.conditioned import at_quality
+from ..model.device import device_name
 from ..model.file import TrainedModel, load_model
 from ..model.lmbda import at_lmbda
 from ..model.sources import named_sources
@@ -51,6 +52,7 @@ def evaluate_model(
     perceptual: Sequence[PerceptualDistance] = (),
     quality: float | None = None,
     objective: Objective | None = None,
+    device: str = "cpu",
 ) -> Evaluation:
     """Measure a trained model: as `evaluate`, but what it compresses is decoded in a fresh process.
 
@@ -66,16 +68,17 @@ def evaluate_model(
         objective: gives the cost of a model whose file names an objective that needs another file, as `core.lpips`
             does. A model may come from a stranger, so that file is not opened: by default the cost is left out, with
             a warning.
+        device: where both run, see `load_model`.
 
     Raises:
         DistillkitError: the model or a picture cannot be used, or a file does not decode.
     """
     plugins = plugins or load_plugins()
-    loaded = load_model(model, plugins)
+    loaded = load_model(model, plugins, device)
     trained_for = _objective(model, loaded, plugins, objective)
     codec = ImageCodec(loaded.codec, loaded.fingerprint, trusted=True)
     with nullcontext(process) if process else DecodingProcess() as decoding:
-        decoder = decoding.decoder(Path(model), loaded, plugins)
+        decoder = decoding.decoder(Path(model), loaded, plugins, device)
         options: dict[str, Any] = {"objective": trained_for, "decoder": decoder, "perceptual": perceptual}
         return evaluate(codec, paths, out, at_lmbda(loaded.lmbda, quality), on_image, quality=quality, **options)
 
@@ -191,7 +194,7 @@ def evaluate(
         images=tuple(results),
         name=out.resolve().name,
         decoded_in="same" if decoder is None else "fresh",
-        environment=environment(),
+        environment=environment(next(codec.adapter.module.parameters()).device),
         quality=quality,
         samples=samples,
     )
@@ -200,9 +203,10 @@ def evaluate(
     return evaluation
 
 
-def environment() -> dict[str, str | int]:
-    """Return on what is measured: versions, processor, threads."""
-    return {
+def environment(device: torch.device) -> dict[str, str | int]:
+    """Return on what is measured: versions, processor, threads, and the device where it is not the CPU."""
+    other = {} if device.type == "cpu" else {"device": device_name(device)}
+    return other | {
         "distillkit": metadata.version("distillkit-lic"),
         "torch": torch.__version__,
         "python": platform.python_version(),

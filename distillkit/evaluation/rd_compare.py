@@ -128,6 +128,7 @@ def gather_curves(
     classical: Sequence[str] = (),
     plugins: Plugins | None = None,
     on_codec: Callable[[str], None] | None = None,
+    device: str = "cpu",
 ) -> list[RDCurve]:
     """Return the curves of models, results and files of curves; measure the models on `images`.
 
@@ -142,6 +143,7 @@ def gather_curves(
         classical: names of classical codecs, see `CLASSICAL`.
         plugins: where the models' pairs are registered; by default the installed plugins.
         on_codec: called with each codec's name before it is measured.
+        device: where models run, see `load_model`.
 
     Raises:
         DistillkitError: a source is none of these, or cannot be measured.
@@ -157,7 +159,7 @@ def gather_curves(
             if on_codec is not None:
                 on_codec(name)
             for row, quality in rows_of(name, load_model(path, plugins).codec):
-                options = {"plugins": plugins, "process": process, "quality": quality}
+                options = {"plugins": plugins, "process": process, "quality": quality, "device": device}
                 evaluation = evaluate_model(path, images, out / row, **options)  # type: ignore[arg-type]
                 measured.append((row, json.loads(evaluation.to_json())))
     groups: dict[str, list[dict[str, Any]]] = {}

@@ -147,6 +147,7 @@ def compare(
     perceptual: Sequence[PerceptualDistance] = (),
     qualities: Sequence[float] = FIXED_POINTS,
     objective: Objective | None = None,
+    device: str = "cpu",
 ) -> Comparison:
     """Compress `images` with each model to real files in `folder`, decode those in a fresh process, and measure.
 
@@ -161,6 +162,7 @@ def compare(
         perceptual: distances to measure as well.
         qualities: of models of many rates, in [0, 1].
         objective: see `evaluate_model`.
+        device: where they run, see `load_model`.
 
     Raises:
         DistillkitError: a model or picture cannot be used.
@@ -185,10 +187,12 @@ def compare(
             model = load_model(path, plugins)
             codec: CodecAdapter = model.codec
             about = Path(path), num_parameters(codec.module), kmac_per_pixel(codec)
-            options: dict[str, Any] = {"plugins": plugins, "process": process, "perceptual": perceptual}
+            options: dict[str, Any] = {"plugins": plugins, "process": process, "device": device}
             options["objective"] = objective
             for row, quality in rows_of(name, codec, qualities):
-                evaluation = evaluate_model(path, images, folder / row, quality=quality, **options)
+                evaluation = evaluate_model(
+                    path, images, folder / row, quality=quality, perceptual=perceptual, **options
+                )
                 rows.append(ComparedModel(row, *about, evaluation))
     comparison = Comparison(tuple(rows), folder)
     (folder / "comparison.json").write_text(comparison.to_json(), encoding="utf-8", errors="backslashreplace")

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import monotonic
 from typing import Any, Literal, final
+
+import torch
 
 from ..data.images import check_images
 from ..data.listing import list_images
 from ..errors import DataError, RecipeError
 from ..evaluation.curve import is_evaluation
 from ..evaluation.decode import DecodingProcess
-from ..evaluation.evaluate import evaluate_model
-from ..hooks.hookspecs import hookimpl
 from ..hooks.loader import Plugins, load_plugins
-from ..model.conditioned import FIXED_POINTS
 from ..model.lmbda import LmbdaRange
 from ..training.display.progress import ProgressDisplay
 from ..training.distributed import refuse_several
 from ..training.folder.checkpoint import list_checkpoints
 from ..training.folder.run_folder import RunFolder
-from ..training.objectives.objective import build_objective
-from ..training.preemption import TrainingStopped
 from ..training.setup.codecs import samples_of
 from ..training.setup.resolve import resolve
-from ..training.train import train
+from .beside import carry_out_beside, is_trained
+from .job import Deadline, OutOfTimeError, Task, carry_out, portable_modules, results_of
 from .plan import Family, Job, plan, select
+from .workers import InProcess, scheduler
 
 State = Literal["done", "begun", "ready", "waiting"]
 
@@ -54,24 +53,6 @@ class JobStatus:
     sweep: tuple[dict[str, Any], ...] = ()
 
 
-class _OutOfTimeError(TrainingStopped):
-    pass
-
-
-@final
-class _Deadline:
-    """Ends a run at the first checkpoint after a moment."""
-
-    def __init__(self, moment: float) -> None:
-        self.moment = moment
-
-    @hookimpl
-    def checkpoint_saved(self) -> None:
-        """Stop here: the run will continue from this checkpoint."""
-        if monotonic() > self.moment:
-            raise _OutOfTimeError
-
-
 def run_family(
     family: Family,
     folder: str | Path,
@@ -80,6 +61,11 @@ def run_family(
     budget_hours: float | None = None,
     plugins: Plugins | None = None,
     observers: Callable[[], Sequence[object]] = lambda: [ProgressDisplay()],
+    device: str | None = None,
+    jobs: int = 1,
+    submit: Literal["slurm", "local"] | None = None,
+    submit_options: Mapping[str, Any] | None = None,
+    on_job: Callable[[str], None] = lambda line: None,
 ) -> list[JobStatus]:
     """Carry out the jobs of a family that remain, and measure each model on the family's pictures.
 
@@ -92,41 +78,50 @@ def run_family(
         only: names of jobs, or patterns of names; the others are not run.
         budget_hours: after this many hours only the steps up to the next checkpoint are taken.
         plugins: where components are registered; by default the installed plugins.
-        observers: called for each run; gives its observers.
+        observers: called for each run of this process; gives its observers.
+        device: where to train and measure; by default each recipe's, and the CPU for measuring.
+        jobs: how many run at once. Of several, each has a process of its own with its share of torch's threads, and
+            its figures are in its run folder alone.
+        submit: who starts the jobs; by default this process does.
+        submit_options: what the scheduler is to give each job, by submitit's names.
+        on_job: called with a line when a job of another process starts or ends.
 
     Returns:
         The status of each job of the family.
 
     Raises:
-        DistillkitError: bad input, a folder with other runs, or a loss that is not finite.
+        DistillkitError: bad input, a folder with other runs, or a loss that is not finite. Of several jobs at once,
+            those that do not need the one that failed are done first.
+        TrainingStopped: several jobs at once were stopped by SIGTERM, and saved.
+        KeyboardInterrupt: or by Ctrl-C.
     """
     refuse_several("family")
     folder, plugins = Path(folder).resolve(), plugins or load_plugins()
-    jobs = plan(family, folder, plugins)
-    chosen = select(jobs, list(only))
+    planned = plan(family, folder, plugins)
+    chosen = select(planned, list(only))
     images = list_images(family.test)
-    for job in jobs:
+    for job in planned:
         resolve(job.recipe, plugins)
     # Report what would end the family after hours before it starts.
-    check_images(images, samples=samples_of(jobs[0].recipe, plugins))
-    deadline = _Deadline(monotonic() + 3600 * budget_hours if budget_hours is not None else float("inf"))
+    check_images(images, samples=samples_of(planned[0].recipe, plugins))
+    deadline = Deadline(3600 * budget_hours if budget_hours is not None else float("inf"))
+    if jobs > 1 or submit is not None:
+        start = InProcess if submit is None else scheduler(submit, folder, submit_options or {})
+        threads = max(1, torch.get_num_threads() // jobs) if submit is None else 0
+        whole = tuple(path.resolve() for path in images)
+        about = portable_modules(plugins), tuple(sys.path), device, threads
+        tasks = [Task(job, folder, whole, *about, deadline.seconds) for job in chosen]
+        carry_out_beside(tasks, jobs, start, deadline, on_job)
+        return status(family, folder, plugins)
     with DecodingProcess() as process:
         for job in chosen:
-            run = RunFolder(folder / job.name)
-            if run.model.exists():
-                run.check_same(resolve(job.recipe, plugins), plugins, paths_too=False)
-            else:
+            if not is_trained(folder, job.name):
                 _check_needs(job, folder)
-                try:
-                    train(job.recipe, run.path, plugins=plugins, observers=[deadline, *observers()])
-                except _OutOfTimeError:
-                    break
-            for quality, file in _results(folder, job).items():
-                if not file.exists():
-                    options: dict[str, Any] = {"plugins": plugins, "process": process, "quality": quality}
-                    objective = build_objective(job.recipe.objective.model_dump(), plugins, "recipe objective")
-                    evaluate_model(run.model, images, file.parent, objective=objective, **options)
-            if monotonic() > deadline.moment:
+            try:
+                carry_out(job, folder, images, plugins, device, [deadline, *observers()], process)
+            except OutOfTimeError:
+                break
+            if deadline.is_over:
                 break
     return status(family, folder, plugins)
 
@@ -135,14 +130,14 @@ def status(family: Family, folder: str | Path, plugins: Plugins | None = None) -
     """Return the status of each job of a family, from its folder."""
     folder = Path(folder).resolve()
     jobs = plan(family, folder, plugins)
-    done = {job.name for job in jobs if RunFolder(folder / job.name).model.exists()}
+    done = {job.name for job in jobs if is_trained(folder, job.name)}
     rows = []
     for job in jobs:
         checkpoints = list_checkpoints(RunFolder(folder / job.name).checkpoints)
         step = int(checkpoints[-1].stem.removeprefix("step-")) if checkpoints else 0
         ready = all(name in done for name in job.needs)
         state: State = "done" if job.name in done else "begun" if step else "ready" if ready else "waiting"
-        files = list(_results(folder, job).values())
+        files = list(results_of(folder, job).values())
         found = [_read(file) for file in files if file.exists()]
         results = found[len(found) // 2] if len(found) == len(files) else None
         sweep = tuple(found) if results is not None and len(files) > 1 else ()
@@ -170,7 +165,7 @@ def status_json(rows: Sequence[JobStatus]) -> str:
 
 
 def _check_needs(job: Job, folder: Path) -> None:
-    if missing := [name for name in job.needs if not RunFolder(folder / name).model.exists()]:
+    if missing := [name for name in job.needs if not is_trained(folder, name)]:
         raise RecipeError(
             f"family, job {job.name}: it needs {', '.join(missing)}, which is not done in {folder}. Run that first, or "
             "copy its run folder here."
@@ -185,10 +180,3 @@ def _read(file: Path) -> dict[str, Any]:
     if not is_evaluation(results):
         raise DataError(f"family: {file}: expected what an evaluation writes, got something else; remove it.")
     return results
-
-
-def _results(folder: Path, job: Job) -> dict[float | None, Path]:
-    """Return the file of each measurement: one, or one for each quality of a model of many rates."""
-    qualities = FIXED_POINTS if isinstance(job.lmbda, LmbdaRange) else (None,)
-    names = {quality: job.name if quality is None else f"{job.name}-q{quality:g}" for quality in qualities}
-    return {quality: folder / "evaluation" / name / "results.json" for quality, name in names.items()}

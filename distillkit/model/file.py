@@ -15,6 +15,7 @@ from ..errors import CheckpointError
 from ..hooks.loader import Plugins, load_installed
 from .adapters import CodecAdapter, CompressAIAdapter, fingerprint
 from .claims import build_checked, check_fingerprint, check_finite, read_claims, refuse_sources
+from .device import find_device
 from .lmbda import Lmbda, LmbdaRange
 from .tensors import read_tensors, write_tensors
 from .weights import fit_tables
@@ -94,17 +95,20 @@ def save_model(
     write_tensors(path, state, {"format": FORMAT, "model": json.dumps(about, sort_keys=True), **more})
 
 
-def load_model(path: str | Path, plugins: Plugins | None = None) -> TrainedModel:
+def load_model(path: str | Path, plugins: Plugins | None = None, device: str = "cpu") -> TrainedModel:
     """Read a trained codec; the teacher is not needed for a student.
 
     Args:
         path: a `model.safetensors`, a run folder that holds one, or `zoo:NAME` for a model that ships (see `zoo`).
         plugins: where its pair is registered; by default the installed plugin of that name.
+        device: where the codec is to run, see `Recipe.device`.
 
     Raises:
         CheckpointError: the file is missing, damaged or not a model.
         RecipeError: its pair is not registered.
+        DistillkitError: there is no such device.
     """
+    where = find_device(device, "device")
     path = located(path)
     if path.is_dir():
         path = path / MODEL_NAME
@@ -134,6 +138,7 @@ def load_model(path: str | Path, plugins: Plugins | None = None) -> TrainedModel
         ) from None
     codec.module.eval()
     check_fingerprint(path, claims.fingerprint, fingerprint(codec.module))
+    codec.module.to(where)
     about: dict[str, Any] = claims.model_dump(exclude_none=True)
     about["lmbda"] = claims.lmbda  # as a number or a range, not as a table
     return TrainedModel(codec=codec, **about)

@@ -10,10 +10,14 @@ from typing import Any
 from ..errors import RecipeError
 
 
-def parse_changes(texts: list[str]) -> dict[str, Any]:
+def parse_changes(texts: list[str], option: str = "--set") -> dict[str, Any]:
     """Return changes from `KEY=VALUE` texts, by key.
 
     A value is TOML (`1e-3`, `true`, `[1, 2]`, `{name = "feds.staged"}`); what is no TOML is a text (`photos/train`).
+
+    Args:
+        texts: what was given.
+        option: by which, for messages.
 
     Raises:
         RecipeError: a text has no `=`.
@@ -22,7 +26,7 @@ def parse_changes(texts: list[str]) -> dict[str, Any]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise RecipeError(f"--set {text}: expected KEY=VALUE; write `--set optimizer.learning_rate=1e-3`.")
+            raise RecipeError(f"{option} {text}: expected KEY=VALUE, as in `optimizer.learning_rate=1e-3`; correct it.")
         try:
             parsed = tomllib.loads(f"value = {value}")
         except tomllib.TOMLDecodeError:

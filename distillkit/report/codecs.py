@@ -59,15 +59,16 @@ class Codecs:
         return [side for side in (self.teacher, self.control, self.student) if side]
 
     @staticmethod
-    def load(runs: Runs, plugins: Plugins) -> Codecs:
+    def load(runs: Runs, plugins: Plugins, device: str = "cpu") -> Codecs:
         """Load the models; one that cannot be loaded is left out."""
         notes: list[str] = []
+        how = plugins, device
         named = runs.main.recipe.teacher
         teacher = (runs.teacher.model if runs.teacher else None) or (named if named and named.is_file() else None)
         main = TEACHER if runs.main.variant == TEACHER else "student"
-        student = _side(main, runs.main.variant, runs.main.model, plugins, notes)
-        taught_by = _side(TEACHER, TEACHER, teacher, plugins, notes)
-        control = _side("control", "control", runs.control.model if runs.control else None, plugins, notes)
+        student = _side(main, runs.main.variant, runs.main.model, how, notes)
+        taught_by = _side(TEACHER, TEACHER, teacher, how, notes)
+        control = _side("control", "control", runs.control.model if runs.control else None, how, notes)
         if runs.main.model is None:
             notes.append(f"{runs.main.name} is not done yet, so there is no trained model to show.")
         elif taught_by is None and main != TEACHER:
@@ -89,11 +90,11 @@ def _about_control(runs: Runs) -> list[str]:
     return []
 
 
-def _side(series: str, label: str, file: Path | None, plugins: Plugins, notes: list[str]) -> Side | None:
+def _side(series: str, label: str, file: Path | None, how: tuple[Plugins, str], notes: list[str]) -> Side | None:
     if file is None:
         return None
     try:
-        model = load_model(file, plugins)
+        model = load_model(file, *how)
     except DistillkitError as error:
         notes.append(f"The model of {label} cannot be loaded: {error}")
         return None

@@ -57,7 +57,7 @@ def bits_by_channel(codec: CodecAdapter, crops: Iterable[Tensor]) -> BitsMap | N
     """Return the bits of each channel of y, or None for a codec without a latent of that name."""
     channels, rates = [], []
     for images in crops:
-        likelihoods = codec.forward(images).likelihoods
+        likelihoods = codec.forward(images.to(_device(codec))).likelihoods
         if "y" not in likelihoods:
             return None
         pixels = images.shape[2] * images.shape[3]
@@ -73,12 +73,14 @@ def bits_by_position(codec: CodecAdapter, picture: NDArray[Any]) -> NDArray[Any]
     """Return the bits per pixel of the image at each position of y, shape (h, w), for a picture (H, W, C)."""
     height, width, _ = picture.shape
     margins = ((0, -height % codec.stride), (0, -width % codec.stride), (0, 0))
-    likelihoods = codec.forward(_batch(np.pad(picture, margins, mode="edge"), codec.samples)).likelihoods
+    likelihoods = codec.forward(
+        _batch(np.pad(picture, margins, mode="edge"), codec.samples).to(_device(codec))
+    ).likelihoods
     if "y" not in likelihoods:
         return None
     bits = -likelihoods["y"][0].double().log2().sum(dim=0)
     side = (height + margins[0][1]) // bits.shape[0]
-    return (bits[: -(-height // side), : -(-width // side)] / side**2).numpy()
+    return (bits[: -(-height // side), : -(-width // side)] / side**2).cpu().numpy()
 
 
 def bind(
@@ -150,9 +152,10 @@ def explained_variance(
     fitted, judged = ({role: _Sums() for role in roles} for _ in range(2))
     num_images = 0
     for images in crops:
+        images = images.to(_device(pair.student))
         _, taps = pair.run_student(images, pair.run_teacher(images, roles))
         for role, features in taps.items():
-            x, y = (side[0].flatten(1).double().T for side in features)
+            x, y = (side[0].flatten(1).double().T.cpu() for side in features)
             chosen = torch.randperm(len(x), generator=generator)[:MAX_POSITIONS]
             x = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
             (judged if num_images % 2 else fitted)[role].add(x[chosen], y[chosen])
@@ -183,3 +186,7 @@ def kept_channels(
 
 def _batch(picture: NDArray[Any], samples: Samples) -> Tensor:
     return torch.from_numpy(picture.transpose(2, 0, 1)[None].astype(np.float32, order="C")).div_(samples.peak)
+
+
+def _device(codec: CodecAdapter) -> torch.device:
+    return next(codec.module.parameters()).device

@@ -46,6 +46,7 @@ def write_page(
     overwrite: bool = False,
     plugins: Plugins | None = None,
     on_part: Callable[[str], None] = lambda part: None,
+    device: str = "cpu",
 ) -> Path:
     """Write the page of a run, or of a folder of runs, and return its file.
 
@@ -57,6 +58,7 @@ def write_page(
         overwrite: whether a file that is no page of a report may be replaced.
         plugins: where the runs' components are registered; by default the installed plugins.
         on_part: called with the name of each part before it is made, for the page takes a while.
+        device: where the codecs run that are looked into, see `load_model`.
 
     Raises:
         DistillkitError: there is no run in `path`, or something in its folder cannot be used, or `out`
@@ -74,7 +76,7 @@ def write_page(
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=out.parent):  # before the work, not after it
             pass
-        html = render(runs, plugins, on_part)
+        html = render(runs, plugins, on_part, device)
         out.write_text(html, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise TrainingError(
@@ -83,10 +85,12 @@ def write_page(
     return out
 
 
-def render(runs: Runs, plugins: Plugins, on_part: Callable[[str], None] = lambda part: None) -> str:
+def render(
+    runs: Runs, plugins: Plugins, on_part: Callable[[str], None] = lambda part: None, device: str = "cpu"
+) -> str:
     """Return the page as HTML."""
     on_part("models")
-    codecs = Codecs.load(runs, plugins)
+    codecs = Codecs.load(runs, plugins, device)
     on_part("pictures")
     pictures = picture_section(runs)
     folder = files("distillkit.report")

@@ -10,7 +10,7 @@ import inspect
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any, TypeVar, cast, final
+from typing import Any, TypeVar, final
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import DistillkitError, RecipeError, TrainingError
+from ..model.device import accelerator, find_device
 
 T = TypeVar("T")
 _NEW, _OLD = "forward_sync_buffers", "broadcast_buffers"  # torch 2.14 renamed it
@@ -190,32 +191,27 @@ class Ranks:
 
 
 def _device(choice: str, rank: int, num: int) -> torch.device:
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    here = found.type if found is not None else "cpu"
+    if num == 1:
+        return find_device(choice, "recipe device", RecipeError)
+    here = accelerator()
     if choice == "auto":
-        choice = here if num == 1 or here == "cuda" else "cpu"
-    device = torch.device(choice)
-    index = cast(Any, device.index)  # None if the recipe names no number
-    if device.type == "cpu":
-        return device
-    if num > 1 and choice != "cuda":
+        choice = here if here == "cuda" else "cpu"
+    if choice == "cpu":
+        return torch.device(choice)
+    if choice != "cuda":
         raise RecipeError(
             f"recipe device: expected 'auto', 'cpu' or 'cuda' for {num} processes, each of which takes a GPU of its "
             f"own, got '{choice}'; change it."
         )
-    count = torch.accelerator.device_count() if here == device.type else 0
-    if num > 1:
-        index = int(os.environ.get("LOCAL_RANK", rank % max(1, count)))
-    elif index is None and count:
-        index = torch.accelerator.current_device_index()
-    wanted = device.type if index is None else f"{device.type}:{index}"
-    if (index or 0) >= count:
-        devices = f"{count} x '{device.type}'" if count else f"only '{here}'"
+    count = torch.accelerator.device_count() if here == choice else 0
+    index = int(os.environ.get("LOCAL_RANK", rank % max(1, count)))
+    if index >= count:
+        devices = f"{count} x '{choice}'" if count else f"only '{here}'"
         raise RecipeError(
-            f"recipe device: expected a device of this machine, which has {devices}, got '{wanted}' for process {rank} "
-            f"of {num}; name another device, or start fewer processes."
+            f"recipe device: expected a device of this machine, which has {devices}, got '{choice}:{index}' for "
+            f"process {rank} of {num}; name another device, or start fewer processes."
         )
-    return torch.device(wanted)
+    return torch.device(choice, index)
 
 
 def batch_variance(features: Tensor) -> Tensor:
@@ -255,6 +251,14 @@ def refuse_several(what: str) -> None:
             f"{what}: expected one process, got {num}, each of which would do all of it; start it without torchrun. "
             "`distillkit train` and `resume` are for several."
         )
+
+
+def launch() -> str | None:
+    """Return what tells the processes of this run on this machine from others; None where there is one process."""
+    joined = dist.is_available() and dist.is_initialized()
+    num = dist.get_world_size() if joined else int(os.environ.get("WORLD_SIZE", 1))
+    keys = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
+    return " ".join([str(os.getppid()), *(os.environ.get(key, "") for key in keys)]) if num > 1 else None
 
 
 def is_first_rank() -> bool:

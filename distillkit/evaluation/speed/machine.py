@@ -10,6 +10,8 @@ from typing import final
 
 import torch
 
+from ...model.device import device_name
+
 #: Load average, in processes, above which other programs are taken to disturb what is timed.
 _QUIET = 0.5
 
@@ -26,6 +28,7 @@ class Machine:
         python: version.
         torch: version.
         threads: that were used.
+        device: where learned codecs ran.
         load_average: processes that ran or waited in the minute before, or None where the system does not say.
     """
 
@@ -35,6 +38,7 @@ class Machine:
     python: str
     torch: str
     threads: int
+    device: str
     load_average: float | None
 
     @property
@@ -43,18 +47,20 @@ class Machine:
         return self.load_average is None or self.load_average <= _QUIET
 
     def __str__(self) -> str:
+        place = "" if self.device == "cpu" else f"; learned codecs on {self.device}"
         return (
             f"{self.processor}, {self.num_cores} logical core{'s' * (self.num_cores != 1)}, {self.system}; torch "
-            f"{self.torch}, Python {self.python}; {self.threads} thread{'s' * (self.threads != 1)}"
+            f"{self.torch}, Python {self.python}; {self.threads} thread{'s' * (self.threads != 1)}{place}"
         )
 
 
-def this_machine(threads: int) -> Machine:
-    """Return what this process runs on; `threads` are used."""
+def this_machine(threads: int, device: torch.device) -> Machine:
+    """Return what this process runs on; `threads` are used, and learned codecs run on `device`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     system = f"{platform.system()} {platform.release()}"
-    return Machine(_processor(), cores, system, platform.python_version(), torch.__version__, threads, load)
+    versions = platform.python_version(), torch.__version__
+    return Machine(_processor(), cores, system, *versions, threads, device_name(device), load)
 
 
 def _processor() -> str:

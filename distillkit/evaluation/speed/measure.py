@@ -18,6 +18,7 @@ from ...data.samples import RGB
 from ...errors import DataError
 from ...hooks.loader import Plugins, load_plugins
 from ...model.complexity import kmac_per_pixel, num_parameters, parameters_by_part
+from ...model.device import find_device
 from ...model.file import load_model
 from ...model.precision import bf16_is_fast
 from ..classical import ClassicalCodec, MissingCodecError, classical_codec
@@ -62,10 +63,11 @@ def bench(
     repeats: int = 5,
     threads: int = 1,
     precision: Precision = "auto",
+    device: str = "cpu",
     plugins: Plugins | None = None,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Bench:
-    """Measure a student on the CPU.
+    """Measure a student at work.
 
     Each codec codes each picture once untimed; then all take turns, `repeats` times. Classical codecs are timed at the
     lowest quality that reaches the student's PSNR on that picture. Memory is that of fresh processes.
@@ -78,6 +80,7 @@ def bench(
         repeats: timed calls of each codec on each picture, at least 1.
         threads: that each codec may use.
         precision: of the learned codecs' analysis and synthesis.
+        device: where they run, see `load_model`; classical codecs run on the CPU.
         plugins: where the models' pairs are registered; by default the installed plugins; only these work where memory
             is measured.
         on_step: called with the name of what is measured next.
@@ -89,9 +92,9 @@ def bench(
         raise DataError("bench: expected at least one picture, got none; check the folder of pictures.")
     files = {STUDENT: student} if teacher is None else {TEACHER: teacher, STUDENT: student}
     plugins = plugins or load_plugins()
-    machine = this_machine(threads)
+    machine = this_machine(threads, find_device(device, "device"))
     with _threads(threads):
-        models = {name: load_model(path, plugins) for name, path in files.items()}
+        models = {name: load_model(path, plugins, device) for name, path in files.items()}
         codecs = {
             name: ImageCodec(m.codec, m.fingerprint, precision=precision, trusted=True) for name, m in models.items()
         }
@@ -106,12 +109,12 @@ def bench(
     benched = {}
     for name, model in models.items():
         on_step(f"memory of the {name}")
-        memory = measure_memory(files[name], largest, threads, precision)
+        memory = measure_memory(files[name], largest, threads, precision, device)
         codec = codecs[name]
         benched[name] = BenchedModel(
             model=files[name],
             fingerprint=model.fingerprint,
-            precision="bf16" if codec.is_fast and _is_bf16(precision) else "fp32",
+            precision="bf16" if codec.is_fast and _is_bf16(precision, device) else "fp32",
             num_parameters=num_parameters(model.codec.module),
             parameters_by_part=parameters_by_part(model.codec.module),
             kmac_per_pixel=kmac_per_pixel(model.codec),
@@ -160,8 +163,8 @@ def _at_quality(codec: ClassicalCodec, match: Match) -> Coder:
     return Coder(lambda image: codec.encode(image, match.quality), codec.decode)
 
 
-def _is_bf16(precision: Precision) -> bool:
-    return precision == "bf16" or (precision == "auto" and bf16_is_fast(torch.device("cpu")))
+def _is_bf16(precision: Precision, device: str) -> bool:
+    return precision == "bf16" or (precision == "auto" and bf16_is_fast(find_device(device, "device")))
 
 
 def _classical(names: Sequence[str], threads: int) -> tuple[dict[str, ClassicalCodec], dict[str, str]]:

@@ -35,7 +35,9 @@ class Memory:
     loaded_bytes: int
 
 
-def measure_memory(model: Path, image: Path, threads: int, precision: str) -> dict[Direction, Memory] | None:
+def measure_memory(
+    model: Path, image: Path, threads: int, precision: str, device: str = "cpu"
+) -> dict[Direction, Memory] | None:
     """Return the memory of encoding and of decoding a picture; None on systems other than Linux.
 
     Args:
@@ -43,6 +45,7 @@ def measure_memory(model: Path, image: Path, threads: int, precision: str) -> di
         image: the picture.
         threads: of torch.
         precision: as `ImageCodec` has it.
+        device: where the model runs; a GPU's own memory is not in the figure.
 
     Raises:
         DistillkitError: a process failed.
@@ -52,12 +55,13 @@ def measure_memory(model: Path, image: Path, threads: int, precision: str) -> di
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "picture.dk"
         return {
-            direction: _measure(direction, model, image, file, threads, precision) for direction in ("encode", "decode")
+            direction: _measure(direction, model, image, file, threads, (precision, device))
+            for direction in ("encode", "decode")
         }
 
 
-def _measure(direction: Direction, model: Path, image: Path, file: Path, threads: int, precision: str) -> Memory:
-    command = [sys.executable, "-m", __name__, direction, str(model), str(image), str(file), precision]
+def _measure(direction: Direction, model: Path, image: Path, file: Path, threads: int, how: tuple[str, str]) -> Memory:
+    command = [sys.executable, "-m", __name__, direction, str(model), str(image), str(file), *how]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -68,13 +72,13 @@ def _measure(direction: Direction, model: Path, image: Path, file: Path, threads
     return Memory(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _main(direction: str, model: str, image: str, file: str, precision: str) -> None:
+def _main(direction: str, model: str, image: str, file: str, precision: str, device: str) -> None:
     from ...codec.reading import read_compressed
     from ...codec.runtime import ImageCodec
     from ...data.images import read_image
     from ...model.file import load_model
 
-    trained = load_model(model)
+    trained = load_model(model, device=device)
     codec = ImageCodec(trained.codec, trained.fingerprint, precision=precision, trusted=True)  # type: ignore[arg-type]
     loaded = _kilobytes("VmRSS")
     if direction == "encode":
