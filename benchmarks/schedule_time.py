@@ -116,7 +116,7 @@ def naive(recipe: distillkit.Recipe, folder: Path) -> float:
         with torch.no_grad(), trainer.precision.autocast():
             features = bank.run(images, roles, stop_early=False)[1]
         with trainer.precision.autocast():
-            losses = trainer.task(images, {"teacher": Taught(features)}, terms)
+            losses = trainer.step.task(images, {"teacher": Taught(features)}, terms)
         total = losses.rd.cost + sum(weights.get(name, 0.0) * loss for name, loss in losses.terms.items())
         trainer.pace.optimizer.zero_grad()
         total.backward()

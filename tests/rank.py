@@ -19,6 +19,7 @@ from distillkit.training import trainer  # noqa: E402
 from distillkit.training.distributed import leave  # noqa: E402
 from distillkit.training.folder.checkpoint import list_checkpoints  # noqa: E402
 from distillkit.training.preemption import TrainingStopped  # noqa: E402
+from distillkit.training.setup import data as crops  # noqa: E402
 
 
 class Watch:
@@ -42,9 +43,9 @@ def main() -> None:
 
     torch.set_num_threads(1)
     plugins = distillkit.load_plugins(small=tests.small_pair)
-    originals = trainer.batches, trainer.Ranks.wrap
+    originals = crops.batches, trainer.Ranks.wrap
     for spec in json.loads(Path(sys.argv[1]).read_text()):
-        trainer.batches, trainer.Ranks.wrap = originals
+        crops.batches, trainer.Ranks.wrap = originals
         carry_out(spec, plugins)
     leave()
     sys.stdout.flush()
@@ -54,7 +55,7 @@ def main() -> None:
 def carry_out(spec: dict, plugins: distillkit.Plugins) -> None:
     """Train, and write down how that ended."""
     rank, folder = int(os.environ.get("RANK", "0")), Path(spec["folder"])
-    original, numbers = trainer.batches, itertools.count()
+    original, numbers = crops.batches, itertools.count()
 
     def batches(*args):
         for batch, number in zip(original(*args), numbers):  # noqa: B905 - there is a loader for each phase
@@ -69,7 +70,7 @@ def carry_out(spec: dict, plugins: distillkit.Plugins) -> None:
                     os.kill(os.getpid(), signal.SIGKILL)
             yield batch
 
-    trainer.batches = batches
+    crops.batches = batches
     recipe = distillkit.Recipe.create(**spec["recipe"])
     if spec.get("joined"):  # by the program that calls `train`
         torch.distributed.init_process_group("gloo")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, final
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, final
 
 import numpy as np
 import torch
@@ -15,8 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ..errors import DataError
+from .cache import PictureCache, cache_of_machine
 from .content import ImageFile
 from .images import check_images, read_image
+from .killed import killed_workers_reported
 from .samples import RGB, Samples
 
 _CROP_STREAM, _ORDER_STREAM, _SHARD_STREAM, _QUALITY_STREAM = 0, 1, 2, 3
@@ -24,6 +26,7 @@ _GOLDEN = 0x9E3779B97F4A7C15  # of 2**64, the golden section
 _NUM_MIXED = 8  #: shards of which the images of an epoch are mixed at a time
 _LOG = logging.getLogger("distillkit")
 _MIB = 1 << 20
+T = TypeVar("T")
 
 #: Added to a run's seed for crops on which something is measured before or between training.
 CALIBRATION_SEED = 2**32
@@ -45,12 +48,14 @@ class CropDataset(Dataset[Tensor]):
         crop: side of the crops in pixels.
         seed: in [0, 2^64).
         cache_mib: decoded images are held in memory, in the order of `paths`, while they fit in this many MiB; the
-            others are decoded for every crop. Worker processes that are forked share that memory.
+            others are decoded for every crop. Worker processes share that memory.
         skip_bad: an image that turns out to be damaged when it is decoded is left out, and the next one of the epoch is
             taken instead; `problems` reports it.
         convert: take other kinds of picture too, see `read_image`.
         num_crops: sample n is the same as sample n + num_crops, if given.
         samples: of the images.
+        shared_by: names the run whose processes on this machine decode the images once for all of them; None for one
+            process.
 
     Raises:
         DataError: there are no images, or some cannot be used.
@@ -66,6 +71,7 @@ class CropDataset(Dataset[Tensor]):
         convert: bool = False,
         num_crops: int | None = None,
         samples: Samples = RGB,
+        shared_by: str | None = None,
     ) -> None:
         if not paths:
             raise DataError("training images: expected at least one, got none; check the data folder of the recipe.")
@@ -78,14 +84,7 @@ class CropDataset(Dataset[Tensor]):
         self.num_crops = num_crops
         self.samples = samples
         self.problems: dict[int, str] = {}  # of images left out by this process, by their place in `paths`
-        self._cached: list[NDArray[Any] | None] = []
-        num_bytes = 0
-        for index in range(len(self.paths)):
-            picture = self._decoded(index)
-            num_bytes += 0 if picture is None else picture.nbytes
-            if num_bytes > cache_mib * _MIB:
-                break
-            self._cached.append(None if picture is None else np.ascontiguousarray(picture))
+        self._cached = self._cache(cache_mib) if shared_by is None else self._cache_of_machine(cache_mib, shared_by)
         shards = [str(getattr(path, "shard", "")) for path in self.paths]
         self._shards = np.unique(shards, return_inverse=True)[1]
         self._epoch = -1
@@ -97,25 +96,42 @@ class CropDataset(Dataset[Tensor]):
 
     def __getitem__(self, sample: int) -> Tensor:
         """Return crop number `sample` of the run: uint8 or int32, shape (C, crop, crop), contiguous, up to the peak."""
+        picture, (top, left, mirrored) = self.place(sample, self.picture, lambda picture: picture.shape[1:])
+        values = picture[:, top : top + self.crop, left : left + self.crop]
+        cut = torch.from_numpy(values if values.dtype == np.uint8 else values.astype(np.int32))
+        # A fresh contiguous tensor either way: channels-last batches corrupt the heap in oneDNN (issue 6035).
+        return cut.flip(2).contiguous() if mirrored else cut.clone(memory_format=torch.contiguous_format)
+
+    def picture(self, index: int) -> NDArray[Any] | None:
+        """Return an image by its place in `paths`, shape (C, H, W); None if it is damaged and left out."""
+        return self._cached[index] if index < len(self._cached) else self._decoded(index)
+
+    def place(
+        self, sample: int, look_up: Callable[[int], T | None], size: Callable[[T], tuple[int, ...]]
+    ) -> tuple[T, tuple[int, int, bool]]:
+        """Return where crop number `sample` of the run lies.
+
+        Args:
+            sample: its number.
+            look_up: returns an image by its place in `paths`; None if it is left out, and the next one stands in.
+            size: returns height and width of what `look_up` returned.
+
+        Returns:
+            What was looked up, and top, left and whether the crop is mirrored.
+        """
         sample = sample % self.num_crops if self.num_crops else sample
         epoch, place = divmod(sample, len(self))
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._shuffled(epoch)
         for shift in range(len(self)):
-            index = int(self._order[(place + shift) % len(self)])
-            picture = self._cached[index] if index < len(self._cached) else self._decoded(index)
-            if picture is not None:
+            found = look_up(int(self._order[(place + shift) % len(self)]))
+            if found is not None:
                 break
         else:
             raise DataError(f"training images: every one is damaged. The first: {next(iter(self.problems.values()))}")
-        _, height, width = picture.shape
+        height, width = size(found)
         top, left, mirror = (int(word) for word in self._random_words(_CROP_STREAM, sample, 3))
-        top %= height - self.crop + 1
-        left %= width - self.crop + 1
-        values = picture[:, top : top + self.crop, left : left + self.crop]
-        cut = torch.from_numpy(values if values.dtype == np.uint8 else values.astype(np.int32))
-        # A fresh contiguous tensor either way: channels-last batches corrupt the heap in oneDNN (issue 6035).
-        return cut.flip(2).contiguous() if mirror & 1 else cut.clone(memory_format=torch.contiguous_format)
+        return found, (top % (height - self.crop + 1), left % (width - self.crop + 1), bool(mirror & 1))
 
     def qualities(self, samples: Sequence[int]) -> Tensor:
         """Return the quality of each of these crops, for a codec of many rates: in [0, 1), shape (B,).
@@ -149,6 +165,28 @@ class CropDataset(Dataset[Tensor]):
         other.crop, other._epoch = crop, -1
         return other
 
+    def _cache(self, cache_mib: float) -> PictureCache:
+        """Decode the images while they fit."""
+        pictures: list[NDArray[Any] | None] = []
+        num_bytes = 0
+        for index in range(len(self.paths)):
+            picture = self._decoded(index)
+            num_bytes += 0 if picture is None else picture.nbytes
+            if num_bytes > cache_mib * _MIB:
+                break
+            pictures.append(None if picture is None else np.ascontiguousarray(picture))
+        return PictureCache(pictures)
+
+    def _cache_of_machine(self, cache_mib: float, shared_by: str) -> PictureCache:
+        files = sorted({str(getattr(path, "shard", path)) for path in self.paths})
+        about = [(name, os.stat(name).st_mtime_ns, os.stat(name).st_size) for name in files]
+        key = [shared_by, cache_mib, self.convert, self.samples, *map(str, self.paths), *about]
+        return cache_of_machine(key, lambda: self._cache(cache_mib))
+
+    def close(self) -> None:
+        """Remove what was written for other processes."""
+        self._cached.close()
+
     def _decoded(self, index: int) -> NDArray[Any] | None:
         """Return an image, shape (C, H, W), or None if it is damaged and is left out."""
         try:
@@ -172,25 +210,6 @@ class CropDataset(Dataset[Tensor]):
     def _random_words(self, stream: int, number: int, num_words: int) -> NDArray[Any]:
         key = np.array([self.seed, number], dtype=np.uint64)
         return np.random.Philox(key=key, counter=[0, 0, 0, stream]).random_raw(num_words)
-
-
-@contextmanager
-def killed_workers_reported(*lost: type[Exception]) -> Generator[None]:
-    """Make a `DataError` of torch's error for a killed decoding process, which a signal raises at any line.
-
-    Args:
-        lost: other errors that mean that one was killed.
-    """
-    try:
-        yield
-    except (RuntimeError, *lost) as error:
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-            raise
-        raise DataError(
-            "training images: expected the processes that decode them to run, but one was killed, perhaps for lack of "
-            f"memory ({' '.join(str(error).split())[:120]}). Checkpoints are kept: free memory or set data.num_workers "
-            "lower, and give the same command again."
-        ) from None
 
 
 def batches(
@@ -234,7 +253,7 @@ def batches(
         sampler=samples,
         num_workers=num_workers,
         collate_fn=_Collate(dataset),
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=torch.device(device).type == "cuda",
         generator=torch.Generator(),  # otherwise the loader draws its workers' seeds from torch's global generator
     )
     said = set(dataset.problems)

@@ -52,6 +52,10 @@ class Recipe(Settings):
         validation: held-out pictures on which the run measures itself; without, the last model is saved.
         compile_teacher: whether the teacher's parts between the taps are compiled (`torch.compile`): minutes at the
             start of a run, for less time in each step; features differ by rounding.
+        compile: how a step's work reaches the device. `none` launches each kernel from Python; `graph` records each
+            kind of step, its losses, gradients and weights' moves, and replays it (CUDA graphs, one process, not
+            fp16); `inductor` compiles the codec's parts between the taps as well: minutes at the start. `auto` is
+            `graph` where there is one, else `none`. Results differ by rounding.
         precision: `bf16` runs convolutions and products in bfloat16 where that is safe, `fp16` in float16, with
             gradients scaled to its narrow range; `auto` is `bf16` where the device computes in bfloat16 itself, for one
             that emulates it is many times slower, and `fp32` elsewhere.
@@ -82,6 +86,7 @@ class Recipe(Settings):
     extensions: dict[str, dict[str, Any]] = Field(default_factory=dict)
     validation: ValidationSettings | None = None
     compile_teacher: bool = False
+    compile: Literal["auto", "none", "graph", "inductor"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     accumulate: PositiveInt = 1

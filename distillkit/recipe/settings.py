@@ -33,8 +33,12 @@ class DataSettings(Settings):
         train: folder of images, searched recursively; in a file, relative to the recipe's folder.
         crop: side of the square training crops in pixels.
         batch_size: crops per step, over all processes; 1 to 65536.
-        num_workers: processes that decode images; 0 decodes in the training process, 1024 are the most.
-        cache_mib: decoded images are kept in memory up to this many MiB.
+        num_workers: processes that decode images, 1024 at the most; 0 decodes in the training process. By default 0 on
+            a CPU and where crops are cut on the device, else up to 8 for each GPU.
+        cache_mib: decoded images are kept in memory up to this many MiB; all processes on a machine share them.
+        cache: where crops are cut: `device` keeps all images on the device, as bytes, and cuts them there; `memory`
+            cuts them on the CPU; `auto` is `device` on a GPU if they take less than half of its free memory. The crops
+            are the same.
         hashes: whether `data.json`, by which a run that continues checks that its images are the same, also holds a
             hash of every file. Each file is then read once more; otherwise name, size and date are compared.
         bad_images: whether an image that cannot be used ends the run before it starts, or is left out.
@@ -47,8 +51,9 @@ class DataSettings(Settings):
     train: Path
     crop: PositiveInt = 256
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 8
-    num_workers: Annotated[int, Field(ge=0, le=1024)] = 0
+    num_workers: Annotated[int, Field(ge=0, le=1024)] | None = None
     cache_mib: NonNegativeInt = 2048
+    cache: Literal["auto", "memory", "device"] = "auto"
     hashes: bool = False
     bad_images: Literal["refuse", "skip"] = "refuse"
     convert: bool = False

@@ -248,10 +248,10 @@ class TeachingPair:
             for role, tap in taps.items()
         }
 
-    @property
-    def teacher_modules(self) -> frozenset[str]:
-        """Paths of the teacher's modules and methods that are tapped."""
-        return frozenset(path for tap in self._teacher_bank.taps.values() for path in tap.paths)
+    def tapped(self, side: Literal["teacher", "student"]) -> frozenset[str]:
+        """Return the paths of a side's modules and methods that are tapped."""
+        bank = self._teacher_bank if side == "teacher" else self._student_bank
+        return frozenset(path for tap in bank.taps.values() for path in tap.paths)
 
     def run_teacher(self, images: Tensor, roles: Collection[str], quality: Tensor | None = None) -> dict[str, Tensor]:
         """Return the teacher's features; its forward pass ends at the last tap asked for.

@@ -41,13 +41,20 @@ class Waits(TorchDispatchMode):
 
     @override
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        if name == "index" and any(each is not None and each.dtype == torch.bool for each in args[1]):
-            name = "nonzero"  # of a mask, to find how much it leaves
-        if name in WAITING:
+        if (name := waiting(func, args)) is not None:
             self.found[name] += 1
-        self.num_launches += func.namespace == "aten" and name not in _FREE and not is_view(func)
+        self.num_launches += (
+            func.namespace == "aten" and func.overloadpacket.__name__ not in _FREE and not is_view(func)
+        )
         return func(*args, **(kwargs or {}))
+
+
+def waiting(operator: Any, args: Any) -> str | None:
+    """Return the name of an operator for which a GPU would wait; None for others."""
+    name = operator.overloadpacket.__name__
+    if name == "index" and any(each is not None and each.dtype == torch.bool for each in args[1]):
+        return "nonzero"  # of a mask, to find how much it leaves
+    return name if name in WAITING else None
 
 
 def is_view(operator: Any) -> bool:

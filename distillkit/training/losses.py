@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from ..hooks.components import Component, ComponentConfig
 from ..model.adapters import CodecOutput
 from ..taps.bank import TapShapes
 from ..taps.pair import TapPair
+from .step.graphs import CannotCaptureError
 
 
 class LossConfig(ComponentConfig):
@@ -41,6 +42,21 @@ class Step:
     number: int = 0
     quality: Tensor | None = None
     teacher_output: CodecOutput | None = None
+
+
+@final
+class RecordedStep(Step):
+    """A step that is recorded, to be replayed with other numbers: a term that reads the number cannot be."""
+
+    def __getattribute__(self, name: str) -> Any:
+        """Return an attribute.
+
+        Raises:
+            CannotCaptureError: it is the number.
+        """
+        if name == "number":
+            raise CannotCaptureError("a loss term reads the number of the step")
+        return super().__getattribute__(name)
 
 
 @dataclass(frozen=True)

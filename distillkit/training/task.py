@@ -12,7 +12,7 @@ from ..model.adapters import CodecAdapter, CodecOutput
 from ..model.conditioned import at_quality
 from ..model.lmbda import Lmbda, LmbdaRange
 from ..taps.pair import TapPair, TeachingPair
-from .losses import LossTerm, Step
+from .losses import LossTerm, RecordedStep, Step
 from .objectives.objective import Objective, RateDistortion, rate_distortion
 
 
@@ -27,10 +27,9 @@ class StepLosses(NamedTuple):
         """Return the losses of a batch, without gradient, from those of its equal parts."""
 
         def mean(values: Iterable[Tensor]) -> Tensor:
-            return torch.stack([value.detach() for value in values]).mean(dim=0)
+            detached = [value.detach() for value in values]
+            return detached[0] if len(detached) == 1 else torch.stack(detached).mean(dim=0)
 
-        if len(parts) == 1:
-            return parts[0]
         rd = RateDistortion(*(mean(values) for values in zip(*(part.rd for part in parts), strict=True)))
         return cls(rd, {name: mean(part.terms[name] for part in parts) for name in parts[0].terms})
 
@@ -98,7 +97,7 @@ class DistillationTask(nn.Module):
         quality: Tensor | None = None,
         *,
         trains_rd: bool = True,
-        number: int = 0,
+        number: int | None = 0,
     ) -> StepLosses:
         """Run the student on a batch and return its losses.
 
@@ -108,7 +107,7 @@ class DistillationTask(nn.Module):
             active: labels of the terms to compute.
             quality: of each image, in [0, 1], shape (B,), for a student of many rates; else None.
             trains_rd: whether the rate-distortion cost carries gradient, or is only measured.
-            number: of the step within the run.
+            number: of the step within the run; None in a step that is recorded to be replayed.
         """
         output, steps = self._run_student(images, taught, quality, number)
         lmbda = self.lmbda.at(quality) if isinstance(self.lmbda, LmbdaRange) and quality is not None else self.lmbda
@@ -122,7 +121,7 @@ class DistillationTask(nn.Module):
         return StepLosses(rd, losses)
 
     def _run_student(
-        self, images: Tensor, taught: Mapping[str, Taught], quality: Tensor | None, number: int
+        self, images: Tensor, taught: Mapping[str, Taught], quality: Tensor | None, number: int | None
     ) -> tuple[CodecOutput, dict[str, Step]]:
         """Return the student's output, and what the terms of each teacher see; under "" those without one."""
         features: dict[str, Tensor] = {}
@@ -132,10 +131,11 @@ class DistillationTask(nn.Module):
             output, features = pair.run_student_alone(images, roles, quality)
         else:
             output = at_quality(self.codec, quality).forward(images)
-        steps = {"": Step(images, output, {}, number, quality)}
+        made, place = (RecordedStep, 0) if number is None else (Step, number)
+        steps: dict[str, Step] = {"": made(images, output, {}, place, quality)}
         for name, each in taught.items():
             taps = {role: TapPair(features[role], tap) for role, tap in each.taps.items()}
-            steps[name] = Step(images, output, taps, number, quality, each.output)
+            steps[name] = made(images, output, taps, place, quality, each.output)
         return output, steps
 
     def to(self, *args: Any, **kwargs: Any) -> Self:

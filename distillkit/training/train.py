@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from ..data.crops import killed_workers_reported
+from ..data.killed import killed_workers_reported
 from ..errors import DivergedError, TrainingError
 from ..hooks.loader import Plugins, load_plugins
 from ..recipe.recipe import Recipe
@@ -56,6 +56,7 @@ def train(
             return run.model
         state, notes = ranks.all(run.newest_state)
         trainer = ranks.all(lambda: Trainer(recipe, run, plugins, prepare(recipe, plugins), ranks))
+        stack.callback(trainer.setup.dataset.close)
         start_step = ranks.all(lambda: trainer.restore(state)) if state else 0
         if len(set(ranks.gather(start_step))) > 1:
             raise TrainingError(f"run folder {run.path}: the processes see different files. Put it on a shared disk.")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..data.crops import batches
 from ..errors import CheckpointError, DivergedError
 from ..hooks.loader import Plugins
 from ..model.precision import Precision
@@ -27,12 +25,11 @@ from .preemption import StopRequest, TrainingStopped
 from .random_state import random_state, restore_random_state, seed_rank
 from .result import Result
 from .run_info import RunInfo
+from .setup.data import Crops
 from .setup.prepare import Setup
 from .setup.stages import Stage
-from .task import Part, StepLosses
-from .teaching.balance import balanced_scales, buffers_kept
+from .step.step import TrainingStep
 from .teaching.calibration import calibrate
-from .teaching.teachers import Teachers
 
 _LOWEST_RATE = 2.0**-5  #: how far going back lowers the learning rate
 
@@ -46,17 +43,16 @@ class Trainer:
         self.recipe, self.run_folder, self.hook, self.setup = recipe, run, Observers(plugins.manager), setup
         self.ranks = ranks
         self.precision = Precision(recipe.precision, ranks.device, setup.notes)
-        self.teachers = Teachers(setup, recipe, ranks.device, self.precision)
         self.parameters = setup.task.main_parameters()
-        # Gradients are averaged over processes by a wrapper that is made again in each phase, see `_enter`.
-        self.task: nn.Module = setup.task.to(ranks.device)
+        setup.task.to(ranks.device)
         setup.objective.to(ranks.device)
         self.pace = Pace(recipe, plugins, self.parameters)
         self.aux_optimizer = aux_optimizer(setup.codec.quantile_parameters(), recipe)
         self.extensions, self.view = setup.extensions, ModelView(setup.extensions)
         self.result = Result(recipe, run, setup, ranks)
-        self.scales: dict[str, Tensor] = {}  # on the device: of the terms that were balanced so far
-        self.balanced: list[str] = []  # the terms that this phase has balanced
+        moving = (self.pace, self.aux_optimizer, self.parameters)
+        self.step = TrainingStep(recipe, setup, ranks, self.precision, *moving, self._check_finite)
+        self.crops = Crops(setup.dataset, recipe.data, ranks, setup.notes)
         self.window: dict[str, Any] | None = None  # of metrics, where the run continues within one
         seed_rank(recipe.seed + 1, ranks.rank)  # noise and order do not depend on what was built before
 
@@ -79,8 +75,9 @@ class Trainer:
                 "a plugin changed since the run began?"
             ) from None
         self.precision.scaler.load_state_dict(state.get("scaler") or self.precision.scaler.state_dict())
-        self.scales = {name: torch.full((), scale, device=self.ranks.device) for name, scale in state["scales"].items()}
-        self.balanced = state["balanced"]
+        device = self.ranks.device
+        self.step.scales = {name: torch.full((), scale, device=device) for name, scale in state["scales"].items()}
+        self.step.balanced = state["balanced"]
         self.window = state.get("window")
         restore_random_state(state, self.ranks, self.recipe.seed + 1)
         return state["step"]
@@ -110,8 +107,8 @@ class Trainer:
             "extensions": self.extensions.state_dict(),
             "aux_optimizer": self.aux_optimizer.state_dict() if self.aux_optimizer else None,
             "scaler": self.precision.scaler.state_dict(),
-            "scales": {name: float(scale) for name, scale in self.scales.items()},
-            "balanced": self.balanced,
+            "scales": {name: float(scale) for name, scale in self.step.scales.items()},
+            "balanced": self.step.balanced,
             "window": window.state(step) if window else None,
             "teacher_fingerprint": self.setup.fingerprints,
             **random_state(self.ranks),
@@ -138,7 +135,7 @@ class Trainer:
             step += 1
             if step % recipe.log_every == 0 or step_in_phase == phase.num_steps - 1:
                 self._check_finite(window)
-                about = (self.pace.learning_rate, self.scales, self.setup.task.objective)
+                about = (self.pace.learning_rate, self.step.scales, self.setup.task.objective)
                 metrics = window.metrics(step, phase, step_in_phase, *about)
                 ranks.first(lambda metrics=metrics: hook.metrics_logged(run=info, metrics=metrics))
                 window = MetricsWindow(list(phase.weights), step, ranks)
@@ -166,73 +163,14 @@ class Trainer:
 
     def _batches(self, step: int) -> Iterator[Tensor]:
         """Yield this process's share of the batches from a step on, phase by phase."""
-        ranks, workers = self.ranks, self.recipe.data.num_workers
         while step < self.recipe.num_steps:
             stage, first = self._stage(step)
             left = stage.phase.num_steps - first
-            sharing = (workers, ranks.rank, ranks.num, ranks.device, stage.first_sample)
-            yield from batches(stage.dataset, stage.batch_size, first, left, *sharing)
+            yield from self.crops.batches(stage.dataset, stage.batch_size, first, left, stage.first_sample)
             step += left
 
     def _step(self, images: Tensor, stage: Stage, step: int, step_in_phase: int, window: MetricsWindow) -> None:
-        recipe, scaler, phase = self.recipe, self.precision.scaler, stage.phase
-        # Channels-last batches corrupt the heap on a CPU (oneDNN issue 6035), whoever made them.
-        images = images.to(self.ranks.device, non_blocking=True).contiguous(memory_format=torch.contiguous_format)
-        weights, rd_weight = phase.weights_at(step_in_phase), phase.rd_weight_at(step_in_phase)
-        samples = stage.samples(step_in_phase, self.ranks)
-        qualities = self.setup.rates.of_samples(samples, recipe.accumulate, stage.dataset, self.ranks.device)
-        split = zip(images.chunk(recipe.accumulate), qualities, strict=True)
-        parts: Iterator[Part] = (Part(part, self.teachers.teach(part, weights, q), q) for part, q in split)
-        if step_in_phase == 0:
-            self.balanced = []
-        if phase.balance is not None and (new := [name for name in weights if name not in self.balanced]):
-            kept = list(parts)
-            parts = iter(kept)
-            self._balance(kept, weights, phase.balance, new)
-        self.pace.set(step, phase.learning_rate)
-        optimizer = self.pace.optimizer
-        optimizer.zero_grad()
-        done: list[StepLosses] = []
-        for part, taught, quality in parts:
-            last = len(done) == recipe.accumulate - 1
-            with nullcontext() if last else self.ranks.without_averaging(self.task):
-                with self.precision.autocast():
-                    losses: StepLosses = self.task(part, taught, weights, quality, trains_rd=rd_weight > 0, number=step)
-                total = rd_weight * losses.rd.cost
-                for name, loss in losses.terms.items():
-                    scale = self.scales.get(name)
-                    total = total + (weights[name] if scale is None else weights[name] * scale) * loss
-                scaler.scale(total / recipe.accumulate).backward()
-            done.append(losses)
-        scaler.unscale_(optimizer)
-        self.extensions.after_backward(step)
-        norm = nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip_norm)
-        # A step that float16 leaves out does not move the weights: it counts as 0.
-        window.add(step, StepLosses.mean(done), norm.nan_to_num(0.0, 0.0) if scaler.is_enabled() else norm)
-        try:
-            scaler.step(optimizer)
-            scaler.update()
-        except RuntimeError:  # SOAP's linear algebra, where a gradient is not finite
-            self._check_finite(window)
-            raise
-        aux_loss = self.setup.codec.aux_loss()
-        if self.aux_optimizer is not None and aux_loss is not None and aux_loss.requires_grad:
-            self.aux_optimizer.zero_grad()
-            aux_loss.backward()
-            self.aux_optimizer.step()
-        self.extensions.after_step(step)
-
-    def _balance(self, parts: Sequence[Part], active: Iterable[str], ratio: float, new: list[str]) -> None:
-        """Scale terms that come on, by the gradients of the whole batch; the step that follows sees the same noise."""
-        cuda = [self.ranks.device] if self.ranks.device.type == "cuda" else []
-        kept = buffers_kept(self.setup.task)
-        with torch.random.fork_rng(devices=cuda), self.precision.autocast(unscaled=True), kept:
-            if self.precision.name == "fp16":
-                parts = [part.in_float32() for part in parts]
-            losses = (self.setup.task(part, taught, active, quality) for part, taught, quality in parts)
-            parameters = self.setup.task.student.parameters()
-            self.scales.update(balanced_scales(parameters, losses, ratio, new, self.ranks.mean))
-        self.balanced += new
+        self.step.take(images, stage, step, step_in_phase, window)
 
     def _enter(self, stage: Stage) -> None:
         """Freeze what the phase freezes, set what it trains for, and let its terms measure what they need."""
@@ -245,7 +183,8 @@ class Trainer:
         for name in phase.weights:
             if self.setup.task.term(name).needs_calibration:
                 calibrate(name, self.setup, self.recipe, self.run_folder, self.ranks)
-        self.task = self.ranks.wrap(self.setup.task)
+        # Gradients are averaged over processes by a wrapper that is made anew in each phase.
+        self.step.enter(self.ranks.wrap(self.setup.task))
 
     def _check_finite(self, window: MetricsWindow) -> None:
         bad = window.first_not_finite()

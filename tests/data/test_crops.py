@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from distillkit.data.crops import CropDataset, batches, killed_workers_reported
+from distillkit.data.crops import CropDataset, batches
 from distillkit.data.images import read_image
+from distillkit.data.killed import killed_workers_reported
 from distillkit.errors import DataError
 
 CROP = 16

@@ -295,7 +295,7 @@ def test_frozen_parts_do_not_move(recipe, tmp_path, plugins):
 
 
 def test_a_batch_in_channels_last_is_made_contiguous(recipe, tmp_path, plugins, monkeypatch):
-    from distillkit.training import trainer as module
+    from distillkit.training.setup import data as module
 
     original = module.batches
     monkeypatch.setattr(module, "batches", lambda *a: (b.to(memory_format=torch.channels_last) for b in original(*a)))

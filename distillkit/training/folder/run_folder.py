@@ -25,8 +25,10 @@ _FREE_KEYS = (
     "accumulate",
     "on_divergence",
     "device",
+    "compile",
     "data.num_workers",
     "data.cache_mib",
+    "data.cache",
     "data.hashes",
     "extensions",  # an empty table; the entries of others have their own keys
     "teachers",

@@ -30,15 +30,13 @@ class Rates:
     student: Lmbda
     teachers: Mapping[str, Lmbda | None]
 
-    def of_samples(
-        self, samples: Sequence[int], parts: int, dataset: CropDataset, device: torch.device
-    ) -> Sequence[Tensor | None]:
-        """Return the qualities of this process's crops in a step, shape (B,) each part; None each for one rate."""
+    def of_samples(self, samples: Sequence[int], dataset: CropDataset, device: torch.device) -> Tensor | None:
+        """Return the qualities of this process's crops in a step, shape (B,); None for a codec of one rate."""
         if not isinstance(self.student, LmbdaRange):
-            return [None] * parts
+            return None
         qualities = dataset.qualities(samples)
         qualities = qualities.pin_memory() if device.type == "cuda" else qualities  # or the device would be waited for
-        return qualities.to(device, non_blocking=True).chunk(parts)
+        return qualities.to(device, non_blocking=True)
 
     def for_teacher(self, name: str, quality: Tensor | None, images: Tensor, teacher: CodecAdapter) -> Tensor | None:
         """Return the teacher's quality for the trade-off of each image, shape (B,); None for a teacher of one rate.

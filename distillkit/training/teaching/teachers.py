@@ -28,7 +28,7 @@ class Teachers:
         for name, pair in setup.task.pairs.items():
             pair.teacher.module.to(device)
             if recipe.compile_teacher:
-                parts = self._compiled[name] = CompiledParts(pair.teacher.module, pair.teacher_modules)
+                parts = self._compiled[name] = CompiledParts(pair.teacher.module, pair.tapped("teacher"))
                 setup.notes.append(f"{name}: {parts.num_parts} parts are compiled when they first run")
 
     def teach(self, images: Tensor, active: Collection[str], quality: Tensor | None = None) -> dict[str, Taught]:

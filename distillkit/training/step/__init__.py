@@ -1,0 +1,1 @@
+"""One step of training: forward, backward, clipping and the optimisers, launched one by one or replayed."""
