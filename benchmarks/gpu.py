@@ -171,7 +171,7 @@ class Bench:
         return self.rate(step, batch_size)
 
     def coding(self, model: str, images: list[Path]) -> dict[str, float]:
-        """Time single pictures, median of those in hand, and a folder of them."""
+        """Time single pictures (the median) and a folder of them."""
         codec = distillkit.load_codec(model, device=str(self.device))
         pictures = [read_image(path) for path in images]
         codec.decode(codec.encode(pictures[0]))

@@ -47,7 +47,7 @@ def family(
     ] = None,
     device: RunDevice = None,
     jobs: Annotated[
-        int, typer.Option(help="Jobs at once, each in a process of its own with its share of the cores.", min=1)
+        int, typer.Option(help="Jobs at once, each in its own process with its share of the cores.", min=1)
     ] = 1,
     submit: Annotated[
         Scheduler | None,

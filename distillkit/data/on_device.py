@@ -80,7 +80,7 @@ class PicturesOnDevice:
 
 
 def fits(dataset: CropDataset, free_bytes: int | None) -> bool:
-    """Return whether a dataset's pictures may lie on a device with so many bytes free; None stands for unknown.
+    """Return whether a dataset's pictures may lie on a device with this much free memory; None stands for unknown.
 
     The pictures' sizes are read from their headers.
     """

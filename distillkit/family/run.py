@@ -80,8 +80,8 @@ def run_family(
         plugins: where components are registered; by default the installed plugins.
         observers: called for each run of this process; gives its observers.
         device: where to train and measure; by default each recipe's, and the CPU for measuring.
-        jobs: how many run at once. Of several, each has a process of its own with its share of torch's threads, and
-            its figures are in its run folder alone.
+        jobs: how many run at once. Each of several has its own process with its share of torch's threads, and its
+            figures are in its run folder alone.
         submit: who starts the jobs; by default this process does.
         submit_options: what the scheduler is to give each job, by submitit's names.
         on_job: called with a line when a job of another process starts or ends.

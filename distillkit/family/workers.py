@@ -15,7 +15,7 @@ from ..data.processes import start_pool
 from ..errors import DistillkitError, TrainingError
 from .job import Task
 
-_KILLED = "expected its process to finish, got one that was killed, perhaps for want of memory; run fewer jobs at once"
+_KILLED = "expected its process to finish, got one that was killed, perhaps for lack of memory; run fewer jobs at once"
 
 
 class Running(Protocol):
@@ -34,7 +34,7 @@ class Running(Protocol):
         ...
 
     def stop(self) -> None:
-        """Ask it to end after the step in hand."""
+        """Ask it to end after the current step."""
         ...
 
 
@@ -43,7 +43,7 @@ Start = Callable[[Task], Running]
 
 @final
 class InProcess:
-    """A job in a process of its own, which may die without taking others along."""
+    """A job in its own process, which may die while the others continue."""
 
     def __init__(self, task: Task) -> None:
         """Start it."""
@@ -105,7 +105,7 @@ class Submitted:
             ) from None
 
     def stop(self) -> None:
-        """Have the scheduler end it, once: it saves after the step in hand."""
+        """Have the scheduler end it, once: it saves after the current step."""
         if not self._stopped:
             self._stopped = True
             self._job.cancel()

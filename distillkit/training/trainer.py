@@ -183,7 +183,7 @@ class Trainer:
         for name in phase.weights:
             if self.setup.task.term(name).needs_calibration:
                 calibrate(name, self.setup, self.recipe, self.run_folder, self.ranks)
-        # Gradients are averaged over processes by a wrapper that is made anew in each phase.
+        # Gradients are averaged over processes by a wrapper that is made again in each phase.
         self.step.enter(self.ranks.wrap(self.setup.task))
 
     def _check_finite(self, window: MetricsWindow) -> None:

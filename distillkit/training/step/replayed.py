@@ -47,7 +47,7 @@ class Inputs:
         return tuple(self.weights), self.trains_rd, self.images.shape, quality
 
     def copy(self) -> Inputs:
-        """Return the same in tensors of their own, which stay where they are."""
+        """Return the same in other tensors, which stay where they are."""
         device = self.images.device
 
         def scalar(value: Tensor | float) -> Tensor:
@@ -151,7 +151,7 @@ class ReplayedSteps:
         self._seen, self._replays = {}, {}
 
     def first(self, inputs: Inputs) -> tuple[Replay, StepLosses] | None:
-        """Do the first half of a step, losses and gradients; None where it is to be launched piece by piece."""
+        """Do the first half of a step, losses and gradients; None where it is launched piece by piece."""
         kind = inputs.kind
         self._seen[kind] = self._seen.get(kind, 0) + 1
         if self._seen[kind] <= _LAUNCHED:
