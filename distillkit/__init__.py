@@ -59,10 +59,10 @@ if TYPE_CHECKING:
     from .taps.pair import CodecPair as CodecPair
     from .taps.pair import TapPair as TapPair
     from .taps.pair import TeachingPair as TeachingPair
-    from .taps.pair import find_taps as find_taps
     from .taps.points import Tap as Tap
     from .taps.provider import TapProvider as TapProvider
     from .taps.provider import TracedModule as TracedModule
+    from .taps.provider import find_taps as find_taps
     from .taps.sampled import sampled as sampled
     from .training.display.progress import ProgressDisplay as ProgressDisplay
     from .training.distributed import batch_variance as batch_variance
@@ -153,7 +153,7 @@ _HOME = {
     "evaluate_model": "evaluation.evaluate",
     "export_model": "export.export",
     "find_cuts": "model.initialise",
-    "find_taps": "taps.pair",
+    "find_taps": "taps.provider",
     "first_look": "evaluation.first_look",
     "fingerprint": "model.adapters",
     "hookimpl": "hooks.hookspecs",

@@ -169,10 +169,11 @@ def distil_recipes(
         raise DataError("held-out pictures: expected at least one to measure on, got none; name some.")
     folder = Path(folder)
     plugins = plugins or load_plugins()
-    if not teachers_wanted(student, plugins):
+    taught = student.model_copy(update={"teacher": folder})
+    if not teachers_wanted(taught, plugins):
         raise RecipeError("student recipe: expected losses to distil with, got none; see `distillkit plugins`.")
     # Report what would end the job after hours of training before it starts.
-    resolved = resolve(student.model_copy(update={"teacher": folder}), plugins)
+    resolved = resolve(taught, plugins)
     check_images(images, samples=samples_of(resolved, plugins))
     if not isinstance(teacher, Recipe):
         load_model(teacher, plugins)

@@ -19,8 +19,9 @@ from ..model.adapters import CodecAdapter
 from ..model.file import TrainedModel
 from ..recipe.recipe import Recipe
 from ..taps.bank import TapShapes
-from ..taps.pair import CodecPair, TeachingPair, find_taps
+from ..taps.pair import CodecPair, TeachingPair
 from ..taps.points import Tap
+from ..taps.provider import find_taps
 from ..training.losses import LossTerm
 
 MAX_SIDE = 512

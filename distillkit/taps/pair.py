@@ -12,7 +12,6 @@ from typing import Any, Literal, NamedTuple, final, get_args, get_origin
 import torch
 from torch import Tensor, nn
 
-from ..data.samples import Samples
 from ..errors import PairError
 from ..hooks.components import Component
 from ..model.adapters import CodecAdapter, CodecOutput, as_codec
@@ -20,8 +19,9 @@ from ..model.lmbda import Lmbda
 from ..model.sources import named_sources
 from ..model.weights import load_weights
 from .bank import TapBank, TapShapes
+from .graft import run_grafted
 from .points import Tap
-from .provider import TapProvider, trace_modules
+from .provider import probe_image
 from .rates import run_bank
 
 
@@ -112,21 +112,6 @@ class CodecPair(Component, ABC):
         return None
 
 
-def find_taps(
-    codec: nn.Module | CodecAdapter, provider: TapProvider, image_size: tuple[int, int]
-) -> Mapping[str, str | Tap]:
-    """Return the taps (role -> module path, or `Tap`) that a provider finds in a codec.
-
-    Args:
-        codec: to look into.
-        provider: that finds them.
-        image_size: height and width of the images in pixels.
-    """
-    adapter = as_codec(codec)
-    device = next(adapter.module.parameters()).device
-    return provider.find(trace_modules(adapter, _probe_image(image_size, adapter.samples, device)), image_size)
-
-
 class TapPair(NamedTuple):
     """One tap's features on both sides, each of shape (B, C, H, W); the teacher's carry no gradient."""
 
@@ -199,7 +184,7 @@ class TeachingPair:
                     f"{side} {type(codec.module).__name__}: expected images whose sides are multiples of "
                     f"{codec.stride}, got {image_size[0]}x{image_size[1]}. Change the recipe's data.crop."
                 )
-        image = _probe_image(image_size, self.student.samples, next(self.student.module.parameters()).device)
+        image = probe_image(image_size, self.student.samples, next(self.student.module.parameters()).device)
         student_output, student = self._student_bank.probe(image)
         teacher_output, teacher = self._teacher_bank.probe(image)
         if student_output.x_hat.shape != teacher_output.x_hat.shape:
@@ -278,6 +263,23 @@ class TeachingPair:
         with torch.no_grad():
             return run_bank(self._teacher_bank, images, roles, quality, stop_early)
 
+    def graft(
+        self, images: Tensor, stages: Collection[str], roles: Collection[str] = ()
+    ) -> tuple[CodecOutput, dict[str, Tensor]]:
+        """Return the output of the teacher with stages of the student in it, and the student's features.
+
+        The teacher quantises as in training, so that gradient passes; its own weights are frozen, and stay as they are.
+
+        Args:
+            images: shape (B, C, H, W), range [0, 1].
+            stages: paths of modules that both codecs have, such as `g_s`; each takes and returns what the other's does.
+            roles: the student's taps to capture, all within the stages.
+
+        Raises:
+            PairError: a codec has no such stage, or has many rates.
+        """
+        return run_grafted(self.teacher, self._student_bank, images, stages, roles)
+
     def run_student(
         self, images: Tensor, teacher_taps: Mapping[str, Tensor], quality: Tensor | None = None
     ) -> tuple[CodecOutput, dict[str, TapPair]]:
@@ -292,8 +294,3 @@ class TeachingPair:
         output, features = run_bank(self._student_bank, images, roles, quality)
         assert output is not None
         return output, features
-
-
-def _probe_image(size: tuple[int, int], samples: Samples, device: torch.device) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand((1, samples.channels, *size), generator=generator).to(device)

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..data.samples import Samples
 from ..hooks.components import Component
-from ..model.adapters import CodecAdapter
+from ..model.adapters import CodecAdapter, as_codec
 from .bank import TapShape
 from .points import Tap, as_map, eval_mode, first_argument
 
@@ -79,3 +80,24 @@ def trace_modules(codec: CodecAdapter, images: Tensor) -> list[TracedModule]:
         for handle in handles:
             handle.remove()
     return trace
+
+
+def find_taps(
+    codec: nn.Module | CodecAdapter, provider: TapProvider, image_size: tuple[int, int]
+) -> Mapping[str, str | Tap]:
+    """Return the taps (role -> module path, or `Tap`) that a provider finds in a codec.
+
+    Args:
+        codec: to look into.
+        provider: that finds them.
+        image_size: height and width of the images in pixels.
+    """
+    adapter = as_codec(codec)
+    device = next(adapter.module.parameters()).device
+    return provider.find(trace_modules(adapter, probe_image(image_size, adapter.samples, device)), image_size)
+
+
+def probe_image(size: tuple[int, int], samples: Samples, device: torch.device) -> Tensor:
+    """Return the image with which a codec is probed, shape (1, C, H, W): the same each time."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand((1, samples.channels, *size), generator=generator).to(device)

@@ -24,8 +24,8 @@ from ..hooks.components import validate
 from ..hooks.loader import load_plugins
 from ..model.adapters import CodecAdapter, CodecOutput, as_codec
 from ..taps.bank import TapBank, TapShape, TapShapes
-from ..taps.pair import TapPair, find_taps
-from ..taps.provider import TapProvider
+from ..taps.pair import TapPair
+from ..taps.provider import TapProvider, find_taps
 from ..taps.sampled import tap_and_stride
 from ..training.losses import Calibration, LossTerm, Step
 from ..training.phases import PhaseSchedule, Timeline

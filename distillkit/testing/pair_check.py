@@ -16,7 +16,8 @@ from ..model.adapters import CodecAdapter, as_codec, fingerprint
 from ..model.complexity import kmac_per_pixel
 from ..model.conditioned import ConditionedAdapter, at_quality
 from ..model.file import fit_tables, restore_tables
-from ..taps.pair import CodecPair, TeachingPair, find_taps
+from ..taps.pair import CodecPair, TeachingPair
+from ..taps.provider import find_taps
 from ..training.objectives.objective import rate_distortion
 from .kit import checked_config
 

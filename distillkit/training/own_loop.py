@@ -8,7 +8,8 @@ from torch import nn
 
 from ..hooks.loader import Plugins, load_plugins
 from ..model.adapters import CodecAdapter, as_codec
-from ..taps.pair import TeachingPair, find_taps
+from ..taps.pair import TeachingPair
+from ..taps.provider import find_taps
 from .losses import LossTerm
 from .setup.teaching import build_term
 

@@ -57,6 +57,8 @@ class Phase:
         lmbda: trade-off of that objective; None takes the recipe's.
         surrogate: what the decoder receives in training: `noise`, or `rounding` with a straight-through gradient; None
             leaves the codec's own, see `CodecAdapter.set_surrogate`.
+        graft: paths of the student's modules that run inside the frozen teacher in this phase, in place of its modules;
+            only they are trained. Empty: the student runs by itself. See `TeachingPair.graft`.
     """
 
     name: str
@@ -72,9 +74,12 @@ class Phase:
     objective: Mapping[str, Any] | None = None
     lmbda: Lmbda | None = None
     surrogate: Surrogate | None = None
+    graft: tuple[str, ...] = ()
 
     def trains(self, name: str, allowed: Sequence[str]) -> bool:
         """Return whether a parameter of this name is trained, if only names that fit an `allowed` pattern may be."""
+        if self.graft and not any(name.startswith(f"{stage}.") for stage in self.graft):
+            return False
         return all(any(fnmatchcase(name, each) for each in patterns) for patterns in (self.trainable, allowed))
 
     def weights_at(self, step: int) -> dict[str, float]:
@@ -92,12 +97,12 @@ class Phase:
         """Return the phase as a run has it in which no term has a teacher, such as a control.
 
         Weights of terms that the run has not are left out. Where some are, or where the run has no terms at all, the
-        rate-distortion cost takes their place: its weight is 1.
+        rate-distortion cost takes their place: its weight is 1. Stages are grafted nowhere: the student runs by itself.
         """
         weights = {name: weight for name, weight in self.weights.items() if name in terms}
         if terms and len(weights) == len(self.weights):
-            return self
-        return replace(self, weights=weights, rd_weight=1.0, balance=self.balance if weights else None)
+            return replace(self, graft=()) if self.graft else self
+        return replace(self, graft=(), weights=weights, rd_weight=1.0, balance=self.balance if weights else None)
 
 
 def _weight_at(weight: float | Ramp, step: int) -> float:
@@ -109,6 +114,11 @@ class PhaseSchedule(Component, ABC):
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a phase grafts stages of the student into the teacher."""
+        return False
 
     @abstractmethod
     def phases(self, num_steps: int, terms: Sequence[str]) -> list[Phase]:

@@ -75,6 +75,7 @@ class ListedPhase(ComponentConfig):
         objective: in place of the recipe's, by name, with options.
         lmbda: trade-off of that objective, in place of the recipe's.
         surrogate: what the decoder receives in training: `noise`, or `rounding` with a straight-through gradient.
+        graft: the student's modules that run inside the teacher, such as `g_s`; only they are trained.
     """
 
     name: str
@@ -90,6 +91,7 @@ class ListedPhase(ComponentConfig):
     objective: dict[str, Any] | None = None
     lmbda: Any = None
     surrogate: Literal["noise", "rounding"] | None = None
+    graft: tuple[str, ...] = ()
 
     @field_validator("lmbda", mode="before")
     @classmethod
@@ -124,6 +126,7 @@ class ListedPhase(ComponentConfig):
             self.objective,
             self.lmbda,
             self.surrogate,
+            self.graft,
         )
 
 
@@ -139,6 +142,11 @@ class Listed(PhaseSchedule):
         """
 
         phases: tuple[ListedPhase, ...]
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a phase grafts."""
+        return any(phase.graft for phase in self.config.phases)
 
     def phases(self, num_steps: int, terms: Sequence[str]) -> list[Phase]:
         """Return the phases.

@@ -72,6 +72,7 @@ class DistillationTask(nn.Module):
         terms: Mapping[str, LossTerm],
         pairs: Mapping[str, TeachingPair],
         teacher_of: Mapping[str, str],
+        host: str = "",
     ) -> None:
         """Put them together.
 
@@ -82,10 +83,12 @@ class DistillationTask(nn.Module):
             terms: the loss terms by label.
             pairs: each teacher beside the codec, by the teacher's name.
             teacher_of: label -> name of the teacher, for terms that have one.
+            host: name of the teacher into which stages are grafted.
         """
         super().__init__()
         self.codec, self.lmbda, self.objective = codec, lmbda, objective
-        self.pairs, self.teacher_of = dict(pairs), dict(teacher_of)
+        self.pairs, self.teacher_of, self.host = dict(pairs), dict(teacher_of), host
+        self.graft: tuple[str, ...] = ()  # of the phase: stages of the student that run inside the teacher
         self.student = codec.module
         self.terms = nn.ModuleDict({_key(name): term for name, term in terms.items()})
 
@@ -128,7 +131,10 @@ class DistillationTask(nn.Module):
         if self.pairs:
             pair = next(iter(self.pairs.values()))  # the student's taps are the same beside each teacher
             roles = {role for each in taught.values() for role in each.taps}
-            output, features = pair.run_student_alone(images, roles, quality)
+            if self.graft:
+                output, features = self.pairs[self.host].graft(images, self.graft, roles)
+            else:
+                output, features = pair.run_student_alone(images, roles, quality)
         else:
             output = at_quality(self.codec, quality).forward(images)
         made, place = (RecordedStep, 0) if number is None else (Step, number)

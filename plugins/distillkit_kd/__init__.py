@@ -14,6 +14,7 @@ from .latent import HyperLatentMse, LatentMse
 from .mask_decay import MaskDecay
 from .masked_generative import MaskedGenerative
 from .output import OutputMse
+from .progressive import Progressive
 from .relational import Relational
 
 
@@ -29,6 +30,12 @@ def register_loss_terms(register: Callable[[str, type[distillkit.LossTerm]], Non
     register("masked_generative", MaskedGenerative)
     register("output", OutputMse)
     register("relational", Relational)
+
+
+@distillkit.hookimpl
+def register_phase_schedules(register: Callable[[str, type[distillkit.PhaseSchedule]], None]) -> None:
+    """Register the schedule that replaces stage after stage."""
+    register("progressive", Progressive)
 
 
 @distillkit.hookimpl

@@ -7,8 +7,9 @@ from torch import nn
 from distillkit.errors import PairError, TapError
 from distillkit.model.adapters import CodecAdapter, CodecOutput
 from distillkit.taps.bank import TapBank
-from distillkit.taps.pair import TeachingPair, find_taps
+from distillkit.taps.pair import TeachingPair
 from distillkit.taps.points import Tap
+from distillkit.taps.provider import find_taps
 
 
 class Codec(CodecAdapter):

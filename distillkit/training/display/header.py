@@ -65,6 +65,7 @@ def _change(phase: Phase) -> str:
         "objective": phase.objective and phase.objective["name"],
         "lambda": phase.lmbda and _lmbda(phase.lmbda),
         "surrogate": phase.surrogate,
+        "in the teacher:": ", ".join(phase.graft) or None,
     }
     named = [f"{name} {value}" for name, value in changes.items() if value is not None]
     return f" ({', '.join(named)})" if named else ""

@@ -20,7 +20,7 @@ from .codecs import build_codecs, build_trained
 from .data import training_crops
 from .resolve import timeline_of
 from .stages import Stage, build_stages, largest_crop
-from .teaching import build_teaching
+from .teaching import build_teaching, check_graft
 
 
 @final
@@ -69,7 +69,10 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     codecs = build_codecs(recipe, plugins, trained, dataset)
     stages = build_stages(timeline, recipe, plugins, codecs.codec, dataset, objective)
     teaching = build_teaching(recipe, plugins, codecs)
-    task = DistillationTask(codecs.codec, recipe.lmbda, objective, teaching.terms, teaching.pairs, teaching.teacher_of)
+    for stage in stages:
+        check_graft(stage.phase, teaching, recipe)
+    taught = teaching.pairs, teaching.teacher_of, teaching.host
+    task = DistillationTask(codecs.codec, recipe.lmbda, objective, teaching.terms, *taught)
     return Setup(
         codec=codecs.codec,
         extensions=codecs.extensions,

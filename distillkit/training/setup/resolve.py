@@ -12,7 +12,7 @@ from ...hooks.loader import Plugins
 from ...recipe.recipe import Recipe
 from ...recipe.settings import ComponentChoice, OptimizerSettings, full_name
 from ..phases import Timeline
-from .teachers import check_teachers, teacher_of_terms
+from .teachers import check_teachers, default_teacher, grafts, teacher_of_terms
 
 
 def resolve(recipe: Recipe, plugins: Plugins) -> Recipe:
@@ -63,7 +63,8 @@ def timeline_of(recipe: Recipe, plugins: Plugins) -> Timeline:
         phases = schedule_class(config).phases(recipe.num_steps, terms)
     except ValueError as error:
         raise RecipeError(f"recipe schedule {recipe.schedule.name}: {error}") from None
-    if teacher_of_terms(recipe, plugins):
+    grafted = grafts(recipe, plugins) and default_teacher(recipe, plugins) is not None
+    if teacher_of_terms(recipe, plugins) or grafted:
         return Timeline(phases, recipe.num_steps, terms)
     gone = sorted({name for phase in phases for name in phase.weights if name not in terms})
     misspelt = [name for name in gone if name not in plugins.components["loss"] and did_you_mean(name, terms)]

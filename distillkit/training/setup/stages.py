@@ -141,6 +141,11 @@ def _check_parts(phase: Phase, codec: CodecAdapter, where: str) -> None:
             raise RecipeError(
                 f"{where}: trainable: no parameter of {type(codec.module).__name__} fits '{pattern}'.{hint}"
             )
+    for stage in phase.graft:
+        if not any(name.startswith(f"{stage}.") for name in names):
+            known = {name.partition(".")[0] for name in names}
+            hint = did_you_mean(stage, known) or f" It has {', '.join(sorted(known))}."
+            raise RecipeError(f"{where}: graft: {type(codec.module).__name__} has no stage '{stage}' to train.{hint}")
     if not any(phase.trains(name, codec.trainable) for name in names):
         raise RecipeError(
             f"{where}: trainable: expected a part that may be trained, got none; the codec allows "

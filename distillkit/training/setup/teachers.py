@@ -8,7 +8,9 @@ from ...errors import RecipeError, did_you_mean
 from ...hooks.loader import Plugins
 from ...model.lmbda import LmbdaRange
 from ...recipe.recipe import TEACHER, TOGETHER, Recipe
+from ...recipe.settings import ComponentChoice
 from ...taps.pair import CodecPair
+from ..phases import PhaseSchedule
 
 
 def teacher_of_terms(recipe: Recipe, plugins: Plugins) -> dict[str, str]:
@@ -53,9 +55,20 @@ def default_teacher(recipe: Recipe, plugins: Plugins) -> str | None:
 def teachers_wanted(recipe: Recipe, plugins: Plugins) -> list[str]:
     """Return the names of the teachers that something in the recipe needs."""
     wanted = set(teacher_of_terms(recipe, plugins).values())
+    default = default_teacher(recipe, plugins)
     if recipe.initial_weights == "teacher" or _extensions_that_need_one(recipe, plugins):
-        wanted.add(default_teacher(recipe, plugins) or TEACHER)
+        wanted.add(default or TEACHER)
+    if default is not None and grafts(recipe, plugins):
+        wanted.add(default)
     return sorted(wanted)
+
+
+def grafts(recipe: Recipe, plugins: Plugins) -> bool:
+    """Return whether the schedule grafts stages of the student into its teacher, where there is one."""
+    where = "recipe schedule"
+    schedule_class, config = plugins.configure("schedule", recipe.schedule.name, recipe.schedule.options, where)
+    schedule: PhaseSchedule = schedule_class(config)
+    return schedule.needs_teacher and recipe.trains == "student"
 
 
 def control_of(recipe: Recipe, plugins: Plugins) -> Recipe:
@@ -74,6 +87,8 @@ def control_of(recipe: Recipe, plugins: Plugins) -> Recipe:
     }
     if recipe.initial_weights == "teacher":
         changes["initial_weights"] = "random"
+    if grafts(recipe, plugins):
+        changes["schedule"] = ComponentChoice(name="core.constant")
     return recipe.model_copy(update=changes)
 
 
@@ -107,8 +122,8 @@ def check_teachers(recipe: Recipe, plugins: Plugins) -> None:
             )
     if recipe.teacher is not None and TEACHER not in wanted:
         raise RecipeError(
-            "recipe teacher: nothing in the recipe needs it: no loss that has it, no extension, and initial_weights is "
-            f"{recipe.initial_weights}. Remove this key, or give a loss."
+            "recipe teacher: nothing in the recipe needs it: no loss that has it, no extension, no schedule, and "
+            f"initial_weights is {recipe.initial_weights}. Remove this key, or give a loss."
         )
 
 

@@ -6,15 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-from ...errors import DistillkitError, RecipeError, TapError, did_you_mean
+import torch
+
+from ...errors import DistillkitError, PairError, RecipeError, TapError, did_you_mean
 from ...hooks.loader import Plugins
 from ...recipe.recipe import Recipe
 from ...taps.bank import TapShapes
-from ...taps.pair import TapReport, TeachingPair, find_taps
+from ...taps.pair import TapReport, TeachingPair
+from ...taps.points import eval_mode
+from ...taps.provider import find_taps, probe_image
 from ...taps.sampled import tap_and_stride
 from ..losses import LossTerm
+from ..phases import Phase
 from .codecs import Codecs
-from .teachers import teacher_of_terms
+from .teachers import default_teacher, grafts, teacher_of_terms
 
 #: What a term finds in a run without a teacher.
 NO_TEACHER = TapReport(TapShapes({}, {}), frozenset(), frozenset(), frozenset())
@@ -29,12 +34,14 @@ class Teaching:
         pairs: each teacher beside the student, by the teacher's name.
         terms: the loss terms by label.
         teacher_of: label -> name of the teacher, for terms that have one.
+        host: name of the teacher into which stages are grafted, or an empty text.
         notes: what the user should know of the taps.
     """
 
     pairs: dict[str, TeachingPair]
     terms: dict[str, LossTerm]
     teacher_of: dict[str, str]
+    host: str
     notes: list[str]
 
 
@@ -51,7 +58,9 @@ def build_teaching(recipe: Recipe, plugins: Plugins, codecs: Codecs) -> Teaching
     provider_class, config = plugins.configure("taps", recipe.taps.name, recipe.taps.options, "recipe taps")
     provider = provider_class(config)
     taps = codecs.taps
-    for name in sorted(set(teacher_of.values())):
+    host = default_teacher(recipe, plugins) if grafts(recipe, plugins) else None
+    names = set(teacher_of.values()) | ({host} if host else set[str]())
+    for name in sorted(names):
         teacher = codecs.teachers[name]
         taps = taps or find_taps(codecs.codec, provider, size)
         pairs[name] = TeachingPair(
@@ -71,7 +80,37 @@ def build_teaching(recipe: Recipe, plugins: Plugins, codecs: Codecs) -> Teaching
     for label, options in recipe.losses.items():
         report = pairs[teacher_of[label]].report if label in teacher_of else NO_TEACHER
         terms[label] = build_term(f"recipe losses.{label}", label, options, report, plugins)
-    return Teaching(pairs, terms, teacher_of, notes)
+    return Teaching(pairs, terms, teacher_of, host or "", notes)
+
+
+@torch.no_grad()
+def check_graft(phase: Phase, teaching: Teaching, recipe: Recipe) -> None:
+    """Try what a phase grafts on one image.
+
+    Raises:
+        PairError: a codec has no such stage, or one of them does not fit into the teacher.
+    """
+    if not phase.graft:
+        return
+    where = f"schedule: phase '{phase.name}': "
+    pair = teaching.pairs[teaching.host]
+    image = probe_image((recipe.data.crop, recipe.data.crop), pair.student.samples, torch.device("cpu"))
+    try:
+        with eval_mode(pair.student.module), torch.random.fork_rng(devices=[]):
+            shape = pair.graft(image, phase.graft)[0].x_hat.shape
+    except DistillkitError as error:
+        raise type(error)(f"{where}{error}") from None
+    except Exception as error:  # of layers that do not fit, each with its own kinds
+        reason = " ".join(str(error).split())[:200]
+    else:
+        if shape == image.shape:
+            return
+        reason = f"it gives pictures of shape {tuple(shape)}, not {tuple(image.shape)}"
+    raise PairError(
+        f"{where}graft: expected stages that take and return what the teacher's do, got {', '.join(phase.graft)} of "
+        f"the student, which do not fit ({reason}). Graft all stages at once between which it differs, or choose a "
+        "pair whose latents have the same channels."
+    )
 
 
 def build_term(where: str, name: str, options: Mapping[str, Any], report: TapReport, plugins: Plugins) -> LossTerm:
