@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import tempfile
 from multiprocessing.reduction import ForkingPickler
@@ -17,6 +18,7 @@ from distillkit.data.cache import PictureCache, cache_of_machine
 from distillkit.data.crops import CropDataset, batches
 from distillkit.data.on_device import PicturesOnDevice, fits
 from distillkit.data.samples import Samples
+from distillkit.training.setup.data import default_workers
 
 CROP = 32
 
@@ -119,6 +121,12 @@ def test_what_fits(dataset):
     assert fits(dataset, 2 * num_bytes)
     assert not fits(dataset, 2 * num_bytes - 2)
     assert not fits(dataset, None)
+
+
+def test_a_gpu_has_workers_by_default(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    assert [default_workers(torch.device("cuda"), ranks) for ranks in (1, 4, 64)] == [8, 4, 1]
+    assert default_workers(torch.device("cpu"), 1) == 0
 
 
 def test_a_run_with_its_pictures_on_the_device_ends_the_same(recipe, photographs, tmp_path, plugins):

@@ -41,7 +41,7 @@ class Counted:
 @pytest.fixture
 def graphs(monkeypatch):
     counted = Counted()
-    monkeypatch.setattr("distillkit.training.step.step.graphs_of", lambda device: counted)
+    monkeypatch.setattr("distillkit.training.step.step.graphs_of", lambda device: lambda: counted)
     return counted
 
 

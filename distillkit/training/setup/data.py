@@ -48,6 +48,11 @@ def training_crops(recipe: Recipe, largest_crop: int, samples: Samples) -> tuple
     return dataset, notes + [f"left out: {problem}" for problem in dataset.problems.values()]
 
 
+def default_workers(device: torch.device, num_ranks: int) -> int:
+    """Return how many processes cut the crops where this many ranks run on this machine."""
+    return max(1, min(_MOST_WORKERS, (os.cpu_count() or 1) // num_ranks)) if device.type == "cuda" else 0
+
+
 @final
 class Crops:
     """Where the crops of a run are cut: on its device, in other processes, or in this one.
@@ -75,8 +80,7 @@ class Crops:
             notes.append(f"data.cache {settings.cache}: {size} of pictures lie on {device}, where crops are cut")
         self.num_workers = settings.num_workers
         if settings.num_workers is None:
-            share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", ranks.num))
-            self.num_workers = max(1, min(_MOST_WORKERS, share)) if device.type == "cuda" else 0
+            self.num_workers = default_workers(device, int(os.environ.get("LOCAL_WORLD_SIZE", ranks.num)))
 
     def batches(
         self, dataset: CropDataset, batch_size: int, start_step: int, num_steps: int, first_sample: int

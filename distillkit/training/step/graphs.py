@@ -29,30 +29,28 @@ class Graph(Protocol):
         ...
 
 
-_POOLS: dict[torch.device, Any] = {}
 _STREAMS: dict[torch.device, Any] = {}
 
 
 @final
 class CudaGraph:
-    """A CUDA graph; all of them share one pool of memory, for they never run at once.
+    """A CUDA graph.
 
     Args:
         device: the GPU.
+        pool: of memory, for graphs that never run at once.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, device: torch.device, pool: Any) -> None:
+        self._device, self._pool = device, pool
         self._graph = torch.cuda.CUDAGraph()
 
     def capture(self, work: Callable[[], None]) -> None:
         """Record the work on the current stream, which is not the default one, and replay it."""
-        if self._device not in _POOLS:
-            _POOLS[self._device] = torch.cuda.graph_pool_handle()
         stream = torch.cuda.current_stream(self._device)
         torch.cuda.synchronize(self._device)
         # Threads that pin memory for the data may call CUDA meanwhile.
-        modes: dict[str, Any] = {"pool": _POOLS[self._device], "capture_error_mode": "thread_local"}
+        modes: dict[str, Any] = {"pool": self._pool, "capture_error_mode": "thread_local"}
         try:
             with torch.cuda.graph(self._graph, stream=stream, **modes):
                 work()
@@ -80,6 +78,15 @@ def beside(device: torch.device) -> Generator[None]:
     before.wait_stream(stream)
 
 
-def graphs_of(device: torch.device) -> Callable[[], Graph] | None:
-    """Return what makes graphs on a device; None where there are none."""
-    return (lambda: CudaGraph(device)) if device.type == "cuda" else None
+def graphs_of(device: torch.device) -> Callable[[], Callable[[], Graph]] | None:
+    """Return what begins a set of graphs on a device; None where there are none.
+
+    A set is a function that makes its graphs. They share their memory, which torch gives back with the last of them, so
+    that a set whose graphs were dropped makes no others.
+    """
+
+    def begin() -> Callable[[], Graph]:
+        pool = torch.cuda.graph_pool_handle()
+        return lambda: CudaGraph(device, pool)
+
+    return begin if device.type == "cuda" else None

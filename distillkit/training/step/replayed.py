@@ -87,6 +87,7 @@ class Replay:
         self._norm: Tensor | None = None
         self._gradients: list[tuple[Tensor, Tensor | None]] = []
         self.moves = step.can_record_moves
+        self._records_second = True
 
     def take_over(self, inputs: Inputs) -> None:
         """Set what the next step computes with."""
@@ -127,9 +128,13 @@ class Replay:
             if self.moves:
                 self._step.move()
 
-        self._graphs[1].capture(work)
-        assert self._norm is not None
-        return self._norm
+        try:
+            if self._records_second:
+                self._graphs[1].capture(work)
+        except CannotCaptureError as error:
+            _LOG.warning("clipping and the optimiser are launched one by one, for they cannot be recorded: %s", error)
+            self._records_second, self.moves, self._norm = False, False, None
+        return self._step.clip() if self._norm is None else self._norm
 
 
 @final
@@ -137,18 +142,19 @@ class ReplayedSteps:
     """The graphs of a phase, one pair for each kind of step.
 
     Args:
-        make: makes a graph.
+        begin: begins a set of graphs, see `graphs_of`.
         step: what is recorded.
     """
 
-    def __init__(self, make: Callable[[], Graph], step: TrainingStep) -> None:
-        self._make, self._step = make, step
+    def __init__(self, begin: Callable[[], Callable[[], Graph]], step: TrainingStep) -> None:
+        self._begin, self._step = begin, step
+        self._make = begin()
         self._seen: dict[tuple[Any, ...], int] = {}
         self._replays: dict[tuple[Any, ...], Replay | None] = {}
 
     def forget(self) -> None:
         """Drop all graphs: tensors, or what is trained, have changed."""
-        self._seen, self._replays = {}, {}
+        self._seen, self._replays, self._make = {}, {}, self._begin()
 
     def first(self, inputs: Inputs) -> tuple[Replay, StepLosses] | None:
         """Do the first half of a step, losses and gradients; None where it is launched piece by piece."""
@@ -167,7 +173,7 @@ class ReplayedSteps:
         try:
             return replay, replay.first()
         except CannotCaptureError as error:
-            self._replays[kind] = None
+            self._replays[kind], self._make = None, self._begin()
             terms = ", ".join(inputs.weights) or "no loss terms"
             _LOG.warning("steps with %s are launched one by one, for they cannot be recorded: %s", terms, error)
             return None

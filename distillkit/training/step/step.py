@@ -63,22 +63,22 @@ class TrainingStep:
 
     def _replaying(self) -> ReplayedSteps | None:
         choice, ranks = self._recipe.compile, self._ranks
-        make = graphs_of(ranks.device)
-        if choice == "none" or (make is None and choice == "auto"):
+        begin = graphs_of(ranks.device)
+        if choice == "none" or (begin is None and choice == "auto"):
             return None
         problem = None
-        if make is None:
+        if begin is None:
             problem = f"{ranks.device.type} has no graphs"
         elif ranks.num > 1:
             problem = "several processes train together"
         elif self._precision.scaler.is_enabled():
             problem = "fp16 looks at every gradient before it moves the weights"
-        if make is None or problem is not None:
+        if begin is None or problem is not None:
             self._setup.notes.append(f"compile {choice}: steps are launched one by one, for {problem}")
             return None
         self._pace.keep_rate_on(ranks.device)
         self._setup.notes.append(f"compile {choice}: steps are recorded as graphs, and replayed")
-        return ReplayedSteps(make, self)
+        return ReplayedSteps(begin, self)
 
     def enter(self, task: nn.Module) -> None:
         """Begin a phase, or continue from a checkpoint.
