@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ SIZE = {"width": 8, "blocks": 1}
 KEPT = {"pair": "models.lowres", "options": {}, "part": "student", "lmbda": 0.1, "fingerprint": "0" * 32}
 
 
-def train(folder: Path, kind: str, steps: int = 4, losses: dict | None = None, **pair) -> Path:
+def train(folder: Path, kind: str, steps: int = 4, losses: dict | None = None, rd_weight: float = 1.0, **pair) -> Path:
     """Train a light transform of a golden codec, on two pictures; return the model's file."""
     teacher = unpacked(kind, folder)
     (folder / "photos").mkdir(exist_ok=True)
@@ -38,6 +39,8 @@ def train(folder: Path, kind: str, steps: int = 4, losses: dict | None = None, *
         lmbda=0.1,
         num_steps=steps,
         losses=losses or {},
+        schedule={"name": "core.constant", "rd_weight": rd_weight},
+        log_every=1,
         data={"train": str(folder / "photos"), "crop": 64, "batch_size": 2, "num_crops": 4},
         optimizer={"learning_rate": 1e-3},
     )
@@ -171,6 +174,18 @@ def test_a_light_encoder_writes_what_the_teacher_reads(tmp_path):
     data = distillkit.ImageCodec(student.codec, student.fingerprint).encode(picture())
     decoded = distillkit.ImageCodec(teacher.codec, teacher.fingerprint).decode(data)
     assert decoded.shape == picture().shape
+
+
+def test_a_light_encoder_learns_from_the_teachers_latents_alone(tmp_path):
+    """Rate and distortion are measured, and train nothing; the teacher decodes what it writes."""
+    file = train(tmp_path, "mean-scale", steps=30, losses={"kd.latent": {}}, rd_weight=0.0, analysis=SIZE)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    errors = [line["loss/kd.latent"] for line in lines]
+    assert sum(errors[-5:]) < 0.9 * sum(errors[:5])
+    assert all(line["rd_cost"] > 0 for line in lines)
+    teacher = distillkit.load_model(unpacked("mean-scale", tmp_path))
+    ours, theirs = distillkit.load_codec(file), distillkit.ImageCodec(teacher)
+    assert theirs.decode(ours.encode(picture(1, 64, 64))).shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize(
