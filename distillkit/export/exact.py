@@ -34,6 +34,11 @@ def in_float64() -> dict[Any, Callable[..., Any]]:
         aten.gelu.default: _gelu,
         aten.silu.default: _silu,
         aten.softplus.default: _softplus,
+        **{operator: _with_number(operator) for operator in (aten.mul.Tensor, aten.div.Tensor)},
+        **{operator: _with_number(operator) for operator in (aten.add.Tensor, aten.sub.Tensor)},
+        aten.rsub.Scalar: _from_number,
+        aten.clamp.default: _clamp,
+        aten.hardtanh.default: _hardtanh,
     }
 
 
@@ -135,18 +140,18 @@ def _spread(x: Tensor, rows: int, columns: int) -> Tensor:
 def _leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Any:
     if x.dtype != torch.float64:
         return NotImplemented
-    return torch.where(x > 0, x, x * x.new_full((1,), negative_slope))  # a number would be float32 in ONNX
+    return torch.where(x > 0, x, x * _number(x, negative_slope))
 
 
 def _gelu(x: Tensor, approximate: str = "none") -> Any:
     if x.dtype != torch.float64 or approximate != "none":
         return NotImplemented
-    half = x.new_full((1,), 0.5)
-    return x * half * _complement(x * x.new_full((1,), -math.sqrt(0.5)))
+    half = _number(x, 0.5)
+    return x * half * _complement(x * _number(x, -math.sqrt(0.5)))
 
 
 def _erf(x: Tensor) -> Any:
-    return NotImplemented if x.dtype != torch.float64 else x.new_full((1,), 1.0) - _complement(x)
+    return NotImplemented if x.dtype != torch.float64 else _number(x, 1.0) - _complement(x)
 
 
 def _silu(x: Tensor) -> Any:
@@ -156,24 +161,24 @@ def _silu(x: Tensor) -> Any:
 def _softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Any:
     if x.dtype != torch.float64:
         return NotImplemented
-    scaled = x * x.new_full((1,), float(beta))
-    soft = torch.log(x.new_full((1,), 1.0) + torch.exp(scaled)) / x.new_full((1,), float(beta))
+    scaled = x * _number(x, float(beta))
+    soft = torch.log(_number(x, 1.0) + torch.exp(scaled)) / _number(x, float(beta))
     return torch.where(scaled > threshold, x, soft)
 
 
 def _complement(x: Tensor) -> Tensor:
     """Return 1 - erf(x) to some 1e-15: exp(-x^2) times a polynomial (Clenshaw's recurrence) of a bounded variable."""
     size = torch.abs(x)
-    centre = x.new_full((1,), _CENTRE)
+    centre = _number(x, _CENTRE)
     place = (size - centre) / (size + centre)
     double = place + place
     first = second = torch.zeros_like(x)
     coefficients = _coefficients()
     for coefficient in coefficients[:0:-1]:
-        first, second = double * first - second + x.new_full((1,), coefficient), first
-    scaled = place * first - second + x.new_full((1,), coefficients[0])
+        first, second = double * first - second + _number(x, coefficient), first
+    scaled = place * first - second + _number(x, coefficients[0])
     tail = torch.exp(-(size * size)) * scaled
-    return torch.where(x < 0, x.new_full((1,), 2.0) - tail, tail)
+    return torch.where(x < 0, _number(x, 2.0) - tail, tail)
 
 
 @cache
@@ -185,6 +190,39 @@ def _coefficients() -> list[float]:
         return torch.special.erfcx(torch.from_numpy(np.asarray(x, np.float64))).numpy()
 
     return np.polynomial.chebyshev.chebinterpolate(value, _DEGREE).tolist()
+
+
+def _with_number(operator: Any) -> Callable[..., Any]:
+    def exact(x: Any, other: Any, **options: Any) -> Any:
+        if not isinstance(x, Tensor) or x.dtype != torch.float64 or not isinstance(other, float):
+            return NotImplemented
+        return operator(x, _number(x, other), **options)
+
+    return exact
+
+
+def _from_number(x: Tensor, number: float, alpha: float = 1) -> Any:
+    return NotImplemented if x.dtype != torch.float64 or alpha != 1 else _number(x, number) - x
+
+
+def _hardtanh(x: Tensor, least: float = -1, most: float = 1) -> Any:
+    return _clamp(x, least, most)
+
+
+def _clamp(x: Tensor, least: float | None = None, most: float | None = None) -> Any:
+    if x.dtype != torch.float64:
+        return NotImplemented
+    x = x if least is None else torch.maximum(x, _number(x, least))
+    return x if most is None else torch.minimum(x, _number(x, most))
+
+
+def _number(x: Tensor, value: float) -> Tensor:
+    """Return a number in float64, shape (1,), as a sum of numbers that float32 holds: ONNX keeps no others."""
+    total, rest = x.new_zeros((1,)), value
+    for _ in range(3):
+        part = float(np.float32(rest))
+        total, rest = total + x.new_full((1,), part), rest - part
+    return total
 
 
 def _both(sides: Sequence[int]) -> list[int]:
