@@ -61,18 +61,46 @@ def test_rates_rise_with_the_quality(codec, picture):
     assert sizes[-1] > 1.3 * sizes[0]
 
 
-def test_latents_beyond_the_tables_are_coded_by_their_escape(picture):
+def saturated():
+    """A codec whose latents are all 0 at quality 0, and at quality 1 a thousand times finer: far beyond the tables."""
     from compressai.models import MeanScaleHyperprior
 
     torch.manual_seed(0)
     gained = trained_like(distillkit.GainedCodec(MeanScaleHyperprior(8, 12), num_levels=2))
     with torch.no_grad():
-        gained.module.gain.y[1] += 7  # steps a thousand times finer: far beyond the widest table
+        gained.module.gain.y[0] -= 12
+        gained.module.gain.z[0] -= 12
+        gained.module.gain.y[1] += 7
+        gained.module.gain.y_inverse[1] -= 7
         gained.module.gain.z[1] += 4
+    return gained
+
+
+def test_latents_that_saturate_at_the_ends_make_files_of_what_they_are(picture):
+    gained = saturated()
     codec = distillkit.ImageCodec(gained, fingerprint(gained.module))
     low, high = codec.encode(picture, 0.0), codec.encode(picture, 1.0)
-    assert len(high) > 1.5 * len(low)
-    assert codec.decode(high).shape == codec.decode(low).shape == picture.shape  # the entropy hash is checked
+    assert len(low) < 500  # nothing but zeros
+    assert len(high) > 10 * len(low)
+    images = torch.from_numpy(np.pad(picture, ((0, 32), (0, 0), (0, 0)), "edge")).permute(2, 0, 1)[None] / 255
+    for data, quality in ((low, 0.0), (high, 1.0)):  # the entropy hash is checked, too
+        with torch.no_grad():
+            exact = gained.forward(images.contiguous(), quality).x_hat
+        pixels = (exact[0, :, : len(picture)].clamp(0, 1) * 255).round().permute(1, 2, 0).numpy()
+        assert np.abs(pixels - codec.decode(data)).mean() < 1
+    many = encode_as_wanted(codec, picture, Wanted("bpp", 1e-5))  # less than the low end has
+    assert (many.quality, many.data) == (0.0, low)
+
+
+@pytest.mark.parametrize("quality", [0.0, 1.0, [0.0, 1.0]])
+def test_latents_that_saturate_at_the_ends_train_with_finite_gradients(quality):
+    gained = saturated()
+    gained.module.train()
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    output = gained.forward(images, torch.tensor(quality))
+    distillkit.rate_distortion(output, images, 0.01).cost.backward()
+    assert all(bool(p.grad.isfinite().all()) for p in gained.module.parameters() if p.grad is not None)
+    assert gained.module.gain.y_inverse.grad.abs().sum() > 0
 
 
 def test_one_set_of_tables_holds_at_every_quality(picture):
