@@ -83,10 +83,14 @@ def test_a_step_extension_of_your_own(train):
     assert len(train({"extensions": {"mine.halved_gradients": {}}}, plugins, num_steps=2)) == 2
 
 
-def test_the_mean_of_the_weights_and_validation(train):
-    ema, validation = map(tomllib.loads, examples("step-extension.md", "toml"))
+def test_the_mean_of_the_weights_mask_decay_and_validation(train, plugins):
+    ema, decay, validation = map(tomllib.loads, examples("step-extension.md", "toml"))
     lines = train(ema | {"validation": validation["validation"] | {"every": 2, "crops": 2}}, num_steps=2)
     assert lines[-1]["validation/rd_cost"] > 0
+    shutil.copytree("run", "runs/teacher")
+    shutil.rmtree("run")
+    train(decay, trains="student", num_steps=2)
+    assert distillkit.load_model(Path("run/model.safetensors"), plugins).part == "student"
 
 
 def test_one_model_for_all_rates(train, here):
