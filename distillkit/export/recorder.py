@@ -69,35 +69,36 @@ class RecordedTables:
 
     def __init__(self, recorder: Recorder, model: int, rounds: bool) -> None:
         self._recorder, self._model, self._rounds = recorder, model, rounds
-        self._seen: dict[bytes, Tensor] = {}
+        self._seen: list[tuple[Substream, Tensor]] = []  # what was just compressed, as `codec.tables` remembers it
 
     def compress(self, inputs: Tensor, indexes: Tensor, means: Tensor | None = None) -> list[Substream]:
         """Note that values are coded around their means."""
         substream = self._recorder.new_substream()
         args = (inputs, indexes, means, self._model, substream.number, self._rounds)
-        self._seen[substream] = self._recorder.keep_call(operators.code, *args)
+        self._seen.append((substream, self._recorder.keep_call(operators.code, *args)))
         return [substream]
 
     def decompress(
         self, strings: list[Any], indexes: Tensor, dtype: torch.dtype = torch.float, means: Tensor | None = None
     ) -> Tensor:
         """Return what was coded."""
-        if strings[0] in self._seen:
-            return self._seen[strings[0]]
+        for substream, values in self._seen:
+            if substream is strings[0]:
+                return values
         return self._recorder.keep_call(operators.decode, indexes, means, self._model, strings[0].number, self._rounds)
 
     def compress_channels(self, x: Tensor) -> list[Substream]:
         """Note that values are coded, with a table for each channel."""
         substream = self._recorder.new_substream()
-        self._seen[substream] = self._recorder.keep_call(
-            operators.code_channels, x, self._model, substream.number, self._rounds
-        )
+        args = (x, self._model, substream.number, self._rounds)
+        self._seen.append((substream, self._recorder.keep_call(operators.code_channels, *args)))
         return [substream]
 
     def decompress_channels(self, strings: list[Any], size: Any) -> Tensor:
         """Return what was coded, with a table for each channel."""
-        if strings[0] in self._seen:
-            return self._seen[strings[0]]
+        for substream, values in self._seen:
+            if substream is strings[0]:
+                return values
         grid: Any = self._recorder.grid
         model = list(self._recorder.models.values())[self._model]
         sides = [_hint(a) // _hint(b) for a, b in zip(size, grid.shape[2:], strict=True)]
