@@ -52,7 +52,7 @@ def family(
     submit: Annotated[
         Scheduler | None,
         typer.Option(
-            help="Hand each job to a scheduler (extra `submitit`), `--jobs` of them at once, and wait; local starts "
+            help="Pass each job to a scheduler (extra `submitit`), `--jobs` of them at once, and wait; local starts "
             "them here.",
             show_default="jobs run here",
         ),
@@ -61,7 +61,7 @@ def family(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="What the scheduler is to give each job, by submitit's names, as in `timeout_min=600`, "
+            help="What the scheduler gives each job, by submitit's names, as in `timeout_min=600`, "
             "`gpus_per_node=1`, `slurm_partition=gpu`; may be given several times.",
             show_default="the scheduler's own",
         ),
