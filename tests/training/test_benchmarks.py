@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,6 +30,9 @@ def test_the_hand_written_loop_arrives_at_the_same_loss_in_every_phase():
 
 
 @pytest.mark.slow
-def test_the_others_measure(photographs):
+def test_the_others_measure(tmp_path):
+    for number in range(4):
+        noise = np.random.default_rng(number).integers(0, 256, (200, 200, 3))
+        Image.fromarray(noise.astype(np.uint8)).save(tmp_path / f"{number}.png")
     assert run("schedule_time.py", "--steps", "3", "--repeats", "1")
-    assert run("input_pipeline.py", "--seconds", "0.1", "--data", str(photographs))
+    assert run("input_pipeline.py", "--seconds", "0.1", "--data", str(tmp_path))
