@@ -67,6 +67,8 @@ def write_page(
     plugins = plugins or load_plugins()
     runs = read_runs(Path(path))
     out = out or Path(path) / PAGE_NAME
+    if out.exists() and not out.is_file():  # a named pipe would be waited for
+        raise TrainingError(f"report {out}: expected a file, got a folder or device; choose another file with -o.")
     try:
         if not overwrite and out.exists() and not _is_page(out):
             raise TrainingError(
@@ -132,8 +134,6 @@ def _headline_db(runs: Runs) -> float | None:
 
 
 def _is_page(file: Path) -> bool:
-    if not file.is_file():
-        return True  # a folder, which fails by itself
     with file.open("rb") as opened:
         return _MARKER.encode() in opened.read(1024)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -340,6 +341,16 @@ def test_another_file_is_not_overwritten(trained_family, trained_plugins, tmp_pa
     assert other.read_text() == "years of work"
     write_page(trained_family, other, plugins=trained_plugins, overwrite=True)
     write_page(trained_family, other, plugins=trained_plugins)  # a page of before may be written anew
+
+
+def test_a_folder_or_a_pipe_is_refused_before_the_work(trained_family, trained_plugins, tmp_path):
+    (tmp_path / "folder.html").mkdir()
+    os.mkfifo(tmp_path / "pipe.html")
+    parts = []
+    for name in ("folder.html", "pipe.html"):
+        with pytest.raises(TrainingError, match="expected a file, got a folder or device; choose another file with -o"):
+            write_page(trained_family, tmp_path / name, plugins=trained_plugins, on_part=parts.append)
+    assert not parts
 
 
 def test_characters_that_turn_the_reading_direction_are_shown_by_their_numbers(
