@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from ..codec.exact import MakesTensorsOf, use_exact
 from ..codec.stand_ins import StandIns
 from ..codec.tables import is_entropy_model
-from ..errors import PairError
 from ..model.adapters import CodecAdapter, CompressedLatents
 from . import operators
 from .recorder import Decoder, Encoder, RecordedTables, Recorder, Substream
@@ -137,7 +136,7 @@ def _check_sizes(traced: torch.export.ExportedProgram, largest: int) -> None:
     """Check that a program is that of pictures of two strides a side and more; smaller ones are tried on real bytes.
 
     Raises:
-        PairError: for some the codec does something else.
+        ValueError: for some the codec does something else.
     """
     ranges = traced.range_constraints
     conditions: list[Any] = [
@@ -145,14 +144,14 @@ def _check_sizes(traced: torch.export.ExportedProgram, largest: int) -> None:
     ]
     for low, high in ((int(r.lower), int(r.upper)) for symbol, r in ranges.items() if symbol.is_Symbol):
         if low > 2 or high < largest:
-            raise PairError(
+            raise ValueError(
                 f"it does something else for pictures of sides from {low} to {high} strides than for others"
             )
     for sides in itertools.product((2, 3, 4, 5, 7, 8, 16, 33, 100, largest), repeat=2):
         for condition in conditions:
             symbols = sorted(condition.free_symbols, key=str)
             if len(symbols) > 2 or condition.subs(dict(zip(symbols, sides, strict=False))) == False:  # noqa: E712 - of sympy
-                raise PairError(f"it does something else for pictures of {sides[0]}x{sides[1]} strides")
+                raise ValueError(f"it does something else for pictures of {sides[0]}x{sides[1]} strides")
 
 
 @final

@@ -8,7 +8,6 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from ..errors import PairError
 from . import operators
 from .values import Numbers
 
@@ -162,11 +161,11 @@ class Decoder:
 def _tensors(values: Any) -> list[Tensor]:
     if all(isinstance(value, Tensor) for value in values):
         return list(values)
-    raise PairError("its symbols are made one by one in Python")
+    raise ValueError("its symbols are made one by one in Python")
 
 
 def _model_of(recorder: Recorder, cdfs: Any) -> int:
     for number, model in enumerate(recorder.models.values()):
         if isinstance(cdfs, Numbers) and cdfs[0] is model._quantized_cdf:
             return number
-    raise PairError("it passes the coder tables that are not an entropy model's")
+    raise ValueError("it passes the coder tables that are not an entropy model's")

@@ -100,8 +100,8 @@ class Submitted:
                 return "stopped"
             reason = str(error).strip().splitlines()[-1]
             raise TrainingError(
-                f"family, job {self._name}: the scheduler's job {self._job.job_id} failed: {reason} See "
-                f"{self._job.paths.stderr}."
+                f"family, job {self._name}: the scheduler's job {self._job.job_id} failed; see "
+                f"{self._job.paths.stderr}: {reason}"
             ) from None
 
     def stop(self) -> None:
@@ -134,7 +134,7 @@ def scheduler(name: str, folder: Path, options: Mapping[str, Any]) -> Start:
     except (RuntimeError, ValueError, NameError, TypeError, AssertionError) as error:
         raise DistillkitError(
             f"family --submit {name}: the scheduler or an option of --submit-set cannot be used: "
-            f"{' '.join(str(error).split())[:300]}"
+            f"{' '.join(str(error).split())[:300]}; correct it."
         ) from None
 
     def start(task: Task) -> Running:
