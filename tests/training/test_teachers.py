@@ -172,6 +172,7 @@ LATENT = {"name": "kd.latent"}
         ({"teachers": {}, "teacher": "x"}, "recipe teacher: nothing in the recipe needs it"),
         ({"initial_weights": "teacher", "losses": HYBRID}, 'teacher: missing, but initial_weights = "teacher"'),
         ({"teachers": {"rate": 3}}, "teachers.rate"),
+        ({"teachers": {"rate": "x", "Rate": "y"}}, "teachers: 'rate' and 'Rate' differ only in case; rename one"),
         ({"losses": {"a": LATENT | {"teacher": "rate"}, "A": LATENT | {"teacher": "picture"}}}, "'a' and 'A'"),
         ({"losses": {"kd.hint": LATENT | {"teacher": "rate"}}}, "losses.kd.hint: .* is the name of another loss"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ def resolve(recipe: Recipe, plugins: Plugins) -> Recipe:
         _, config = plugins.configure(kind, choice.name, choice.options, where)
         return ComponentChoice(name=choice.name, **config.model_dump(mode="json"))
 
+    for key, labels in (("losses", recipe.losses), ("teachers", recipe.teachers)):
+        _check_alike(key, labels)
     extensions = _extensions(recipe, plugins)
     losses = _losses(recipe, plugins)
     check_teachers(recipe, plugins)
@@ -98,14 +101,19 @@ def _losses(recipe: Recipe, plugins: Plugins) -> dict[str, dict[str, Any]]:
             )
         if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)?", label):
             raise RecipeError(f"recipe losses: label {label!r}: expected letters, digits, _ and -; rename it.")
-        if (alike := next((each for each in resolved if each.lower() == label.lower()), None)) is not None:
-            raise RecipeError(f"recipe losses: '{alike}' and '{label}' differ only in case; rename one.")
         if options.get("name", label) != label and label in plugins.components["loss"]:
             raise RecipeError(f"recipe losses.{label}: the label is the name of another loss; rename it.")
         _, config = plugins.configure_loss(label, options)
         named = {key: options[key] for key in ("name", "teacher") if key in options}
         resolved[label] = named | config.model_dump(mode="json")
     return resolved
+
+
+def _check_alike(key: str, labels: Iterable[str]) -> None:
+    seen: dict[str, str] = {}
+    for label in labels:
+        if (alike := seen.setdefault(label.casefold(), label)) != label:
+            raise RecipeError(f"recipe {key}: '{alike}' and '{label}' differ only in case; rename one.")
 
 
 def _check_lmbda(recipe: Recipe, plugins: Plugins) -> None:
