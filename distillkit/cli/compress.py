@@ -117,8 +117,7 @@ def decompress(
     """Decompress files with the model that wrote them, or a light decoder of it: to PNG, or TIFF where PNG cannot."""
     from ..codec.files import Settings
 
-    limits = {"max_pixels": max_pixels, "trusted": trusted}
-    settings = Settings("decompress", model, precision.value, device=device, **limits)
+    settings = Settings("decompress", model, precision.value, device=device, max_pixels=max_pixels, trusted=trusted)
     _run(settings, sources, overwrite, as_json, quiet)
 
 

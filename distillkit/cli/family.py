@@ -107,7 +107,7 @@ def family(
                     observers=lambda: [ProgressDisplay(console)],
                     device=device,
                     jobs=jobs,
-                    submit=submit and submit.value,
+                    submit=None if submit is None else submit.value,
                     submit_options=parse_changes(submit_set or [], "--submit-set"),
                     on_job=lambda line: console.print(f"family: {line}", highlight=False, soft_wrap=True),
                 )

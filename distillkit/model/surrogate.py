@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import MethodType
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -95,5 +95,5 @@ def _leave(part: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     if output is None or not part._distillkit_rounds or not kwargs.get("training", part.training):
         return output
     with torch.no_grad():
-        rounded = cast(Any, part).forward(*args, **{**kwargs, "training": False})[0]
+        rounded = part.forward(*args, **{**kwargs, "training": False})[0]
     return args[0] + (rounded - args[0]).detach(), *output[1:]
