@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import final
 
@@ -12,6 +14,7 @@ from ..errors import DataError
 
 _LARGE = 2**22  # pixels; for fewer it is not measured
 _SIDES = (64, 512)  # of the pictures that it is measured on: the first warms up
+_LEAST = 24  # bytes per pixel: three values in float32 before and after; a runtime's own store may hide the rest
 _PROCESS = Path("/proc/self")
 
 
@@ -46,12 +49,14 @@ class ExportMemory:
 
     def _measured(self) -> float:
         """Return bytes per pixel: by how much the largest size of this process grew."""
+        with suppress(OSError, AttributeError):  # of systems with another C library
+            ctypes.CDLL(None).malloc_trim(0)  # what earlier pictures left is not used without being counted
         before = 0
         for side in _SIDES:
             (_PROCESS / "clear_refs").write_text("5")  # sets its largest size back
             before = _peak_bytes()
             self._code(side)
-        return (_peak_bytes() - before) / _SIDES[-1] ** 2
+        return max((_peak_bytes() - before) / _SIDES[-1] ** 2, _LEAST)
 
 
 def _peak_bytes() -> int:

@@ -136,7 +136,7 @@ def test_wrong_values_from_the_command_line(work, tmp_path):
     assert "pair: sise: unknown key. Did you mean 'size'?" in said("pair.sise=tiny")
     assert "positionz: unknown key. Did you mean 'positions'?" in said("losses.feds.alignment.positionz=1")
     assert "--set num_steps: num_steps: " in said("num_steps=many")
-    assert said("num_steps") == "--set num_steps: expected KEY=VALUE; write `--set optimizer.learning_rate=1e-3`."
+    assert said("num_steps") == "--set num_steps: expected KEY=VALUE, as in `optimizer.learning_rate=1e-3`; correct it."
     assert "expected a table at num_steps, got 4" in said("num_steps.more=1")
     assert not (tmp_path / "no").exists()
 

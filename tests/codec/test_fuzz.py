@@ -19,7 +19,7 @@ def run(script, *arguments):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(("codec", "count", "threads"), [("checkerboard", 300, 1), ("serial", 200, 2)])
+@pytest.mark.parametrize(("codec", "count", "threads"), [("checkerboard", 500, 1), ("serial", 500, 2)])
 def test_no_bad_file_gets_through(codec, count, threads):
     result = run("fuzz.py", "--codec", codec, "--count", str(count), "--threads", str(threads))
     assert result["files"] == count
