@@ -33,9 +33,9 @@ WRITTEN = [page for page in PAGES if page not in GENERATED]
 GOES_ON = [
     "README.md",
     "docs/distil.md",
+    "docs/deploy.md",  # before a page that exports the same file again
     "docs/how-to.md",
     "docs/recipes.md",
-    "docs/deploy.md",
     "docs/families.md",
     "docs/evaluation.md",  # of that family
     "docs/report.md",
