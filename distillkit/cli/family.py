@@ -81,12 +81,15 @@ def family(
     quiet: Quiet = False,
 ) -> None:
     """Train and measure a teacher and variants of its student at several lambdas and seeds, or the jobs that remain."""
+    from ..errors import RecipeError
     from ..family import plan, run, tables
     from ..family.record import read_record, record_of
     from ..recipe.changes import parse_changes
     from ..training.display.progress import ProgressDisplay
 
     console = messages(quiet)
+    if submit_set and submit is None:
+        raise RecipeError("family --submit-set: expected a scheduler to pass it to, got none; add --submit slurm.")
     record = record and named(record, ".json", "family --record")
     results = results and named(results, ".md", "family --results")
     file = existing(file, ".toml")

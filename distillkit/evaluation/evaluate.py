@@ -94,8 +94,8 @@ class _NoCost(Objective):
         self.metric = metric  # type: ignore[misc] - of the objective in whose place this stands
 
     def distortion(self, x_hat: Tensor, images: Tensor) -> Tensor:
-        """Is never called."""
-        raise NotImplementedError
+        """Return NaN for each image: the distortion is not known."""
+        return torch.full((len(images),), torch.nan)
 
 
 def _objective(model: str | Path, loaded: TrainedModel, plugins: Plugins, given: Objective | None) -> Objective:

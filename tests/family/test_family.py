@@ -67,7 +67,7 @@ def test_variants_replace_keys_and_may_have_seeds_and_lambdas_of_their_own(famil
 
 
 def test_who_gets_a_teacher_is_what_something_in_it_needs_one_for(family, tmp_path, plugins):
-    """An extension may need one; a loss may not, or have one of its own."""
+    """Some extensions need the teacher; some losses need none, or name another."""
     own = {"losses": {"kd.latent": {"teacher": "high"}}, "teachers": {"high": tmp_path / "high"}}
     variants = {
         "control": {"losses": {}},

@@ -9,7 +9,9 @@ import time
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from distillkit.cli.app import app
 from distillkit.errors import DistillkitError, PairError, RecipeError
 from distillkit.family.plan import Family
 from distillkit.family.run import run_family, status
@@ -125,3 +127,9 @@ def test_each_has_its_share_of_the_threads(family, tmp_path, plugins, monkeypatc
     with pytest.raises(DistillkitError, match="enough"):
         run_family(family, tmp_path, plugins=plugins, only=["teacher-*"], jobs=3)
     assert seen == [2]
+
+
+def test_options_for_a_scheduler_need_one(tmp_path):
+    done = CliRunner().invoke(app, ["family", str(tmp_path / "x.toml"), "--submit-set", "timeout_min=5"])
+    assert isinstance(done.exception, RecipeError)
+    assert "--submit-set: expected a scheduler to pass it to, got none; add --submit slurm" in str(done.exception)
