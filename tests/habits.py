@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import distillkit
+from tests.own_code import Compiled, Older, Sized
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)
@@ -299,6 +300,9 @@ HABITS = {
     "viewed": Viewed,
     "grey": Grey,
     "bands": Bands,
+    "older": Older,
+    "compiled": Compiled,
+    "sized": Sized,
 }
 
 

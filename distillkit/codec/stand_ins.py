@@ -15,10 +15,10 @@ from typing import Any, Protocol, final
 
 from torch import nn
 
-_METHODS = {  # the coder's classes, CompressAI's and its forks', and a method that makes each out
-    "RansEncoder": "encode_with_indexes",
-    "BufferedRansEncoder": "flush",
-    "RansDecoder": "decode_with_indexes",
+_METHODS = {  # the coder's classes, CompressAI's and its forks'; one with other methods is another coder
+    "RansEncoder": {"encode_with_indexes"},
+    "BufferedRansEncoder": {"encode_with_indexes", "flush"},
+    "RansDecoder": {"decode_with_indexes", "set_stream", "decode_stream"},
 }
 _WITHOUT = sys.stdlib_module_names | {"torch", "numpy", "scipy", "sympy", "pandas", "torchvision", "matplotlib", "PIL"}
 _answering: ContextVar[Coders | None] = ContextVar("answering", default=None)
@@ -95,8 +95,7 @@ def calls_coder(module: nn.Module) -> bool:
 
 
 def _is_coder(value: type) -> bool:
-    method = _METHODS.get(value.__name__)
-    return method is not None and hasattr(value, method)
+    return _METHODS.get(value.__name__) == {name for name in dir(value) if not name.startswith("_")}
 
 
 def _find_held(module: nn.Module) -> Iterator[tuple[Any, str, Any]]:

@@ -127,7 +127,8 @@ def survey(paths: Sequence[ImageFile], min_side: int = 1, *, convert: bool = Fal
     """
     found = Survey([], Counter())
     for path in paths:
-        if samples == RGB and (size := getattr(path, "verified_size", None)) is not None:  # by `pack`
+        size: Any = getattr(path, "verified_size", None)
+        if size is not None and getattr(path, "verified_samples", RGB) == samples:  # by `pack`
             problem = _too_small(path, size, min_side)
         elif samples != RGB or is_numpy(path):
             try:

@@ -9,6 +9,7 @@ import random
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, final
 
@@ -17,6 +18,7 @@ from .content import SUFFIXES
 from .images import read_image
 from .listing import find_images, list_images
 from .processes import start_pool
+from .samples import RGB, Samples
 
 INDEX = "index.json"
 _FORMAT = "distillkit-shards-1"
@@ -34,6 +36,7 @@ class PackedImage:
         offset: of its first byte in the shard.
         num_bytes: length of its file.
         verified_size: width and height in pixels, if the image was decoded when it was packed.
+        verified_samples: with which it was decoded then.
     """
 
     shard: Path
@@ -41,6 +44,7 @@ class PackedImage:
     offset: int
     num_bytes: int
     verified_size: tuple[int, int] | None = None
+    verified_samples: Samples = RGB
 
     def open(self, mode: str = "rb") -> BinaryIO:
         """Return the image's file."""
@@ -78,6 +82,7 @@ def pack(
     shard_mib: int = 512,
     num_workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    samples: Samples = RGB,
 ) -> Packed:
     """Pack the images of a folder into shards, each decoded once to see that it can be used.
 
@@ -89,6 +94,7 @@ def pack(
         shard_mib: a shard is closed once it is larger.
         num_workers: processes that decode; by default one per core.
         progress: called with the number of images seen, and of all.
+        samples: that each must have: those of the codec that will be trained.
 
     Raises:
         DataError: there are no images, none can be used, or `out` is in use or cannot be written.
@@ -103,7 +109,8 @@ def pack(
     try:
         out.mkdir(parents=True, exist_ok=True)
         with start_pool(num_workers or os.cpu_count() or 1) as pool, _Shards(out, shard_mib, sizes) as shards:
-            for done, (path, checked) in enumerate(zip(paths, pool.map(_check, paths, chunksize=8), strict=True)):
+            checks = pool.map(partial(_check, samples=samples), paths, chunksize=8)
+            for done, (path, checked) in enumerate(zip(paths, checks, strict=True)):
                 progress(done + 1, len(paths))
                 if isinstance(checked, str):
                     problems.append(checked)
@@ -113,10 +120,11 @@ def pack(
                 members.append((shard, name, offset, num_bytes, *checked))
         if not members:
             raise DataError(f"images {source}: none of {len(paths)} can be used. The first: {problems[0]}")
-        index = {"format": _FORMAT, "shards": sizes, "images": members}
-        partial = out / f"{INDEX}.partial"
-        partial.write_text(json.dumps(index), encoding="utf-8")
-        partial.replace(out / INDEX)
+        about = [samples.channels, samples.bits]
+        index = {"format": _FORMAT, "samples": about, "shards": sizes, "images": members}
+        unfinished = out / f"{INDEX}.partial"
+        unfinished.write_text(json.dumps(index), encoding="utf-8")
+        unfinished.replace(out / INDEX)
     except OSError as error:
         raise DataError(f"shards {out}: cannot be written: {error.strerror}; choose another place.") from None
     return Packed(len(members), len(sizes), problems)
@@ -159,8 +167,9 @@ def _indexed(file: Path, shards: list[Path]) -> list[PackedImage]:
     try:
         index = json.loads(file.read_text(encoding="utf-8"))
         expected = {file.parent / name: size for name, size in index["shards"].items()}
+        samples = Samples(*index.get("samples", (3, 8)))
         images = [
-            PackedImage(file.parent / shard, name, offset, num_bytes, (width, height))
+            PackedImage(file.parent / shard, name, offset, num_bytes, (width, height), samples)
             for shard, name, offset, num_bytes, width, height in index["images"]
         ]
         for image in images:
@@ -197,9 +206,9 @@ def _scanned(shard: Path) -> Iterator[PackedImage]:
         ) from None
 
 
-def _check(path: Path) -> tuple[int, int] | str:
+def _check(path: Path, samples: Samples) -> tuple[int, int] | str:
     try:
-        height, width, _ = read_image(path).shape
+        height, width, _ = read_image(path, samples=samples).shape
     except DataError as error:
         return str(error)
     return width, height

@@ -19,7 +19,9 @@ from ..codec.exact import MakesTensorsOf, use_exact
 from ..codec.stand_ins import StandIns
 from ..codec.tables import is_entropy_model
 from ..model.adapters import CodecAdapter, CompressedLatents
+from ..model.copies import copy_codec
 from . import operators
+from .caches import Caches
 from .recorder import Decoder, Encoder, RecordedTables, Recorder, Substream
 from .values import values_as_numbers
 
@@ -51,7 +53,7 @@ class Recording:
         self._shape = shape
         self._recorder = Recorder({})
         self._stand_ins = StandIns(self)
-        self.adapter = copy.deepcopy(adapter, self._stand_ins.of(adapter.module))
+        self.adapter = copy_codec(adapter, self._stand_ins.of(adapter.module))
         module = self.adapter.module.cpu().eval().requires_grad_(False)
         names = {name: model for name, model in module.named_modules() if hasattr(model, "_quantized_cdf")}
         self._recorder.models |= names
@@ -72,6 +74,7 @@ class Recording:
                 model.build_indexes = self._table_of(number)
         self._stand_ins.put_into(module)
         self._makes_exact = MakesTensorsOf(torch.float64, transforms)
+        self._caches = Caches(module)
 
     @property
     def models(self) -> dict[str, Any]:
@@ -123,6 +126,7 @@ class Recording:
 
         height, width = (torch.export.Dim(axis, min=1, max=largest) for axis in ("height", "width"))
         sizes = {2: multiple * height, 3: multiple * width} if multiple > 1 else {2: height, 3: width}
+        self._caches.restore()
         with torch.no_grad(), self._stand_ins.answering(), self._makes_exact, values_as_numbers():
             traced = torch.export.export(
                 Pass(self.adapter.module), (example,), dynamic_shapes=(sizes,), strict=False,

@@ -11,6 +11,7 @@ from ..codec.shapes import shape_rule
 from ..errors import PairError
 from ..model.adapters import CodecAdapter
 from ..model.conditioned import ConditionedAdapter
+from .caches import code_smallest
 from .networks import LARGEST, Network, first_line, quiet
 from .program import cut
 from .record import Recording
@@ -60,7 +61,9 @@ def record(codec: CodecAdapter) -> Recorded:
         )
     parts = []
     try:
-        recording = Recording(codec, shape_rule(codec))
+        shape = shape_rule(codec)
+        code_smallest(codec)
+        recording = Recording(codec, shape)
         with quiet():
             encoding = recording.encoding(LARGEST)
             decoding = recording.decoding(len(encoding.substreams), LARGEST)

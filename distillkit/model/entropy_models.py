@@ -16,7 +16,8 @@ def prepare_entropy_models(module: nn.Module) -> None:
 
     Differences of cumulative probabilities are meaningless in bfloat16. An `EntropyBottleneck` of CompressAI's also
     gets a forward pass of the same results in which nothing waits: its own reads the order of the dimensions back from
-    the device, number by number. What is put in survives a deep copy, and `torch.compile` can trace it.
+    the device, number by number. One of a fork that does something else keeps its own. What is put in survives a deep
+    copy, and `torch.compile` can trace it.
 
     Args:
         module: the codec; calling this again changes nothing.
@@ -48,7 +49,26 @@ def _in_float32(part: nn.Module, *args: Any, **kwargs: Any) -> Any:
 def _is_bottleneck(part: nn.Module) -> bool:
     forward = type(part).forward
     named = forward.__module__.startswith("compressai.") and forward.__qualname__ == "EntropyBottleneck.forward"
-    return named and hasattr(part, "_get_medians") and hasattr(part, "_likelihood")
+    return named and _gives_the_same(part)
+
+
+@torch.no_grad()
+def _gives_the_same(part: Any) -> bool:
+    """Return whether `_bottleneck` gives what a bottleneck's own forward gives, with noise (on the CPU) and without."""
+    try:
+        medians = part._get_medians()
+        values = torch.linspace(-3, 3, 4 * len(medians), device=medians.device).view(1, -1, 2, 2)
+        with torch.random.fork_rng(devices=[]):
+            for adds_noise in (True, False) if values.device.type == "cpu" else (False,):
+                both: list[Any] = []
+                for forward in (type(part).forward, _bottleneck):
+                    torch.default_generator.manual_seed(0)
+                    both.append(forward(part, values, adds_noise))
+                if not all(torch.equal(theirs, ours) for theirs, ours in zip(*both, strict=True)):
+                    return False
+    except Exception:  # of a fork's: it lacks an option, or returns something else
+        return False
+    return True
 
 
 def _bottleneck(part: Any, x: Tensor, training: bool | None = None) -> tuple[Tensor, Tensor]:
@@ -57,7 +77,8 @@ def _bottleneck(part: Any, x: Tensor, training: bool | None = None) -> tuple[Ten
     by_channel = x.transpose(0, 1).contiguous()
     values = by_channel.flatten(1)[:, None]  # (C, 1, B * h * w), the order in which noise is drawn
     outputs = part.quantize(values, "noise" if adds_noise else "dequantize", part._get_medians())
-    likelihood = part._likelihood(outputs)[0]
+    likelihood = part._likelihood(outputs)  # newer versions return the ends as well
+    likelihood = likelihood[0] if isinstance(likelihood, tuple) else likelihood
     if part.use_likelihood_bound:
         likelihood = part.likelihood_lower_bound(likelihood)
     results = (each.view(by_channel.shape).transpose(0, 1).contiguous() for each in (outputs, likelihood))

@@ -150,8 +150,10 @@ class _Codec:
                 codec.stride = self._fresh.stride = side
             self._size = side
             return True
+        said = list(dict.fromkeys(map(_said, (errors[0], errors[-1]))))
+        last = f", and with {_SIDES[-1]}x{_SIDES[-1]} {said[1]}" if len(said) > 1 else ""
         self._problems.append(
-            f"{self._part}: forward: {_said(errors[0])}; correct it, no picture up to {_SIDES[-1]} is taken"
+            f"{self._part}: forward: {said[0]}{last}; correct it, no picture up to {_SIDES[-1]} is taken"
         )
         return False
 

@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 import distillkit
 from distillkit.data.crops import CropDataset, batches
-from distillkit.data.images import read_image
+from distillkit.data.images import read_image, survey
+from distillkit.data.samples import Samples
 from distillkit.data.shards import PackedImage, list_training_images, pack
+from distillkit.data.stored import write_picture
 from distillkit.errors import DataError
 from tests.data.test_crops import CROP, paths, take  # noqa: F401 - a fixture
+from tests.test_samples import waves
 from tests.training.test_training import same, weights
 
 
@@ -48,6 +52,41 @@ def test_pack_keeps_every_byte_and_reports_each_bad_file_once(packed):
     assert not list(out.glob("*.partial"))
     with tarfile.open(out / "shard-000000.tar") as tar:
         assert len(tar.getnames()) == 5
+
+
+@pytest.mark.parametrize(
+    ("samples", "suffixes"),
+    [
+        (Samples(1, 8), [".png", ".tif", ".npy"]),
+        (Samples(1, 12), [".png", ".tif", ".npy"]),
+        (Samples(4, 12), [".tif", ".npy"]),
+        (Samples(3, 16), [".tif", ".npy"]),
+    ],
+    ids=str,
+)
+def test_other_samples_are_packed_as_they_are(samples, suffixes, tmp_path):
+    source = tmp_path / "scenes"
+    source.mkdir()
+    for number, suffix in enumerate(suffixes):
+        write_picture(source / f"{number}{suffix}", waves(samples, number, 40, 50), suffix)
+    Image.new("RGB", (40, 40)).save(source / "colour.png")
+    if samples.bits == 12:
+        write_picture(source / "large.npy", waves(Samples(samples.channels, 13), 0, 40, 50), ".npy")
+    done = pack(source, tmp_path / "shards", num_workers=1, samples=samples)
+    assert sorted(problem.split(": expected")[0] for problem in done.problems) == [
+        f"image {source / name}" for name in ["colour.png", *["large.npy"] * (samples.bits == 12)]
+    ]
+    images = sorted(list_training_images(tmp_path / "shards").images, key=lambda image: image.name)
+    assert [image.name for image in images] == [f"{number}{suffix}" for number, suffix in enumerate(suffixes)]
+    assert not survey(images, 40, samples=samples).problems
+    assert len(survey(images, 41, samples=samples).problems) == len(images)
+    assert len(survey(images).problems) == len(images)  # of a run with a codec of 8-bit RGB
+    for number, image in enumerate(images):
+        assert np.array_equal(read_image(image, samples=samples), waves(samples, number, 40, 50))
+    packed, loose = (
+        CropDataset(each, CROP, seed=0, samples=samples) for each in (images, [source / image.name for image in images])
+    )
+    assert torch.equal(take(packed, 0, 3), take(loose, 0, 3))
 
 
 def test_shards_are_closed_at_their_size(tmp_path):
@@ -183,6 +222,17 @@ def test_a_run_on_shards_is_resumed_bit_for_bit(recipe, photographs, tmp_path, p
     with pytest.raises(Interrupt):
         distillkit.train(r, tmp_path / "run", plugins=plugins, observers=[StopAfter(4)])
     assert same(weights(whole), weights(distillkit.train(r, tmp_path / "run", plugins=plugins)))
+
+
+def test_the_command_takes_other_samples(tmp_path):
+    from distillkit.cli.app import app
+
+    (tmp_path / "grey").mkdir()
+    Image.new("L", (40, 40)).save(tmp_path / "grey" / "grey.png")
+    arguments = ["pack", str(tmp_path / "grey"), str(tmp_path / "out"), "--channels", "1"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert json.loads((tmp_path / "out/index.json").read_text())["samples"] == [1, 8]
+    assert isinstance(CliRunner().invoke(app, [*arguments, "--bits", "17"]).exception, DataError)
 
 
 def test_the_command(packed, tmp_path, capsys, monkeypatch):

@@ -42,7 +42,9 @@ def tried(model, to, out, samples=None):
     )
 
 
-@pytest.mark.parametrize("habit", ["residual", pytest.param("slices", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "habit", ["residual", *(pytest.param(name, marks=pytest.mark.slow) for name in ("slices", "sized"))]
+)
 def test_wrong_export(habit, tmp_path):
     """A codec that does more than the names of its modules tell is recorded, and exported whole."""
     torch.manual_seed(0)

@@ -12,6 +12,7 @@ import distillkit
 from distillkit.model.entropy_models import prepare_entropy_models
 from distillkit.testing.waits import Waits
 from distillkit.training.trainer import Trainer
+from tests.own_code import OlderBottleneck, RoundingBottleneck
 from tests.training.test_training import FEDS
 
 KD = {name: {} for name in ("kd.output", "kd.latent", "kd.gaussian_kl", "kd.hint", "kd.masked_generative")}
@@ -94,6 +95,22 @@ def test_an_entropy_bottleneck_gives_what_compressais_own_pass_gives(shape, trai
         results.append((values, likelihood, gradient))
     for others in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], others, strict=True))
+
+
+@pytest.mark.parametrize("kind", [OlderBottleneck, RoundingBottleneck])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_bottleneck_of_a_fork_gives_what_its_own_pass_gives(kind, training):
+    theirs = kind(4)
+    ours = copy.deepcopy(theirs)
+    state = torch.get_rng_state()
+    prepare_entropy_models(ours)
+    assert torch.equal(torch.get_rng_state(), state)
+    latent = 3 * torch.randn(2, 4, 3, 5)
+    results = []
+    for model in (theirs, ours):
+        torch.manual_seed(0)
+        results.append(model(latent, training))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 def test_entropy_models_stay_in_float32_and_can_be_traced(plugins):

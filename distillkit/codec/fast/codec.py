@@ -9,7 +9,6 @@ costs.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from typing import Literal, final
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from ...errors import BitstreamError, DistillkitError, PairError
 from ...model.adapters import CodecAdapter, CompressedLatents
 from ...model.conditioned import at_quality
+from ...model.copies import copy_codec
 from ...model.precision import bf16_is_fast
 from ..bitstream import CompressedImage
 from ..calls import CoderCalls
@@ -69,7 +69,7 @@ class FastCodec:
         self._calls = CoderCalls(stopwatch)
         self._stand_ins = StandIns(self._calls)
         try:
-            self.adapter = copy.deepcopy(adapter, self._stand_ins.of(adapter.module))
+            self.adapter = copy_codec(adapter, self._stand_ins.of(adapter.module))
         except (RuntimeError, TypeError) as error:
             raise PairError(
                 f"codec {type(adapter.module).__name__}: expected a module that can be copied, got {error}; "

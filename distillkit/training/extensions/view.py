@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import final
 
 from torch import Tensor
 
 from ...model.adapters import CodecAdapter
+from ...model.copies import copy_codec
 from .base import Extensions
 
 
@@ -21,7 +21,7 @@ class ModelView:
     def copy(self) -> CodecAdapter:
         """Return a copy of the codec, on the CPU and in eval mode; call its `update` before it compresses."""
         with self._extensions.as_saved() as codec:
-            copied = copy.deepcopy(codec)
+            copied = copy_codec(codec)
         copied.module.requires_grad_(False).eval().cpu()
         return copied
 
