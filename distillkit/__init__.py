@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from .report.page import write_page as write_page
     from .taps.bank import TapShape as TapShape
     from .taps.bank import TapShapes as TapShapes
+    from .taps.orders import Offer as Offer
+    from .taps.orders import Order as Order
     from .taps.pair import CodecPair as CodecPair
     from .taps.pair import TapPair as TapPair
     from .taps.pair import TeachingPair as TeachingPair
@@ -113,7 +115,9 @@ _HOME = {
     "MLflowObserver": "training.trackers.mlflow",
     "ModelView": "training.extensions.view",
     "Objective": "training.objectives.objective",
+    "Offer": "taps.orders",
     "OptimizerBuilder": "training.pace.optimizers",
+    "Order": "taps.orders",
     "PairError": "errors",
     "Phase": "training.phases",
     "PhaseSchedule": "training.phases",

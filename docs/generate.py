@@ -39,7 +39,7 @@ API = {
     ("steps", "Write optimisers, rates and step extensions"): (
         *("training.pace", "training.extensions", "training.preemption", "training.trackers"),
     ),
-    ("pairs", "Write pairs and codecs"): ("taps.pair", "model"),
+    ("pairs", "Write pairs and codecs"): ("taps.pair", "taps.orders", "model"),
     ("taps", "Write providers of taps"): ("taps",),
     ("plugins", "Plugins"): ("hooks",),
     ("errors", "Errors"): ("errors",),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..codec.runtime import ImageCodec
 from ..data.images import read_image
 from ..errors import DistillkitError
+from ..evaluation.bits import bits_by_channel, bits_by_position, load_crops
 from ..hooks.loader import Plugins
 from . import inside, plots, plots_inside
 from .codecs import Codecs, Side
@@ -136,7 +137,7 @@ def _alignment(
             kept = inside.kept_channels(recipe, shapes, runs.main.calibration, plugins)
         roles = roles or [role for role in shapes.student if role.startswith(_SHOWN_TAPS)]
         shown = [role for role in roles if role in shapes.student]
-        crops = inside.load_crops(sources, stride, student.model.codec.samples)
+        crops = load_crops(sources, stride, student.model.codec.samples)
         shares, num_images = inside.explained_variance(pair, shown, crops)
         sides.append((side.label, side.series, shares))
     taps = [role for role in roles if all(role in shares for _, _, shares in sides)]
@@ -159,7 +160,7 @@ def _bits(codecs: Codecs, sources: list[Path], pictures: list[Picture]) -> dict[
     sides = []
     for side in codecs.all:
         codec = side.model.codec
-        found = inside.bits_by_channel(codec, inside.load_crops(sources, codec.stride, codec.samples))
+        found = bits_by_channel(codec, load_crops(sources, codec.stride, codec.samples))
         if found:
             sides.append((side.label, side.series, found.by_channel))
     if not sides:
@@ -173,7 +174,7 @@ def _maps(codecs: Codecs, pictures: list[Picture]) -> list[dict[str, Any]]:
         original = read_image(picture.source, samples=picture.samples)
         found: list[tuple[Side, NDArray[Any]]] = []
         for side in codecs.all:
-            bits = inside.bits_by_position(side.model.codec, original)
+            bits = bits_by_position(side.model.codec, original)
             if bits is not None:
                 found.append((side, bits))
         if found:

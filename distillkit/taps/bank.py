@@ -43,6 +43,17 @@ class TapShapes:
     teacher_groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
+@final
+@dataclass(frozen=True)
+class TapReport:
+    """What the probe of a pair found: shapes of the shared taps, and the taps that only one side has."""
+
+    shapes: TapShapes
+    only_student: frozenset[str]
+    only_teacher: frozenset[str]
+    copied: frozenset[str]
+
+
 class _StopForward(Exception):  # noqa: N818 - control flow, not an error
     pass
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, final, get_args, get_origin
 
@@ -18,8 +17,9 @@ from ..model.adapters import CodecAdapter, CodecOutput, as_codec
 from ..model.lmbda import Lmbda
 from ..model.sources import named_sources
 from ..model.weights import load_weights
-from .bank import TapBank, TapShapes
+from .bank import TapBank, TapReport, TapShapes
 from .graft import run_grafted
+from .orders import Offer, Order
 from .points import Tap
 from .provider import probe_image
 from .rates import run_bank
@@ -55,6 +55,11 @@ class CodecPair(Component, ABC):
             if get_origin(field.annotation) is Literal
         }
         return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
+
+    @classmethod
+    def students_to_order(cls, order: Order) -> Offer | None:
+        """Return the students among which `distillkit fit` searches; None where sizes cannot be chosen."""
+        return None
 
     @abstractmethod
     def build_teacher(self) -> nn.Module | CodecAdapter:
@@ -117,17 +122,6 @@ class TapPair(NamedTuple):
 
     student: Tensor
     teacher: Tensor
-
-
-@final
-@dataclass(frozen=True)
-class TapReport:
-    """What the probe of a pair found: shapes of the shared taps, and the taps that only one side has."""
-
-    shapes: TapShapes
-    only_student: frozenset[str]
-    only_teacher: frozenset[str]
-    copied: frozenset[str]
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal, final
 
 from pydantic import Field
@@ -9,6 +10,7 @@ from pydantic import Field
 import distillkit
 
 from .cheng2020_presets import PRESETS
+from .sizes import StudentSize, to_order
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,11 +31,19 @@ class Cheng2020Pair(distillkit.CodecPair):
 
         Attributes:
             size: `tiny` (tests, the demo), `lite` (hours on a CPU) or `paper`.
+            student: the student's own size, by key; what is left out is that of `size`. Its blocks lie at 1/8
+                resolution and on the latent.
             gain_units: qualities at which gains are learnt, for a codec of many rates; none for one rate.
         """
 
         size: Literal["tiny", "lite", "paper"] = "tiny"
+        student: StudentSize | None = None
         gain_units: Annotated[int, Field(ge=2)] | None = None
+
+    @classmethod
+    def students_to_order(cls, order: distillkit.Order) -> distillkit.Offer:
+        """Return students of 16 to 256 channels, with as many in the latent as are needed."""
+        return to_order(order, [(blocks, range(16, 257, 8)) for blocks in (0, 1, 2)], hyper=1.5, entropy=1.75)
 
     def build_teacher(self) -> nn.Module | distillkit.CodecAdapter:
         """Return the large codec."""
@@ -46,5 +56,8 @@ class Cheng2020Pair(distillkit.CodecPair):
     def _build(self, part: int) -> nn.Module | distillkit.CodecAdapter:
         from .cheng2020_net import Cheng2020  # compressai and timm take seconds to import
 
-        net = Cheng2020(PRESETS[self.config.size][part])
+        size = PRESETS[self.config.size][part]
+        if part and self.config.student:
+            size = replace(self.config.student.of(size), blocks_from=8 if self.config.student.blocks else 2)
+        net = Cheng2020(size)
         return distillkit.GainedCodec(net, self.config.gain_units) if self.config.gain_units else net

@@ -10,6 +10,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 import distillkit
 
+from .sizes import widths_by_depth
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -103,6 +105,18 @@ class LightPair(distillkit.CodecPair):
     def examples(cls) -> list[dict[str, Any]]:
         """Return none: what a light codec costs follows from the codec that is given."""
         return []
+
+    @classmethod
+    def students_to_order(cls, order: distillkit.Order) -> distillkit.Offer:
+        """Return codecs with a light synthesis, or with a light analysis for fast encoding."""
+        name = "analysis" if order.is_encoder else "synthesis"
+        ladders = [
+            [{"teacher": order.teacher, name: {"width": width, "blocks": blocks}} for width in widths]
+            for blocks, widths in widths_by_depth(smallest=8)
+        ]
+        optimizer = {"name": "muon", "learning_rate": 3e-3, "rate_schedule": "cosine", "warmup_steps": 100}
+        changes: dict[str, Any] = {"losses": {}, "schedule": {"name": "core.constant"}, "optimizer": optimizer}
+        return distillkit.Offer(ladders, changes | {"num_steps": 6000, "data.crop": 128, "data.num_crops": 4096})
 
     @property
     def pretrained_teacher(self) -> bool:

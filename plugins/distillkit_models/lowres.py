@@ -9,6 +9,7 @@ from pydantic import Field
 import distillkit
 
 from .lowres_presets import PRESETS
+from .sizes import StudentSize, to_order, widths_by_depth
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,11 +28,18 @@ class LowResPair(distillkit.CodecPair):
 
         Attributes:
             size: `tiny` (tests, the demo), `lite` (an hour on a CPU core) or `paper`.
+            student: the student's own size, by key; what is left out is that of `size`.
             gain_units: qualities at which gains are learnt, for a codec of many rates; none for one rate.
         """
 
         size: Literal["tiny", "lite", "paper"] = "tiny"
+        student: StudentSize | None = None
         gain_units: Annotated[int, Field(ge=2)] | None = None
+
+    @classmethod
+    def students_to_order(cls, order: distillkit.Order) -> distillkit.Offer:
+        """Return students that are as deep as they are wide, with as many latent channels as are needed."""
+        return to_order(order, widths_by_depth(), hyper=0.6, entropy=0.7)
 
     def build_teacher(self) -> nn.Module | distillkit.CodecAdapter:
         """Return the large codec."""
@@ -44,5 +52,6 @@ class LowResPair(distillkit.CodecPair):
     def _build(self, part: int) -> nn.Module | distillkit.CodecAdapter:
         from .lowres_net import LowRes  # compressai and timm take seconds to import
 
-        net = LowRes(PRESETS[self.config.size][part])
+        size = PRESETS[self.config.size][part]
+        net = LowRes(self.config.student.of(size) if part and self.config.student else size)
         return distillkit.GainedCodec(net, self.config.gain_units) if self.config.gain_units else net

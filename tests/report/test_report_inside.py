@@ -10,14 +10,9 @@ import torch
 
 import distillkit
 from distillkit.data.samples import RGB
+from distillkit.evaluation.bits import bits_by_channel, bits_by_position, load_crops
 from distillkit.model.adapters import as_codec
-from distillkit.report.inside import (
-    bits_by_channel,
-    bits_by_position,
-    explained_variance,
-    kept_channels,
-    load_crops,
-)
+from distillkit.report.inside import explained_variance, kept_channels
 from distillkit.report.plots_inside import channels
 from distillkit.report.speed import coding_time
 from distillkit.report.svg import Plot, Scale

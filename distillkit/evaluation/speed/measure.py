@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from numpy.typing import NDArray
 
 from ...codec.fast.codec import Precision
@@ -27,7 +25,7 @@ from .equal_quality import Match, match_psnr
 from .machine import this_machine
 from .memory import measure_memory
 from .result import STUDENT, TEACHER, Bench, BenchedClassical, BenchedModel, CodedImage
-from .timing import Coder, Direction, Latency, Run, Timed, time_by_turns, warm_up
+from .timing import Coder, Direction, Latency, Run, Timed, time_by_turns, torch_threads, warm_up
 
 #: What the runtime's parts are called here, by direction.
 _PARTS: dict[Direction, dict[str, str]] = {
@@ -93,7 +91,7 @@ def bench(
     files = {STUDENT: student} if teacher is None else {TEACHER: teacher, STUDENT: student}
     plugins = plugins or load_plugins()
     machine = this_machine(threads, find_device(device, "device"))
-    with _threads(threads):
+    with torch_threads(threads):
         models = {name: load_model(path, plugins, device) for name, path in files.items()}
         codecs = {
             name: ImageCodec(m.codec, m.fingerprint, precision=precision, trusted=True) for name, m in models.items()
@@ -181,13 +179,3 @@ def _names(images: Sequence[Path]) -> list[str]:
     """Return the pictures' file names, with their folders where two are the same."""
     names = [path.name for path in images]
     return [name if names.count(name) == 1 else path.as_posix() for name, path in zip(names, images, strict=True)]
-
-
-@contextmanager
-def _threads(number: int) -> Generator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Literal, final
 
+import torch
 from numpy.typing import NDArray
 
 Direction = Literal["encode", "decode"]
@@ -122,3 +124,14 @@ def _time(coder: Coder, function: Callable[[Any], Any], argument: Any) -> Run:
     start = perf_counter()
     function(argument)
     return Run(perf_counter() - start, dict(coder.seconds_by_part()))
+
+
+@contextmanager
+def torch_threads(number: int) -> Generator[None]:
+    """Have torch use this many threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

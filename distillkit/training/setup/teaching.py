@@ -11,8 +11,8 @@ import torch
 from ...errors import DistillkitError, PairError, RecipeError, TapError, did_you_mean
 from ...hooks.loader import Plugins
 from ...recipe.recipe import Recipe
-from ...taps.bank import TapShapes
-from ...taps.pair import TapReport, TeachingPair
+from ...taps.bank import TapReport, TapShapes
+from ...taps.pair import TeachingPair
 from ...taps.points import eval_mode
 from ...taps.provider import find_taps, probe_image
 from ...taps.sampled import tap_and_stride
