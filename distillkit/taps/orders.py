@@ -16,7 +16,7 @@ class Order:
         teacher: the trained codec: its model file, or `zoo:NAME`.
         channels: of the teacher's latent that carry bits; a student's latent should have as many.
         gain_units: qualities at which gains are learnt, for a student of many rates; None for one rate.
-        is_encoder: whether encoding is to be fast, rather than decoding or both.
+        is_encoder: whether the limit is on encoding, rather than on decoding or both.
     """
 
     teacher: str
