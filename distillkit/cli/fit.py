@@ -57,7 +57,9 @@ def fit(
         raise DistillkitError(f"fit: expected one limit of {names}, got {len(given) or 'none'}; give one.")
     sides = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", size)
     if not sides:
-        raise DistillkitError(f"fit --size: expected a width and a height in pixels such as 768x512, got {size}.")
+        raise DistillkitError(
+            f"fit --size: expected a width and a height in pixels such as 768x512, got {size}; correct it."
+        )
     measure, limit = given[0]
     with messages(quiet).status("loading") as status:
         found = search(
