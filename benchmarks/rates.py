@@ -1,6 +1,6 @@
 """Compares one model of many rates with one model for each rate, trained in the same way, and tests its rate control.
 
-    python benchmarks/rates.py MODEL --train PHOTOS --pictures KODAK --out runs/rates --steps 1200
+    python benchmarks/rates.py MODEL --train PHOTOS --pictures KODAK --out runs/rates --steps 4000 --crop 256
 
 MODEL is a trained `models.lowres` student of one rate, from which all start. The model of many rates and each of those
 of one rate train for the same steps, with the same seed and crops. Then all compress the pictures at four lambdas, and
@@ -26,7 +26,9 @@ QUALITIES = (0.0, 1 / 3, 2 / 3, 1.0)
 TARGETS = {"bpp": (0.25, 0.5, 1.0), "psnr": (30.0, 33.0, 36.0)}
 
 
-def recipe(model: distillkit.TrainedModel, file: str, train: Path, steps: int, lmbda: Any) -> distillkit.Recipe:
+def recipe(
+    model: distillkit.TrainedModel, file: str, train: Path, steps: int, crop: int, lmbda: Any
+) -> distillkit.Recipe:
     """Return the recipe of a model of one rate, or, for a range of lambdas, of many."""
     gains = {"gain_units": 6} if isinstance(lmbda, dict) else {}
     return distillkit.Recipe.create(
@@ -35,7 +37,7 @@ def recipe(model: distillkit.TrainedModel, file: str, train: Path, steps: int, l
         num_steps=steps,
         checkpoint_every=200,
         initial_weights=file,
-        data={"train": str(train), "crop": 128, "batch_size": 8},
+        data={"train": str(train), "crop": crop, "batch_size": 8},
         optimizer={
             "name": "muon",
             "learning_rate": 2e-3,
@@ -102,6 +104,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, required=True, help="folder of held-out pictures")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs and of rates.json")
     parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--crop", type=int, default=128, help="side of the training crops, in pixels")
     args = parser.parse_args()
     torch.set_num_threads(1)
     start = distillkit.load_model(args.model)
@@ -109,7 +112,8 @@ def main() -> None:
     wanted = {"many": {"low": LOW, "high": HIGH}} | {f"{lmbda:.4f}": lmbda for lmbda in lmbdas}
     files = {}
     for name, lmbda in wanted.items():
-        files[name] = distillkit.train(recipe(start, args.model, args.train, args.steps, lmbda), args.out / name)
+        wish = recipe(start, args.model, args.train, args.steps, args.crop, lmbda)
+        files[name] = distillkit.train(wish, args.out / name)
     codecs = {name: codec_of(file) for name, file in files.items()}
     pictures = {path.stem: distillkit.read_image(path) for path in sorted(args.pictures.glob("*.png"))}
     singles = [coded(codecs[f"{lmbda:.4f}"], pictures, None) for lmbda in lmbdas]
@@ -130,6 +134,7 @@ def main() -> None:
     record = {
         "model": start.fingerprint,
         "steps": args.steps,
+        "crop": args.crop,
         "lmbdas": lmbdas,
         "points": {name: [[p.rate_bpp, p.psnr_db] for p in each.points] for name, each in curves.items()},
         "bd_rate_percent": result.rate_percent,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RecipeError
+from ..model.zoo import PREFIX
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -17,15 +18,17 @@ _OPTIONS = ("weights", "teacher")  #: options of pairs and objectives that name 
 def from_folder(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return the keys of a recipe with every relative path joined to `folder`.
 
-    Anything else is left unchanged, and validation refuses it.
+    Anything else is left unchanged: names of models that ship (`zoo:...`), and what validation refuses.
     """
     placed = dict(recipe)
     if isinstance(teacher := recipe.get("teacher"), str):
-        placed["teacher"] = folder / teacher
+        placed["teacher"] = _model(teacher, folder)
     if isinstance(teachers := recipe.get("teachers"), dict):
-        placed["teachers"] = {name: folder / path if isinstance(path, str) else path for name, path in teachers.items()}
+        placed["teachers"] = {
+            name: _model(path, folder) if isinstance(path, str) else path for name, path in teachers.items()
+        }
     if isinstance(weights := recipe.get("initial_weights"), str) and weights not in ("random", "teacher"):
-        placed["initial_weights"] = folder / weights
+        placed["initial_weights"] = _model(weights, folder)
     for key in ("pair", "objective", "schedule"):
         if isinstance(options := recipe.get(key), dict):
             placed[key] = _placed_options(options, folder)
@@ -36,6 +39,10 @@ def from_folder(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
     return placed
 
 
+def _model(name: str, folder: Path) -> str | Path:
+    return name if name.startswith(PREFIX) else folder / name
+
+
 def _placed_options(options: dict[str, Any], folder: Path) -> dict[str, Any]:
     placed = dict(options)
     for name, value in options.items():
@@ -43,7 +50,7 @@ def _placed_options(options: dict[str, Any], folder: Path) -> dict[str, Any]:
             placed[name] = _placed_options(value, folder)
         elif isinstance(value, list):
             placed[name] = [_placed_options(each, folder) if isinstance(each, dict) else each for each in value]
-        elif name in _OPTIONS and isinstance(value, str) and not value.startswith("zoo:"):
+        elif name in _OPTIONS and isinstance(value, str) and not value.startswith(PREFIX):
             is_path = "/" in value or "." in value or (folder / value).exists()
             placed[name] = str(folder / value) if is_path else value
     return placed

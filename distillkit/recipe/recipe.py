@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import tomli_w
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
 from ..errors import RecipeError
 from ..hooks.components import validate
 from ..model.lmbda import Lmbda, as_lmbda
+from ..model.zoo import PREFIX, find
 from .changes import apply_changes
 from .paths import from_folder
 from .settings import ComponentChoice, DataSettings, OptimizerSettings, Settings, ValidationSettings
@@ -21,14 +22,21 @@ TEACHER = "teacher"  #: the name of the teacher that `Recipe.teacher` names, or 
 TOGETHER = "teachers"  #: the name of all of `Recipe.teachers` together, of which the nearest by lambda teaches a crop
 
 
+def _shipped(value: object) -> object:
+    return find(value) if isinstance(value, str) and value.startswith(PREFIX) else value
+
+
+_ModelFile = Annotated[Path, BeforeValidator(_shipped)]
+
+
 class Recipe(Settings):
     """One run: train the student of a pair (with or without a teacher), or its teacher.
 
     Attributes:
         trains: which of the pair's two codecs this run trains.
         pair: the pair, by name, with its options.
-        teacher: file of the trained teacher (`model.safetensors` of its run), of this pair or another one; needed when
-            there are losses.
+        teacher: file of the trained teacher (`model.safetensors` of its run, or `zoo:NAME` for a model that ships), of
+            this pair or another one; needed when there are losses.
         teachers: further teachers by name, `rate = "runs/q1/model.safetensors"`; a loss names its teacher by the key
             `teacher`; without that key it has the teacher above. A teacher may have any lambda, except where a loss
             needs the run's own. If the codec has many rates and a loss names none of several teachers, they teach
@@ -72,9 +80,9 @@ class Recipe(Settings):
 
     trains: Literal["student", "teacher"] = "student"
     pair: ComponentChoice
-    teacher: Path | None = None
-    teachers: dict[str, Path] = Field(default_factory=dict)
-    initial_weights: Literal["random", "teacher"] | Path = "random"
+    teacher: _ModelFile | None = None
+    teachers: dict[str, _ModelFile] = Field(default_factory=dict)
+    initial_weights: Literal["random", "teacher"] | _ModelFile = "random"
     objective: ComponentChoice = ComponentChoice(name="core.mse")
     lmbda: Lmbda = 0.013
     num_steps: PositiveInt

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import distillkit
-from distillkit.errors import RecipeError
+from distillkit.errors import CheckpointError, RecipeError
+from distillkit.model.zoo import find
 from distillkit.recipe.recipe import ComponentChoice, Recipe
 from distillkit.recipe.settings import DataSettings
 from distillkit.training.setup.resolve import resolve
@@ -151,6 +152,14 @@ def test_relative_paths_start_from_the_recipes_folder(load, loaded, tmp_path, mo
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "r.toml").write_text(SMALLEST.replace("photographs", "../photographs"))
     assert resolve(Recipe.load("deep/r.toml"), loaded).data.train == tmp_path / "photographs"
+
+
+def test_a_model_that_ships_is_its_file(load):
+    recipe = load('initial_weights = "zoo:lite-student"\nteacher = "zoo:lite-student"\n' + SMALLEST)
+    assert recipe.teacher == recipe.initial_weights == find("zoo:lite-student")
+    assert recipe.changed({"teachers": {"low": "zoo:lite-student"}}).teachers["low"] == find("zoo:lite-student")
+    with pytest.raises(CheckpointError, match=r"zoo:lite-studet: no such model; .*Did you mean"):
+        load('initial_weights = "zoo:lite-studet"\n' + SMALLEST)
 
 
 def test_absolute_paths_stay(load, loaded):
