@@ -119,6 +119,7 @@ def photos(photographs, held_out, tmp_path) -> Path:
 CHANGES = {"data.crop": 64, "data.batch_size": 2, "device": "cpu", "num_steps": 20, "checkpoint_every": 10}
 
 
+@pytest.mark.slow
 def test_one_call(photos, tmp_path, plugins, monkeypatch):
     """A pair without recipes that ship; an estimate first; stopped, and continued by the same call."""
     monkeypatch.setattr("distillkit.experiment._WORTH", 0)

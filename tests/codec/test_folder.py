@@ -85,8 +85,9 @@ print(json.dumps(errors))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("mib", [150, pytest.param(400, marks=pytest.mark.slow)])  # too little to read it, to code it
+@pytest.mark.parametrize("mib", [150, 400])  # too little to read it, to code it
 def test_too_little_memory_for_one(model, tmp_path, mib):
     """Torch's own error on CPUs is a plain RuntimeError. In a fresh process: one that has coded keeps memory."""
     for name, side in (("a", 64), ("b", 3000), ("c", 64)):

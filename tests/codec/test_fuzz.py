@@ -19,7 +19,9 @@ def run(script, *arguments):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(("codec", "count", "threads"), [("checkerboard", 500, 1), ("serial", 500, 2)])
+@pytest.mark.parametrize(
+    ("codec", "count", "threads"), [("checkerboard", 500, 1), pytest.param("serial", 500, 2, marks=pytest.mark.slow)]
+)
 def test_no_bad_file_gets_through(codec, count, threads):
     result = run("fuzz.py", "--codec", codec, "--count", str(count), "--threads", str(threads))
     assert result["files"] == count
@@ -31,6 +33,7 @@ def test_no_bad_file_gets_through(codec, count, threads):
     assert damages | {"another substream, its hash computed"} <= kinds
 
 
+@pytest.mark.slow
 def test_no_bad_model_or_recipe_gets_through():
     result = run("fuzz_inputs.py", "--models", "25", "--recipes", "100")
     assert (result["models"]["files"], result["recipes"]["files"]) == (25, 100)

@@ -109,6 +109,7 @@ def test_one_lambda_gives_costs_and_says_why_there_is_no_bd_rate(measured, tmp_p
     assert f"{gain:+.1%}" in text_of(points_table(comparison))
 
 
+@pytest.mark.slow
 def test_a_trained_model_and_jpeg_on_the_same_pictures(teacher_file, photographs, plugins, tmp_path):
     run = tmp_path / "teacher-0.013"
     run.mkdir()

@@ -101,6 +101,7 @@ def test_later_lambdas_start_from_earlier_ones(family, tmp_path):
     assert jobs[5].needs == ("teacher-0.01", "student-0.02-seed0")
 
 
+@pytest.mark.slow
 def test_a_range_of_lambdas_is_one_run_measured_at_five_qualities(photographs, tmp_path):
     small = {"architecture": "bmshj2018-factorized", "N": 4, "M": 8}
     many, one = ({"name": "models.compressai", "teacher": each, "student": each} for each in

@@ -157,8 +157,12 @@ PAIRS = [
         marks=pytest.mark.slow,
     ),
     ("models.compressai", both(architecture="bmshj2018-hyperprior-vbr", N=8, M=12)),
-    ("models.compressai", both(architecture="bmshj2018-hyperprior-vbr", N=8, M=12, vr_entbttlnck=True)),
-    ("models.compressai", both(architecture="mbt2018-mean-vbr", N=8, M=12)),
+    pytest.param(
+        "models.compressai",
+        both(architecture="bmshj2018-hyperprior-vbr", N=8, M=12, vr_entbttlnck=True),
+        marks=pytest.mark.slow,
+    ),
+    pytest.param("models.compressai", both(architecture="mbt2018-mean-vbr", N=8, M=12), marks=pytest.mark.slow),
     ("models.compressai", both(architecture="mbt2018-mean-vbr", N=8, M=12, vr_entbttlnck=True)),
     pytest.param("models.compressai", both(architecture="mbt2018-vbr", N=8, M=12), marks=pytest.mark.slow),
 ]

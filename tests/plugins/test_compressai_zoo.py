@@ -226,6 +226,7 @@ class TestWhatIsWrongIsSaid:
                 with pytest.raises(PairError, match="got something else or a damaged one"):
                     load(None, name)
 
+    @pytest.mark.slow
     def test_every_architecture_taken_for_every_other(self, tmp_path):
         for held in SMALL:
             torch.save(pair(student=small(held)).build_student().state_dict(), tmp_path / "weights.pth")

@@ -104,7 +104,7 @@ def largest_difference(a, b, start):
 @pytest.mark.parametrize(
     "schedule",
     [
-        {"name": "feds.staged", "every": 2},
+        pytest.param({"name": "feds.staged", "every": 2}, marks=pytest.mark.slow),
         pytest.param({"name": "feds.staged"}, marks=pytest.mark.slow),
         pytest.param({"name": "small.freeze_first"}, marks=pytest.mark.slow),
     ],

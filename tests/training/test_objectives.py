@@ -90,6 +90,7 @@ def large_photographs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_for_ms_ssim_is_logged_and_evaluated_in_its_unit(for_similarity, large_photographs, tmp_path, plugins):
     model = distillkit.train(for_similarity(), tmp_path / "run", plugins=plugins)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

@@ -73,6 +73,7 @@ def loud(weight):
     return {"name": "core.constant", "weights": {"own.loudness": weight}}
 
 
+@pytest.mark.slow
 def test_the_control_of_distil_keeps_its_regularisers(recipe, teacher_file, photographs, tmp_path, plugins):
     student = recipe(losses={"kd.latent": {}, **QUIET}, schedule={"name": "core.constant"}, num_steps=2)
     distillkit.distil_recipes(teacher_file, student, tmp_path, sorted(photographs.iterdir())[:1], plugins=plugins)
