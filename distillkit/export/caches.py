@@ -23,7 +23,7 @@ def code_smallest(codec: CodecAdapter) -> None:
 
 @final
 class Caches:
-    """The attributes of a network's modules, as they are now, but for parameters and submodules."""
+    """The attributes of a network's modules, as they are now, except for parameters and submodules."""
 
     def __init__(self, module: nn.Module) -> None:
         self._now = [
