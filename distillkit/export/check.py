@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..codec.runtime import ImageCodec
 from ..data.samples import RGB, Samples
@@ -16,9 +19,11 @@ from ..errors import PairError
 from ..model.adapters import CompressAIAdapter
 from ..model.file import TrainedModel
 from .driver import ExportedCodec
-from .networks import first_line
+from .networks import Network, first_line
+from .runtimes import load_network
 
 _ADVICE = "Export it with `--to model`."
+_MOST_ERROR = 1e-12  #: relative, of networks in float64; a number kept in float32 makes one of some 1e-9
 _MOST_LEVELS = 2  #: of 255, that two decoders may differ by: synthesis in float32 rounds
 
 
@@ -46,6 +51,51 @@ def check_folder(model: TrainedModel, folder: Path) -> None:
             f"codec {name}: expected an export that reads and writes the model's files, got {first_line(error)}. "
             "Nothing was written; deploy the codec as one safetensors file with `--to model`."
         ) from error
+
+
+def check_exact(networks: Sequence[Network], folder: Path) -> None:
+    """Check that the networks that must be exact are so in their runtime: they choose the entropy coder's tables.
+
+    Raises:
+        PairError: one computes something else, or cannot be run.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for network in networks:
+        if not network.is_exact:
+            continue
+        given = [
+            4 * torch.rand(each.shape, generator=generator, dtype=each.dtype) - 2 if each.is_floating_point() else each
+            for each in network.examples
+        ]
+        with torch.no_grad():
+            expected: Any = network.module(*given)
+        expected = [expected] if isinstance(expected, Tensor) else expected
+        try:
+            found = load_network(folder, network.name, 1)([each.numpy() for each in given])
+        except Exception as error:  # of a runtime that lacks an operator
+            problem = f"one that its runtime can run, got {first_line(error)}"
+        else:
+            worst = max(_error(a, torch.from_numpy(b)) for a, b in zip(expected, found, strict=True))
+            if worst <= _MOST_ERROR:
+                continue
+            problem = (
+                f"float64, got relative errors of {worst:.0e} in its runtime, for which two computers would choose "
+                "other tables for the entropy coder"
+            )
+        raise PairError(
+            f"network {network.name}: expected {problem}. Nothing was written; deploy the codec as one safetensors "
+            "file with `--to model`."
+        )
+
+
+def _error(expected: Tensor, found: Tensor) -> float:
+    """Return the largest error, relative to the largest value; infinity where one is no number and the other is."""
+    expected, found = expected.double(), found.double()
+    known = expected.isfinite()
+    if not torch.equal(known, found.isfinite()):
+        return math.inf
+    scale = max(1.0, float(expected[known].abs().max())) if known.any() else 1.0
+    return float((expected - found)[known].abs().max()) / scale if known.any() else 0.0
 
 
 def check_twin(model: TrainedModel) -> None:

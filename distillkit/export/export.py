@@ -19,7 +19,7 @@ from ..errors import DistillkitError, PairError
 from ..model.adapters import CodecAdapter, entropy_path
 from ..model.file import TrainedModel, save_model
 from ..model.lmbda import LmbdaRange
-from .check import check_folder, check_twin
+from .check import check_exact, check_folder, check_twin
 from .driver import FORMAT
 from .networks import Network, export_onnx, export_openvino, export_programs, need
 from .parts import take_apart
@@ -65,8 +65,11 @@ def export_model(model: TrainedModel, to: Target, out: str | Path, *, overwrite:
     need(to)
     try:
         return _write_folder(model, to, out, _named)
-    except PairError:  # its modules have no such names, or it does more than they tell
-        return _write_folder(model, to, out, _recorded)
+    except PairError as by_name:  # its modules have no such names, or it does more than they tell
+        try:
+            return _write_folder(model, to, out, _recorded)
+        except PairError as recorded:
+            raise PairError(f"{recorded}\nIts parts, taken by their names, were refused too: {by_name}") from recorded
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ def _write_folder(model: TrainedModel, to: Target, out: Path, take: Callable[[Co
         out.mkdir(parents=True, exist_ok=True)
         export = {"torch": export_programs, "onnx": export_onnx, "openvino": export_openvino}[to]
         paths = [*export(form.networks, out), *_write_tables(model, form, to, out), *_write_driver(out)]
+        check_exact(form.networks, out)
         check_folder(model, out)
     except OSError as error:
         raise DistillkitError(f"export {out}: cannot be written: {error.strerror}; choose another place.") from None

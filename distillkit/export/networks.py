@@ -76,7 +76,7 @@ def export_onnx(networks: Sequence[Network], folder: Path) -> list[Path]:
         except Exception as error:  # whatever the converter meets
             raise PairError(
                 f"network {network.name}: expected one that torch.onnx can convert, got {first_line(error)}; deploy "
-                "the codec with `--to torch`, or as one safetensors file with `--to model`."
+                "the codec as one safetensors file with `--to model`."
             ) from error
         paths.append(folder / f"{network.name}.onnx")
         program.save(paths[-1], external_data=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, final
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from ..codec.shapes import shape_rule
 from ..errors import PairError
@@ -54,10 +55,12 @@ def record(codec: CodecAdapter) -> Recorded:
             f"codec {name}: expected one of a single rate, or of many by gain units around the parts of a known "
             "structure, got many rates by other means. Deploy it as one safetensors file with `--to model`."
         )
-    if any(_is_serial(module) for module in codec.module.modules()):
+    few, many = (_count_runs(codec, rows, columns) for rows, columns in ((1, 1), (1, 2)))
+    if few != many:
         raise PairError(
-            f"codec {name}: expected one that codes many positions at a time, got a serial context, which would take a "
-            "network run for each position. Deploy it as one safetensors file with `--to model`."
+            f"codec {name}: expected one that codes many positions at a time, got a serial context: its modules run "
+            f"{few} times for a picture of one stride and {many} times for one of two, and each run would be a "
+            "network. Deploy it as one safetensors file with `--to model`."
         )
     parts = []
     try:
@@ -87,5 +90,19 @@ def record(codec: CodecAdapter) -> Recorded:
     return Recorded(encode, decode, encoding.substreams, [*encoders, *decoders], tables, list(models))
 
 
-def _is_serial(module: nn.Module) -> bool:
-    return hasattr(module, "_compress_ar") or type(module).__name__ == "RasterScanLatentCodec"
+@torch.no_grad()
+def _count_runs(codec: CodecAdapter, rows: int, columns: int) -> int:
+    """Return how often modules run when a picture of so many strides is compressed."""
+    count = 0
+
+    def add(*_: Any) -> None:
+        nonlocal count
+        count += 1
+
+    handles = [module.register_forward_pre_hook(add) for module in codec.module.modules()]
+    try:
+        codec.compress(torch.zeros(1, codec.samples.channels, rows * codec.stride, columns * codec.stride))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return count

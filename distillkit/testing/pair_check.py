@@ -67,6 +67,7 @@ def _check_taps(
         taps.append(given or find_taps(codec, provider_class(config), (side, side)))
         kinds = {role.partition(".")[0] for role in taps[-1]}
         missing = ["analysis", "synthesis"] if not kinds & {"analysis", "synthesis"} else []
+        missing += [] if "latent" in kinds else ["latent"]
         if missing:
             problems.append(
                 f"{part}: expected taps {', '.join(missing)}, for FEDS, found {', '.join(taps[-1]) or 'none'}; "

@@ -11,9 +11,7 @@ import distillkit
 from distillkit.data.stored import write_picture
 from distillkit.errors import PairError
 from distillkit.export.driver import ExportedCodec
-from distillkit.export.exact import in_float64
 from distillkit.export.export import export_model
-from distillkit.export.networks import quiet
 from distillkit.model.adapters import as_codec, fingerprint
 from tests.habits import HABITS, HabitPair
 from tests.lively import picture
@@ -110,31 +108,6 @@ def test_a_changed_codec_is_no_checkpoint_of_compressais(tmp_path):
     with pytest.raises(PairError, match="got one that was changed and codes otherwise. Export it with `--to model`"):
         export_model(model_of(codec), "compressai", tmp_path / "changed.pth.tar")
     assert [path.name for path in tmp_path.iterdir()] == ["sound.pth.tar"]
-
-
-def test_gelu_in_float64():
-    x = torch.linspace(-12, 12, 4001, dtype=torch.float64)
-    result = torch.export.export(torch.nn.GELU(), (x,)).run_decompositions(in_float64()).module()(x)
-    torch.testing.assert_close(result, torch.nn.functional.gelu(x), rtol=0, atol=4e-15)
-
-
-def test_numbers_are_exact_in_onnx(tmp_path):
-    """ONNX keeps a plain number as float32, and a table would then be chosen by an error of 1e-8."""
-    runtime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-
-    class Numbers(torch.nn.Module):
-        def forward(self, x):
-            x = torch.nn.functional.leaky_relu(x, 0.01)
-            return torch.nn.functional.hardtanh(((0.7 - x) * 0.1 + 0.3) / 0.9, -0.1, 0.2).clamp(-0.11)
-
-    x = torch.linspace(-4, 4, 101, dtype=torch.float64)
-    program = torch.export.export(Numbers(), (x,)).run_decompositions(in_float64())
-    with quiet():
-        torch.onnx.export(program, dynamo=True).save(tmp_path / "numbers.onnx")
-    session = runtime.InferenceSession(tmp_path / "numbers.onnx")
-    (result,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    torch.testing.assert_close(torch.from_numpy(result), Numbers()(x), rtol=0, atol=1e-15)
 
 
 @pytest.mark.slow
