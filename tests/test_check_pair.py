@@ -145,7 +145,7 @@ class Uncountable(MeanScaleHyperprior):
 
 FAULTS = {
     Unnamed: [
-        "expected taps analysis, synthesis, for FEDS, found",
+        "expected taps analysis, synthesis, latent, for FEDS, found",
         'return them from student_taps, for example {"analysis.1/4": "encoder.1", "latent": "encoder"}',
     ],
     Ambiguous: ["expected likelihoods of the latent as 'y', shape (B, C, h, w), got first, second; name them so"],
@@ -185,6 +185,28 @@ def test_a_fault_is_a_line_with_its_fix(codec, plugins):
     assert first.startswith("Pair: expected a pair that trains, codes and is measured, got")
     assert any(all(words in line for words in FAULTS[codec]) for line in lines), lines
     assert all(line.startswith("  - student: ") or line.startswith("  - taps: ") for line in lines), lines
+
+
+class NoLatent(distillkit.CodecPair):
+    """Names its stages, and forgets the latent, which FEDS needs."""
+
+    def build_teacher(self):
+        return MeanScaleHyperprior(4, 8)
+
+    build_student = build_teacher
+
+    def teacher_taps(self):
+        return {"analysis.1/4": "g_a.2", "synthesis.1/4": "g_s.2"}
+
+    student_taps = teacher_taps
+
+
+def test_a_latent_without_a_tap_is_found(plugins):
+    message = (
+        "teacher: expected taps latent, for FEDS, found analysis.1/4, synthesis.1/4; return them from teacher_taps"
+    )
+    with pytest.raises(AssertionError, match=message):
+        distillkit.testing.check_pair(NoLatent, plugins=plugins)
 
 
 def test_bf16_mask(plugins):

@@ -65,11 +65,12 @@ def export_model(model: TrainedModel, to: Target, out: str | Path, *, overwrite:
     need(to)
     try:
         return _write_folder(model, to, out, _named)
-    except PairError as by_name:  # its modules have no such names, or it does more than they tell
-        try:
-            return _write_folder(model, to, out, _recorded)
-        except PairError as recorded:
-            raise PairError(f"{recorded}\nIts parts, taken by their names, were refused too: {by_name}") from recorded
+    except PairError as error:  # its modules have no such names, or it does more than they tell
+        by_name = error
+    try:
+        return _write_folder(model, to, out, _recorded)
+    except PairError as recorded:
+        raise PairError(f"{recorded} Its parts were first taken by their names; that failed, too: {by_name}") from None
 
 
 @dataclass(frozen=True)
