@@ -44,6 +44,10 @@ def bench(
     ] = None,
     repeats: Annotated[int, typer.Option(help="Timed runs on each picture.", min=1)] = 5,
     threads: Annotated[int, typer.Option(help="Threads that each codec may use.", min=1)] = 1,
+    quality: Annotated[
+        float | None,
+        typer.Option(help="From 0 to 1, for models of many rates.", show_default="0.5; models of one rate have none"),
+    ] = None,
     precision: Precise = Precision.auto,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -73,6 +77,7 @@ def bench(
             threads=threads,
             precision=precision.value,
             device=device,
+            quality=quality,
             on_step=status.update,
         )
     (out / "bench.json").write_text(result.to_json(), encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -19,7 +20,7 @@ from ..errors import PairError
 from ..hooks.loader import Plugins, load_plugins
 from ..model.adapters import as_codec
 from ..model.complexity import kmac_per_pixel, num_parameters
-from ..model.conditioned import MIDDLE, ConditionedAdapter, at_quality
+from ..model.conditioned import ConditionedAdapter, at_quality
 from ..model.device import find_device
 from ..model.file import MODEL_NAME, MSE, TrainedModel, load_model, save_model
 from ..model.gain_units import GainedCodec
@@ -30,6 +31,7 @@ from ..recipe.shipped import load_for_pair
 from ..taps.orders import Offer, Order
 from ..taps.pair import CodecPair
 from .bits import bits_by_channel, load_crops
+from .same_files import usual_quality
 from .speed.machine import this_machine
 from .speed.timing import Coder, time_by_turns, torch_threads, warm_up
 
@@ -226,8 +228,7 @@ class _Bench:
         if not repeats:
             return Cost(None, None, kmac, params)
         codec = ImageCodec(model, trusted=True)
-        quality = MIDDLE if codec.has_many_rates else None
-        coder = Coder(lambda picture: codec.encode(picture, quality), codec.decode)
+        coder = Coder(partial(codec.encode, quality=usual_quality(codec)), codec.decode)
         timed = warm_up(coder, self.picture)
         time_by_turns({"": (coder, timed)}, self.picture, repeats)
         typical = min if repeats == _FEW else median  # one that other programs slowed must not end the search

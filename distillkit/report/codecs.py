@@ -11,6 +11,7 @@ from ..family.gains import TEACHER
 from ..hooks.loader import Plugins
 from ..model.complexity import kmac_per_pixel, num_parameters, parameters_by_part
 from ..model.file import TrainedModel, load_model
+from ..model.zoo import located
 from .runs import Runs
 
 
@@ -63,8 +64,11 @@ class Codecs:
         """Load the models; one that cannot be loaded is left out."""
         notes: list[str] = []
         how = plugins, device
-        named = runs.main.recipe.teacher
-        teacher = (runs.teacher.model if runs.teacher else None) or (named if named and named.is_file() else None)
+        own = runs.main.recipe.pair.options.get("teacher")  # of a pair that keeps a trained codec, as `models.light`
+        named = Path(own) if isinstance(own, str) else runs.main.recipe.teacher
+        teacher = (runs.teacher.model if runs.teacher else None) or (
+            named if named and located(named).exists() else None
+        )
         main = TEACHER if runs.main.variant == TEACHER else "student"
         student = _side(main, runs.main.variant, runs.main.model, how, notes)
         taught_by = _side(TEACHER, TEACHER, teacher, how, notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ..codec.runtime import ImageCodec
 from ..data.images import read_image
 from ..errors import DistillkitError
 from ..evaluation.bits import bits_by_channel, bits_by_position, load_crops
+from ..evaluation.same_files import psnr_lost_db, reads_files_of, usual_quality
 from ..hooks.loader import Plugins
 from . import inside, plots, plots_inside
 from .codecs import Codecs, Side
@@ -21,6 +23,7 @@ from .pictures import Picture, choose, heat_map, ramp, show
 from .runs import Run, Runs
 from .speed import CodingTime, coding_time
 
+NUM_SAME_FILES = 8  #: of the teacher, on which a light decoder is compared with it
 _SHOWN_TAPS = ("analysis", "latent", "synthesis", "hyper")
 
 
@@ -201,6 +204,7 @@ def _speed(codecs: Codecs, sources: list[Path]) -> Any:
         return None
     picture = read_image(sources[0], samples=codecs.all[0].model.codec.samples)
     encode, decode = [], []
+    lost = _lost_db(codecs, sources[:NUM_SAME_FILES])
     for side in codecs.all:
         if side.series == "control" and codecs.student and codecs.teacher:
             continue
@@ -219,4 +223,24 @@ def _speed(codecs: Codecs, sources: list[Path]) -> Any:
         "decode": plots_inside.stacked(decode, "ms", 0),
         "size": f"{picture.shape[1]}\N{MULTIPLICATION SIGN}{picture.shape[0]}",
         "threads": torch.get_num_threads(),
+        "lost_db": lost,
+        "num_files": min(len(sources), NUM_SAME_FILES),
     }
+
+
+def _lost_db(codecs: Codecs, sources: list[Path]) -> float | None:
+    """Return the mean PSNR that a light decoder loses on its teacher's files; None of another codec."""
+    if codecs.student is None or codecs.teacher is None:
+        return None
+    try:
+        student, teacher = (ImageCodec(side.model) for side in (codecs.student, codecs.teacher))
+    except DistillkitError:
+        return None
+    if not reads_files_of(student, teacher):
+        return None
+    lost: list[float] = []
+    for path in sources:
+        picture = read_image(path, samples=teacher.samples)
+        data = teacher.encode(picture, usual_quality(teacher))
+        lost.append(psnr_lost_db(teacher, student, data, picture))
+    return fmean(lost)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..codec.runtime import ImageCodec
 from ..codec.stopwatch import Part
+from ..evaluation.same_files import usual_quality
 
 NUM_TIMED = 3
 
@@ -30,10 +31,14 @@ class CodingTime:
 
 
 def coding_time(codec: ImageCodec, picture: NDArray[Any]) -> CodingTime | None:
-    """Time a codec on a picture (H, W, C), by its stopwatch; None where the parts cannot be timed apart."""
+    """Time a codec on a picture (H, W, C), by its stopwatch; None where the parts cannot be timed apart.
+
+    A codec of many rates is timed at quality 0.5.
+    """
     encode, decode = [], []
+    quality = usual_quality(codec)
     for _ in range(NUM_TIMED + 1):
-        data = codec.encode(picture)
+        data = codec.encode(picture, quality)
         encode.append(dict(codec.stopwatch.seconds))
         codec.decode(data)
         decode.append(dict(codec.stopwatch.seconds))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from numpy.typing import NDArray
@@ -16,11 +18,13 @@ from ...data.samples import RGB
 from ...errors import DataError
 from ...hooks.loader import Plugins, load_plugins
 from ...model.complexity import kmac_per_pixel, num_parameters, parameters_by_part
+from ...model.conditioned import at_quality
 from ...model.device import find_device
 from ...model.file import load_model
 from ...model.precision import bf16_is_fast
 from ..classical import ClassicalCodec, MissingCodecError, classical_codec
 from ..quality import psnr_db
+from ..same_files import psnr_lost_db, reads_files_of, usual_quality
 from .equal_quality import Match, match_psnr
 from .machine import this_machine
 from .memory import measure_memory
@@ -62,6 +66,7 @@ def bench(
     threads: int = 1,
     precision: Precision = "auto",
     device: str = "cpu",
+    quality: float | None = None,
     plugins: Plugins | None = None,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Bench:
@@ -79,6 +84,7 @@ def bench(
         threads: that each codec may use.
         precision: of the learned codecs' analysis and synthesis.
         device: where they run, see `load_model`; classical codecs run on the CPU.
+        quality: in [0, 1], of models of many rates; by default 0.5.
         plugins: where the models' pairs are registered; by default the installed plugins; only these work where memory
             is measured.
         on_step: called with the name of what is measured next.
@@ -88,29 +94,36 @@ def bench(
     """
     if not images:
         raise DataError("bench: expected at least one picture, got none; check the folder of pictures.")
-    files = {STUDENT: student} if teacher is None else {TEACHER: teacher, STUDENT: student}
+    paths = {STUDENT: student} if teacher is None else {TEACHER: teacher, STUDENT: student}
     plugins = plugins or load_plugins()
     machine = this_machine(threads, find_device(device, "device"))
     with torch_threads(threads):
-        models = {name: load_model(path, plugins, device) for name, path in files.items()}
+        models = {name: load_model(path, plugins, device) for name, path in paths.items()}
         codecs = {
             name: ImageCodec(m.codec, m.fingerprint, precision=precision, trusted=True) for name, m in models.items()
         }
         samples = codecs[STUDENT].samples
+        at_quality(models[STUDENT].codec, quality)  # it says what is wrong
+        qualities = {name: usual_quality(codec, quality) for name, codec in codecs.items()}
+        light = TEACHER in codecs and reads_files_of(codecs[STUDENT], codecs[TEACHER])
+        lost: list[float] = []
         check_images(images, samples=samples)
         classical, missing = _classical(against, threads) if samples == RGB else ({}, dict.fromkeys(against, _RGB_ONLY))
         columns = {name: _Column() for name in (*models, *classical)}
         for path, name in zip(images, _names(images), strict=True):
             on_step(f"times on {name}")
-            _measure_image(read_image(path, samples=samples), name, codecs, classical, columns, repeats)
+            picture = read_image(path, samples=samples)
+            files = _measure_image(picture, name, codecs, qualities, classical, columns, repeats)
+            if light:
+                lost.append(psnr_lost_db(codecs[TEACHER], codecs[STUDENT], files[TEACHER], picture))
     largest = max(images, key=lambda path: read_image(path, samples=samples).size)
     benched = {}
     for name, model in models.items():
         on_step(f"memory of the {name}")
-        memory = measure_memory(files[name], largest, threads, precision, device)
+        memory = measure_memory(paths[name], largest, threads, precision, device, qualities[name])
         codec = codecs[name]
         benched[name] = BenchedModel(
-            model=files[name],
+            model=paths[name],
             fingerprint=model.fingerprint,
             precision="bf16" if codec.is_fast and _is_bf16(precision, device) else "fp32",
             num_parameters=num_parameters(model.codec.module),
@@ -125,22 +138,25 @@ def bench(
         column = columns[name]
         latency = column.latency() if column.images else None
         others[name] = BenchedClassical(codec.title, codec.settings, codec.version, tuple(column.images), latency)
-    return Bench(machine, repeats, benched, others, missing)
+    return Bench(machine, repeats, benched, others, missing, fmean(lost) if lost else None)
 
 
 def _measure_image(
     image: NDArray[Any],
     name: str,
     codecs: Mapping[str, ImageCodec],
+    qualities: Mapping[str, float | None],
     classical: Mapping[str, ClassicalCodec],
     columns: Mapping[str, _Column],
     repeats: int,
-) -> None:
+) -> dict[str, bytes]:
+    """Measure all codecs on one picture, and return their files by name."""
     height, width, _ = image.shape
     turns: dict[str, tuple[Coder, Timed]] = {}
     coded: dict[str, CodedImage] = {}
     for codec_name, codec in codecs.items():
-        coder = Coder(codec.encode, codec.decode, lambda codec=codec: codec.stopwatch.seconds)
+        encode = partial(codec.encode, quality=qualities[codec_name])
+        coder = Coder(encode, codec.decode, lambda codec=codec: codec.stopwatch.seconds)
         timed = warm_up(coder, image)
         turns[codec_name] = coder, timed
         rate_bpp = 8 * len(timed.data) / (width * height)
@@ -155,6 +171,7 @@ def _measure_image(
     time_by_turns(turns, image, repeats)
     for codec_name, (_, timed) in turns.items():
         columns[codec_name].add(coded[codec_name], timed)
+    return {codec_name: timed.data for codec_name, (_, timed) in turns.items()}
 
 
 def _at_quality(codec: ClassicalCodec, match: Match) -> Coder:

@@ -36,7 +36,7 @@ class Memory:
 
 
 def measure_memory(
-    model: Path, image: Path, threads: int, precision: str, device: str = "cpu"
+    model: Path, image: Path, threads: int, precision: str, device: str = "cpu", quality: float | None = None
 ) -> dict[Direction, Memory] | None:
     """Return the memory of encoding and of decoding a picture; None on systems other than Linux.
 
@@ -46,6 +46,7 @@ def measure_memory(
         threads: of torch.
         precision: as `ImageCodec` has it.
         device: where the model runs; a GPU's own memory is not in the figure.
+        quality: in [0, 1], for a model of many rates.
 
     Raises:
         DistillkitError: a process failed.
@@ -55,12 +56,14 @@ def measure_memory(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "picture.dk"
         return {
-            direction: _measure(direction, model, image, file, threads, (precision, device))
+            direction: _measure(direction, model, image, file, threads, (precision, device, json.dumps(quality)))
             for direction in ("encode", "decode")
         }
 
 
-def _measure(direction: Direction, model: Path, image: Path, file: Path, threads: int, how: tuple[str, str]) -> Memory:
+def _measure(
+    direction: Direction, model: Path, image: Path, file: Path, threads: int, how: tuple[str, str, str]
+) -> Memory:
     command = [sys.executable, "-m", __name__, direction, str(model), str(image), str(file), *how]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -72,7 +75,7 @@ def _measure(direction: Direction, model: Path, image: Path, file: Path, threads
     return Memory(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _main(direction: str, model: str, image: str, file: str, precision: str, device: str) -> None:
+def _main(direction: str, model: str, image: str, file: str, precision: str, device: str, quality: str) -> None:
     from ...codec.reading import read_compressed
     from ...codec.runtime import ImageCodec
     from ...data.images import read_image
@@ -82,7 +85,7 @@ def _main(direction: str, model: str, image: str, file: str, precision: str, dev
     codec = ImageCodec(trained.codec, trained.fingerprint, precision=precision, trusted=True)  # type: ignore[arg-type]
     loaded = _kilobytes("VmRSS")
     if direction == "encode":
-        Path(file).write_bytes(codec.encode(read_image(image, samples=codec.samples)))
+        Path(file).write_bytes(codec.encode(read_image(image, samples=codec.samples), json.loads(quality)))
     else:
         codec.decode(read_compressed(file))
     # Not getrusage: after a fork its maximum is the parent's.

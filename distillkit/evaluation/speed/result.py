@@ -97,6 +97,7 @@ class Bench:
         models: `teacher`, where there is one, and `student`.
         classical: name -> codec.
         missing: name -> why a classical codec could not be measured.
+        lost_db: PSNR that the student loses on the teacher's files, mean over pictures; None where it reads none.
     """
 
     machine: Machine
@@ -104,6 +105,7 @@ class Bench:
     models: Mapping[str, BenchedModel]
     classical: Mapping[str, BenchedClassical]
     missing: Mapping[str, str]
+    lost_db: float | None = None
 
     def cuts(self) -> dict[str, float]:
         """Return 1 - student / teacher of every measure that both have; times by their medians."""

@@ -39,6 +39,11 @@ def notes(bench: Bench) -> Iterator[str]:
     )
     if any(model.memory for model in bench.models.values()):
         yield "Memory: peak resident set of a fresh process that codes the largest picture, Python and torch included."
+    if bench.lost_db is not None:
+        yield (
+            f"Equal files: the student decodes what the teacher wrote, {bench.lost_db:.2f} dB of PSNR below the "
+            "teacher's own pictures (mean)."
+        )
     for codec in bench.classical.values():
         yield f"{codec.title}: {codec.version}; {codec.settings}."
     for reason in bench.missing.values():
