@@ -4,7 +4,8 @@
 
 Each model is written to NAME.safetensors in the zoo's folder, loaded from there, and measured on the test pictures by
 real files, one of many rates at five qualities; the manifest gives the results and the recipes, the first run's first.
-Models that are in the zoo already stay there.
+Models that are in the zoo already stay there. `--rest zoo:NAME` leaves out of a model's file what is the same in
+another one that ships, as all of a light decoder but its synthesis is.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="NAME=RUN, a run folder")
     parser.add_argument("--test", type=Path, required=True, help="folder of test pictures")
+    parser.add_argument("--rest", help="zoo:NAME of a model whose parts are left out")
     parser.add_argument("--out", type=Path, default=ZOO)
     parser.add_argument(
         "--data",
@@ -48,9 +50,8 @@ def main() -> None:
         name, _, run = item.partition("=")
         model = distillkit.load_model(run)
         path = arguments.out / f"{name}.safetensors"
-        save_model(
-            path, model.codec, model.pair, model.options, model.part, model.lmbda, objective=model.objective, half=True
-        )
+        about = (model.pair, model.options, model.part, model.lmbda)
+        save_model(path, model.codec, *about, objective=model.objective, half=True, rest=arguments.rest)
         shipped = distillkit.load_model(path)
         manifest[name] = {
             "file": path.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from .adapters import CodecAdapter, CompressAIAdapter, fingerprint
 from .claims import build_checked, check_fingerprint, check_finite, read_claims, refuse_sources
 from .device import find_device
 from .lmbda import Lmbda, LmbdaRange
+from .rest import completed, without
 from .tensors import read_tensors, write_tensors
 from .weights import fit_tables
 from .zoo import located
@@ -60,6 +62,7 @@ def save_model(
     *,
     objective: Mapping[str, Any] = MSE,
     half: bool = False,
+    rest: str | None = None,
     validation: Mapping[str, float] | None = None,
 ) -> None:
     """Compute the entropy coder's tables and write the codec to `path` (safetensors).
@@ -72,8 +75,10 @@ def save_model(
         part: which of the pair's two codecs it is.
         lmbda: rate-distortion trade-off that it was trained for, or the range of a codec of many rates.
         objective: what it was trained for: its name, and its options.
-        half: write weights in half precision, and buffers as short as holds them exactly. Weights are rounded in
-            `codec`, too, and the tables and the fingerprint follow from the rounded ones: both are one model.
+        half: write weights in half precision, and others as short as holds them exactly: buffers, and weights that
+            the codec does not let be trained. Weights are rounded in `codec`, too, and the tables and the fingerprint
+            follow from the rounded ones: both are one model.
+        rest: `zoo:NAME` of a model that ships: parts that are the same there are left out of the file.
         provenance: what its weights depend on, see `training.folder.provenance`.
         validation: what the run measured of it on held-out pictures; kept in the file.
 
@@ -81,16 +86,20 @@ def save_model(
         CheckpointError: the file cannot be written.
     """
     if half:
-        for parameter in codec.module.parameters():
-            parameter.data = parameter.data.half().float()
+        for name, parameter in codec.module.named_parameters():
+            if any(fnmatch(name, pattern) for pattern in codec.trainable):
+                parameter.data = parameter.data.half().float()
     codec.update()
     state = codec.module.state_dict()
     if half:
         state = {name: _smallest(tensor) for name, tensor in state.items()}
+    if rest:
+        state = without(state, rest)
     about: dict[str, Any] = {"pair": pair, "options": options, "part": part}
     about["lmbda"] = asdict(lmbda) if isinstance(lmbda, LmbdaRange) else lmbda
     about |= {"objective": dict(objective), "fingerprint": fingerprint(codec.module)}
     more = {"provenance": json.dumps(provenance, sort_keys=True)} if provenance else {}
+    more |= {"rest": rest} if rest else {}
     more |= {"validation": json.dumps(dict(validation), sort_keys=True)} if validation else {}
     write_tensors(path, state, {"format": FORMAT, "model": json.dumps(about, sort_keys=True), **more})
 
@@ -119,6 +128,8 @@ def load_model(path: str | Path, plugins: Plugins | None = None, device: str = "
         raise CheckpointError(
             f"model {path}: expected format {FORMAT}, got {metadata.get('format')!r}; name a run's model.safetensors."
         )
+    if rest := metadata.get("rest"):
+        tensors = completed(tensors, rest)
     claims = read_claims(path, metadata.get("model"))
     plugins = plugins or load_installed([claims.pair.partition(".")[0]])
     pair_class, config = plugins.configure("pair", claims.pair, claims.options, f"model {path}: pair")

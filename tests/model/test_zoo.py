@@ -9,7 +9,7 @@ import torch
 import distillkit
 from distillkit.errors import CheckpointError
 from distillkit.model import zoo
-from distillkit.model.adapters import as_codec, fingerprint
+from distillkit.model.adapters import as_codec, entropy_path, fingerprint
 from distillkit.model.file import save_model
 from distillkit.model.lmbda import as_lmbda
 
@@ -38,6 +38,24 @@ def test_half_precision_is_the_same_model_in_half_the_bytes(tmp_path, plugins):
 def test_an_unknown_model():
     with pytest.raises(CheckpointError, match="model zoo:lite-fed: no such model"):
         distillkit.load_model("zoo:lite-fed")
+
+
+def test_a_light_decoders_file_leaves_the_rest_to_a_model_that_ships(tmp_path):
+    options = {"teacher": "zoo:lite-student", "synthesis": {"width": 8, "blocks": 1}}
+    pair_class, config = distillkit.load_plugins().configure("pair", "models.light", options, "test")
+    pair = pair_class(config)
+    codec = pair.build_student()
+    about = ("models.light", pair.options_of("student", codec.module), "student", 0.013)
+    save_model(tmp_path / "light.safetensors", codec, *about, half=True, rest="zoo:lite-student")
+    assert (tmp_path / "light.safetensors").stat().st_size < 50e3
+    loaded = distillkit.load_model(tmp_path / "light.safetensors")
+    assert loaded.fingerprint == fingerprint(codec.module)
+    teacher = distillkit.load_model("zoo:lite-student")
+    assert entropy_path(loaded.codec.module) == entropy_path(teacher.codec.module)
+    for name, tensor in teacher.codec.module.g_a.state_dict().items():
+        assert torch.equal(tensor, loaded.codec.module.g_a.state_dict()[name])
+    with pytest.raises(CheckpointError, match="no such model"):
+        save_model(tmp_path / "other.safetensors", codec, *about, rest="zoo:lite")
 
 
 def test_the_zoo_is_small():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -11,6 +12,12 @@ from distillkit_models.light_codec import Latents
 from PIL import Image
 
 import distillkit
+from distillkit.evaluation.quality import psnr_db
+from distillkit.evaluation.speed.measure import bench
+from distillkit.evaluation.speed.table import notes
+from distillkit.report.codecs import Codecs
+from distillkit.report.runs import read_runs
+from distillkit.report.sections import _speed
 
 from ..golden.make import picture
 
@@ -87,3 +94,26 @@ def test_all_but_the_synthesis_stays(files):
     kept = [name for name in after if not name.startswith("g_s.")]
     assert len(kept) > 20
     assert all(torch.equal(before[name], after[name]) for name in kept)
+
+
+@pytest.mark.slow
+def test_bench_and_page_show_what_is_lost_at_equal_files(files, photos, monkeypatch):
+    monkeypatch.setattr("distillkit.evaluation.speed.measure.measure_memory", lambda *_: None)
+    pictures = sorted(photos.iterdir())
+    teacher, light = map(codec_of, files)
+    lost = {}
+    for quality in (0.5, 0.9):
+        pairs = [(distillkit.read_image(path), path) for path in pictures]
+        data = [teacher.encode(image, quality) for image, _ in pairs]
+        lost[quality] = fmean(
+            psnr_db(image, teacher.decode(file)) - psnr_db(image, light.decode(file))
+            for (image, _), file in zip(pairs, data, strict=True)
+        )
+    result = bench(files[1], pictures, teacher=files[0], repeats=1, quality=0.9, precision="fp32")
+    assert result.lost_db == pytest.approx(lost[0.9], abs=1e-6)
+    assert abs(result.lost_db) > 0.1  # after so few steps it may be the better one
+    words = f"Equal files: the student decodes what the teacher wrote, {lost[0.9]:.2f} dB"
+    assert any(line.startswith(words) for line in notes(result))
+    assert bench(files[0], pictures[:1], repeats=1, precision="fp32").lost_db is None
+    codecs = Codecs.load(read_runs(files[1].parent), distillkit.load_plugins())
+    assert _speed(codecs, pictures)["lost_db"] == pytest.approx(lost[0.5], abs=0.05)  # in bf16 where that is fast
