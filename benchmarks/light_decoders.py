@@ -76,6 +76,10 @@ class WholePair(distillkit.CodecPair):
         model: str
         synthesis: LightSize
 
+    def sources_of(self, part: str) -> list[str]:
+        """Return none: its files are this script's own, so they may name the model."""
+        return []
+
     def build_teacher(self) -> distillkit.CodecAdapter:
         return distillkit.load_model(self.config.model).codec
 
