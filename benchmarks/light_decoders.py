@@ -17,11 +17,13 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from distillkit_models.light import LightSize
 from distillkit_models.light_net import replace_transform
+from pydantic import Field
 from torch.utils.flop_counter import FlopCounterMode
 
 import distillkit
@@ -68,23 +70,36 @@ def size_for(pair: type[distillkit.CodecPair], model: str, kmac: float, blocks: 
 
 
 class WholePair(distillkit.CodecPair):
-    """The model, and the model with a light synthesis, all of which is trained."""
+    """A trained codec, and the same with a light synthesis, all of which is trained."""
 
     class Config(distillkit.ComponentConfig):
-        """The model's file, and the size of its light synthesis."""
+        """The model, or in a file of its own how that is built; and the size of the light synthesis."""
 
-        model: str
+        model: str | None = None
+        built: dict[str, Any] = Field(default_factory=dict)
         synthesis: LightSize
 
     def sources_of(self, part: str) -> list[str]:
-        """Return none: its files are this script's own, so they may name the model."""
+        """Return none: a file of this pair describes how the model is built."""
         return []
 
+    def options_of(self, part: str, module: torch.nn.Module) -> dict[str, Any]:
+        """Return the options with that description in place of the model."""
+        model = distillkit.load_model(self.config.model)
+        built = {"pair": model.pair, "options": model.options}
+        return {"built": built, "synthesis": self.config.synthesis.model_dump()}
+
     def build_teacher(self) -> distillkit.CodecAdapter:
-        return distillkit.load_model(self.config.model).codec
+        """Return the model."""
+        if self.config.model is not None:
+            return distillkit.load_model(self.config.model).codec
+        built = self.config.built
+        pair, config = distillkit.load_plugins().configure("pair", built["pair"], built["options"], "benchmark")
+        return distillkit.as_codec(pair(config).build_student())
 
     def build_student(self) -> distillkit.CodecAdapter:
-        codec = distillkit.load_model(self.config.model).codec
+        """Return it with a light synthesis."""
+        codec = self.build_teacher()
         replace_transform(codec, "g_s", self.config.synthesis)
         return codec
 
