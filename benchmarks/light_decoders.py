@@ -73,7 +73,7 @@ class WholePair(distillkit.CodecPair):
     """A trained codec, and the same with a light synthesis, all of which is trained."""
 
     class Config(distillkit.ComponentConfig):
-        """The model, or in a file of its own how that is built; and the size of the light synthesis."""
+        """The model, or in its own file how that is built; and the size of the light synthesis."""
 
         model: str | None = None
         built: dict[str, Any] = Field(default_factory=dict)

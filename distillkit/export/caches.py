@@ -15,7 +15,7 @@ _CONTAINERS = (dict, list, set)
 
 
 def code_smallest(codec: CodecAdapter) -> None:
-    """Code a picture of one stride a side: a trace is of larger ones, for which all that is kept is made anew."""
+    """Code a picture of one stride a side: a trace is of larger ones, for which all that is kept is made again."""
     with torch.no_grad():
         blank = torch.zeros(1, codec.samples.channels, codec.stride, codec.stride)
         codec.decompress(codec.compress(blank))
