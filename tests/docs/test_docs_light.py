@@ -30,7 +30,7 @@ def test_the_page_makes_old_files_decode(tmp_path, monkeypatch):
     Path("runs/teacher").mkdir(parents=True)
     shutil.move(unpacked("mean-scale", tmp_path), "runs/teacher/model.safetensors")
     shutil.copy(FOLDER / "mean-scale-v3.dk", "photo.dk")
-    for line in "".join(re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)).splitlines():
+    for line in "".join(re.findall(r"(?<!-->\n)```sh\n(.*?)```", text, flags=re.DOTALL)).splitlines():
         done = CliRunner().invoke(app, shlex.split(line)[1:])
         assert done.exit_code == 0, done.output
     with Image.open("back.png") as image:
