@@ -79,6 +79,8 @@ def take_apart(codec: CodecAdapter) -> CodecParts:
     names = {model: path for path, model in module.named_modules() if hasattr(model, "_quantized_cdf")}
     bottlenecks = [model for model in names if hasattr(model, "quantiles")]
     gaussians = [model for model in names if hasattr(model, "scale_table")]
+    if not bottlenecks:
+        raise _unknown(name, "no entropy bottleneck of CompressAI's")
     if any(len(modules) > 1 for modules in (*found.values(), bottlenecks, gaussians)) or len(bottlenecks) != 1:
         raise _unknown(name, "several entropy models or networks of one name, as channel groups have")
     networks = {part: modules[0] for part, modules in found.items() if modules}

@@ -8,6 +8,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from ..codec.fast.codec import can_be_fast
 from ..codec.shapes import shape_rule
 from ..errors import PairError
 from ..model.adapters import CodecAdapter
@@ -54,6 +55,11 @@ def record(codec: CodecAdapter) -> Recorded:
         raise PairError(
             f"codec {name}: expected one of a single rate, or of many by gain units around the parts of a known "
             "structure, got many rates by other means. Deploy it as one safetensors file with `--to model`."
+        )
+    if not can_be_fast(codec):
+        raise PairError(
+            f"codec {name}: expected one that codes by CompressAI's entropy models or coder, got another coder, which "
+            "an export has no place for. Deploy it as one safetensors file with `--to model`."
         )
     few, many = (_count_runs(codec, rows, columns) for rows, columns in ((1, 1), (1, 2)))
     if few != many:

@@ -96,6 +96,13 @@ def test_what_cannot_be_recorded_is_refused_with_the_reason(codec, reason, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def test_another_coder_is_refused_with_that_reason(tmp_path):
+    reasons = "got another coder, which an export has no place for.*got no entropy bottleneck of CompressAI's"
+    with pytest.raises(PairError, match=reasons):
+        export_model(model_of(HABITS["compiled"]()), "torch", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_changed_codec_is_no_checkpoint_of_compressais(tmp_path):
     from compressai.models import MeanScaleHyperprior
 
