@@ -54,11 +54,19 @@ def test_every_architecture_is_named():
     assert all(f"`{name}`" in TEXT for name in KNOWN)
 
 
-def test_the_recipe():
-    (toml,) = (block for block in re.findall(r"```toml\n(.*?)```", TEXT, flags=re.DOTALL) if "[pair]" in block)
-    options = tomllib.loads(toml)["pair"]
+def configured(options):
     pair_class, config = distillkit.load_plugins().configure("pair", options.pop("name"), options, "test")
-    pair = pair_class(config)
+    return pair_class(config)
+
+
+def test_the_recipes():
+    ordered, pair = (
+        configured(tomllib.loads(block)["pair"])
+        for block in re.findall(r"```toml\n(.*?)```", TEXT, flags=re.DOTALL)
+        if "[pair]" in block
+    )
+    assert ordered.build_student().size.width == 64
+    assert ordered.build_student().size.latent == 184
     assert pair.pretrained_teacher
     assert pair.teacher_lmbda == 0.013
     assert type(pair.build_student()).__name__ == "Cheng2020AnchorCheckerboard"
