@@ -138,7 +138,10 @@ class ImageCodec:
         """
         at_quality(self.adapter, quality)  # it says what is wrong
         if quality is None and self.has_many_rates:
-            raise PairError(f"codec {self._name}: it has many rates; expected a quality from 0 to 1, got none.")
+            raise PairError(
+                f"codec {self._name}: it has many rates; expected a quality from 0 to 1, got none; pass `quality=0.5`, "
+                "on the command line `--quality`, `--bpp` or `--psnr`."
+            )
         quality = None if quality is None else file_quality(quality)  # as the decoder will read it
         samples = self.samples
         if image.dtype != samples.dtype or image.ndim != 3 or image.shape[2] != samples.channels or image.size == 0:
