@@ -67,7 +67,7 @@ def _check_taps(
         taps.append(given or find_taps(codec, provider_class(config), (side, side)))
         kinds = {role.partition(".")[0] for role in taps[-1]}
         missing = ["analysis", "synthesis"] if not kinds & {"analysis", "synthesis"} else []
-        missing += [] if "latent" in kinds else ["latent"]
+        missing += [] if kinds & {"latent", "quantised_latent"} else ["latent"]  # a light decoder has the second only
         if missing:
             problems.append(
                 f"{part}: expected taps {', '.join(missing)}, for FEDS, found {', '.join(taps[-1]) or 'none'}; "
