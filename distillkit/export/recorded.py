@@ -98,7 +98,7 @@ def record(codec: CodecAdapter) -> Recorded:
 
 @torch.no_grad()
 def _count_runs(codec: CodecAdapter, rows: int, columns: int) -> int:
-    """Return how often modules run when a picture of so many strides is compressed."""
+    """Return how often modules run when a picture of this many strides is compressed."""
     count = 0
 
     def add(*_: Any) -> None:
