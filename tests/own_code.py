@@ -54,7 +54,7 @@ class Older(MeanScaleHyperprior):
 
 
 class RansEncoder:
-    """A coder of its own under a known name; like an object of C++, it cannot be copied."""
+    """Another coder under a name of CompressAI's. It cannot be copied, as an object of C++ cannot."""
 
     def __init__(self):
         self._symbols = []
