@@ -170,6 +170,7 @@ def plugins():
     return distillkit.load_plugins()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", FAULTS)
 def test_a_fault_is_a_line_with_its_fix(codec, plugins):
     class Pair(distillkit.CodecPair):

@@ -31,6 +31,7 @@ def test_pair(name):
     testing.check_pair(COMPONENTS["pair"][name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPONENTS["pair"])
 @pytest.mark.parametrize("part", ["teacher", "student"])
 def test_a_codec_of_every_pair_is_saved_and_loaded_alone(name, part, tmp_path):

@@ -191,6 +191,7 @@ def test_pictures_that_cannot_be_used_are_all_named_before_anything_is_made(tmp_
     assert not (tmp_path / "images").exists()
 
 
+@pytest.mark.slow
 def test_the_first_look_puts_the_student_beside_jpeg_and_webp_at_equal_size(tmp_path, photographs):
     look = first_look(demo.SHOWN, sorted(photographs.iterdir())[:2], tmp_path / "look")
     assert list(look.results) == [demo.SHOWN, "JPEG", "WebP"]

@@ -54,6 +54,7 @@ def test_a_whole_distillation_files_and_evaluation(habit, recipe, photographs, t
     assert result.averages["psnr_db"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("habit", HABITS)
 def test_the_check_passes(habit, habit_plugins):
     distillkit.testing.check_pair(HabitPair, plugins=habit_plugins, habit=habit)

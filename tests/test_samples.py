@@ -56,6 +56,7 @@ def model(kind, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_whole_distillation_with_its_page(kind, tmp_path, habit_plugins):
     name, samples, folder = kind
     common = {"pair": {"name": "habits.pair", "habit": name}, "device": "cpu", "log_every": 1, "precision": "fp32"}
@@ -84,6 +85,7 @@ def test_a_whole_distillation_with_its_page(kind, tmp_path, habit_plugins):
         assert sheet.mode == "RGB"
 
 
+@pytest.mark.slow
 def test_files_there_and_back(kind, model, tmp_path, monkeypatch):
     name, samples, folder = kind
     about = tmp_path / "site/habits-1.0.dist-info"

@@ -290,6 +290,7 @@ def test_resume_of_a_finished_run_changes_nothing(work, student):
     assert {path: path.read_bytes() for path in student.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_command_with_143_and_a_checkpoint(work):
     (work / "preempted.toml").write_text(TEACHER.replace("num_steps = 12", "num_steps = 2000"))
     process = subprocess.Popen(

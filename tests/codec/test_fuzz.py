@@ -19,9 +19,8 @@ def run(script, *arguments):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(
-    ("codec", "count", "threads"), [("checkerboard", 500, 1), pytest.param("serial", 500, 2, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("codec", "count", "threads"), [("checkerboard", 500, 1), ("serial", 500, 2)])
 def test_no_bad_file_gets_through(codec, count, threads):
     result = run("fuzz.py", "--codec", codec, "--count", str(count), "--threads", str(threads))
     assert result["files"] == count

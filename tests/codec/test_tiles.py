@@ -68,6 +68,7 @@ def test_tiles_give_the_whole(size):
         assert not torch.allclose(run_in_tiles(network, x, 16, 0), network(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["student", "teacher"])
 def test_a_picture_in_tiles_is_the_picture(part, monkeypatch):
     """Of a plain codec, and of one with shifted attention windows in both transforms."""

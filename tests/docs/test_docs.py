@@ -219,6 +219,7 @@ def test_generated_pages_are_fresh():
     assert not stale, f"docs/reference: stale: {', '.join(stale)}. Run `python docs/generate.py`."
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]

@@ -67,6 +67,7 @@ def here(tmp_path, monkeypatch):
         Image.fromarray(picture()).save(path)
 
 
+@pytest.mark.slow
 def test_the_examples_run(here):
     for line in "".join(re.findall(r"```sh\n(.*?)```", CODING, flags=re.DOTALL)).splitlines():
         program, *arguments = shlex.split(line, comments=True)

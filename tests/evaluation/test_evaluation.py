@@ -207,6 +207,7 @@ def test_a_model_is_decoded_in_a_fresh_process(teacher_file, plugins, paths, tmp
         assert 0 < image.decode_seconds < 60
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_in_the_process_is_said_and_it_goes_on(teacher_file, plugins, paths, tmp_path, monkeypatch):
     with DecodingProcess() as process:
         decode = process.decoder(teacher_file, load_model(teacher_file, plugins), plugins)

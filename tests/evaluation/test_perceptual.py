@@ -156,6 +156,7 @@ def test_another_network_for_dists_is_said(state, tmp_path):
         Dists(tmp_path / "nowhere.pth")
 
 
+@pytest.mark.slow
 def test_a_models_file_makes_no_command_open_the_weights_that_it_names(
     file, teacher_file, plugins, photographs, tmp_path, caplog
 ):

@@ -126,7 +126,7 @@ def test_a_large_picture_is_reported_and_refused(exported, monkeypatch, caplog):
     monkeypatch.setattr(memory, "free_ram", lambda: 10**6)
     codec.encode(np.zeros((64, 64, 3), np.uint8))
     with pytest.raises(
-        DistillkitError, match=r"image of 4100x1040 pixels: coding it takes about 0\.\d GB of memory, got"
+        DistillkitError, match=r"image of 4100x1040 pixels: coding it takes about [01]\.\d GB of memory, got"
     ):
         codec.encode(np.zeros((1040, 4100, 3), np.uint8))
     file = codec.encode(np.zeros((64, 64, 3), np.uint8))

@@ -36,6 +36,7 @@ def pictures(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CROPS)
 def test_a_whole_distillation_and_real_files(name, recipe, pictures, tmp_path, plugins):
     common = {

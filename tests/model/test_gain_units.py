@@ -168,6 +168,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), PAIRS, ids=str)
 def test_every_shipped_codec_passes_the_contract(name, options):
     distillkit.testing.check_pair(distillkit.load_plugins().components["pair"][name], **options)

@@ -53,6 +53,7 @@ def test_weights_that_move_are_cast_anew_in_an_outer_context():
             assert torch.allclose((layer(images) - before).float(), torch.tensor(2.0), atol=0.1)
 
 
+@pytest.mark.slow
 def test_a_run_in_float16_resumes_bit_for_bit(recipe, teacher_file, tmp_path, plugins):
     """Its scale starts too high for the first gradients, so steps are left out before it trains."""
     r = recipe(losses=FEDS, teacher=teacher_file, precision="fp16", lmbda=0.05, checkpoint_every=3)

@@ -49,7 +49,7 @@ def distil(recipe, folder, plugins, teacher, student, num_steps=5):
 
 @pytest.mark.parametrize(
     "architecture",
-    [pytest.param(name, marks=pytest.mark.slow) if "elic" in name or "attn" in name else name for name in SMALL],
+    [name if name == "mbt2018-mean" else pytest.param(name, marks=pytest.mark.slow) for name in SMALL],
 )
 def test_every_architecture_goes_through_the_three_phases_and_codes(architecture, recipe, tmp_path, plugins):
     codec = small(architecture)
@@ -87,6 +87,7 @@ def test_the_entropy_parameters_of_channel_groups_are_a_list_with_scales_first(a
     assert shapes["entropy_parameters"].channels == 2 * sum(SMALL[architecture]["groups"])
 
 
+@pytest.mark.slow
 def test_gaussians_of_groups_teach_those_of_other_groups_and_of_none(recipe, tmp_path, plugins):
     teacher = {"architecture": "elic2022-chandelier", "N": 8, "groups": [4, 4, 8]}
     first = recipe(
@@ -292,6 +293,7 @@ def registered():
 class TestTheWholeRegistry:
     """Whatever the installed CompressAI registers."""
 
+    @pytest.mark.slow
     def test_every_image_codec_is_built_and_comes_back_from_its_weights(self, tmp_path):
         images = [name for name, other in registered().items() if other is None]
         assert set(SMALL) < set(images)

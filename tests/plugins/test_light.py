@@ -63,6 +63,7 @@ np.save(sys.argv[3], codec.decode(Path(sys.argv[2]).read_bytes()))
 """
 
 
+@pytest.mark.slow
 def test_a_fresh_process_decodes_the_teachers_file(light, tmp_path):
     moved = light.rename(tmp_path / "light.safetensors")
     (light.parents[1] / "checkerboard.safetensors").unlink()  # a light model's file stands alone

@@ -75,6 +75,7 @@ def decaying(recipe, teacher_file):
     return build
 
 
+@pytest.mark.slow
 def test_a_run_leaves_a_student_and_resumes_bit_for_bit(decaying, recipe, tmp_path, plugins, photographs):
     """Beside its control, the same student from the same teacher's weights cut at once."""
     whole = distillkit.train(decaying(), tmp_path / "whole", plugins=plugins)

@@ -127,6 +127,7 @@ def test_the_interval_is_over_pictures_paired(trained_family):
     assert (same.value, same.low, same.high) == pytest.approx((-0.1, -0.1, -0.1))  # every picture gains as much
 
 
+@pytest.mark.slow
 def test_four_lambdas_give_a_bd_rate(trained_family, tmp_path, trained_plugins):
     folder = tmp_path / "lambdas"
     lmbdas = [0.0035, 0.0067, 0.013, 0.025]

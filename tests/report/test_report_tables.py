@@ -81,6 +81,7 @@ def test_the_main_table_in_latex(trained_family):
     assert r"50\%\_a\&b" in latex([strange], "psnr")
 
 
+@pytest.mark.slow
 def test_what_was_trained_for_ms_ssim_is_shown_in_ms_ssim_first(family, trained_plugins):
     change_results(family, trained_for_ms_ssim)
     for recipe in family.glob("*/recipe.toml"):
@@ -125,6 +126,7 @@ def test_bd_rates_follow_the_metric(family, trained_plugins, tmp_path):
     assert against["control"].interval == pytest.approx((1 / 1.1 - 1, 1 / 1.1 - 1))
 
 
+@pytest.mark.slow
 def test_a_model_of_many_rates_is_one_curve(family, trained_plugins):
     for run in [folder for folder in family.iterdir() if (folder / "recipe.toml").is_file()]:
         recipe = (run / "recipe.toml").read_text()
@@ -156,6 +158,7 @@ def test_a_model_of_many_rates_is_one_curve(family, trained_plugins):
     assert len(list(csv.reader(io.StringIO(decoded(picture_table(runs).download))))) == 1 + 5 * len(runs.runs) * 3
 
 
+@pytest.mark.slow
 def test_a_validation_is_drawn(family, trained_plugins):
     run = family / "feds-0.013-seed0"
     assert ">Validation<" not in render(read_runs(family), trained_plugins)
@@ -206,6 +209,7 @@ def test_what_does_not_fit_a_plot_is_marked_at_its_edge():
     assert "spend less" not in channels([("run", "student", [1.0, 0.5])])
 
 
+@pytest.mark.slow
 def test_intervals_are_explained_only_where_there_are_some(family, trained_plugins):
     page = render(read_runs(family), trained_plugins)
     assert "Rings: single seeds" in page

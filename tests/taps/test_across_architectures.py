@@ -26,6 +26,7 @@ def distil(recipe, folder, plugins, teacher, student, losses=FEDS):
     return [json.loads(line) for line in (folder / "student" / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("teacher", "student"),
     [("models.swin", "models.swin"), ("models.swin", "models.cheng2020"), ("models.cheng2020", "models.swin")],

@@ -20,6 +20,7 @@ from tests.training.test_training import FEDS
 compiler = pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
 
 
+@pytest.mark.slow
 @compiler
 def test_features_are_those_of_the_eager_teacher_up_to_rounding(recipe, teacher_file, plugins):
     r = resolve(recipe(losses=FEDS, teacher=teacher_file), plugins)

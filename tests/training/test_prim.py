@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 import distillkit
 from distillkit.recipe.shipped import write_shipped
 from distillkit.training.setup.prepare import prepare
@@ -14,6 +16,7 @@ from .test_training import same, weights
 SMALL = {"architecture": "bmshj2018-hyperprior", "N": 8, "M": 12}
 
 
+@pytest.mark.slow
 def test_the_recipes_run(photographs, tmp_path, plugins):
     files = {path.stem: path for path in write_shipped("prim-tiny", tmp_path)}
     assert set(files) == {"teacher", "teacher-rate", "student", "student-hybrid"}

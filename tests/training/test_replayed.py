@@ -64,6 +64,7 @@ def both(r, folder, plugins):
     assert all(torch.allclose(eager[name].float(), replayed[name].float(), rtol=1e-3, atol=1e-5) for name in eager)
 
 
+@pytest.mark.slow
 def test_feds_with_weights_and_rates_that_change_in_every_step(recipe, teacher_file, tmp_path, plugins, graphs):
     r = recipe(losses=FEDS, teacher=teacher_file, num_steps=24, **MUON, extensions={"core.ema": {}}, log_every=1)
     both(r, tmp_path, plugins)

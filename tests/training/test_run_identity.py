@@ -221,6 +221,7 @@ def test_equal_runs_give_equal_bytes_and_equal_metrics(plain, tmp_path, plugins)
     assert len(read_starts(tmp_path / "parts")) == 3
 
 
+@pytest.mark.slow
 def test_metadata_stand_in_one_order_in_every_process(tmp_path):
     write = "import sys, torch; from pathlib import Path; from distillkit.model.tensors import write_tensors\n"
     write += "write_tensors(Path(sys.argv[1]), {'a': torch.ones(3)}, {k: k for k in 'qwertzuiop'})"

@@ -108,6 +108,7 @@ def test_each_term_compares_with_its_own_teacher(recipe, teachers, plugins):
     assert rate[1].shape[1] == 12
 
 
+@pytest.mark.slow
 def test_a_run_with_two_teachers_continues_bit_for_bit_and_knows_them_again(recipe, teachers, plugins, tmp_path):
     keys = {"losses": HYBRID, "schedule": PRIM, "num_steps": 6, "checkpoint_every": 3, "log_every": 1}
 

@@ -85,7 +85,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "soap", "muon"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adam", marks=pytest.mark.slow), "soap", "muon"])
 @pytest.mark.parametrize("precision", ["bf16", pytest.param("fp32", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("killed_after", [3, 4, 8])  # within a phase, at its end, and at the start of the last
 def test_a_killed_run_ends_as_one_that_was_never_killed(
