@@ -98,6 +98,7 @@ def render(
     folder = files("distillkit.report")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["signed"] = signed
+    environment.filters["unbroken"] = lambda name: name.replace("-", "\N{NON-BREAKING HYPHEN}")
     template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
     script = (folder / "page.js").read_text(encoding="utf-8")
     comparison = compare_variants(runs, codecs)

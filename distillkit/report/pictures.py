@@ -92,11 +92,13 @@ def choose(runs: Runs) -> list[tuple[str, str]]:
     shared = [name for name in ours if name in theirs]
     marks = {name: ours[name] - theirs[name] for name in shared} if shared else ours
     order = sorted(marks, key=lambda name: marks[name])
-    words = {
-        0: "where it falls furthest behind the teacher" if shared else f"lowest {runs.metric.upper()}",
-        len(order) // 2: "in the middle",
-        len(order) - 1: "where it keeps up best" if shared else f"highest {runs.metric.upper()}",
-    }
+    if shared and order:
+        worst = "falls furthest behind" if marks[order[0]] < 0 else "is least ahead of"
+        best = "is furthest ahead of" if marks[order[-1]] > 0 else "is least behind"
+        first, last = f"where it {worst} the teacher", f"where it {best} the teacher"
+    else:
+        first, last = f"lowest {runs.metric.upper()}", f"highest {runs.metric.upper()}"
+    words = {0: first, len(order) // 2: "in the middle", len(order) - 1: last}
     sign = "+" if shared else ""
     marked = {place: f"{marks[order[place]]:{sign}.2f} dB".replace("-", "\N{MINUS SIGN}") for place in words if order}
     return [(order[place], f"{word}, {marked[place]}") for place, word in words.items() if order]

@@ -185,7 +185,9 @@ def losses(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
     plots = []
     for key in names:
         points = [(line["step"], line[key]) for line in _whole_windows(metrics) if line.get(key)]
-        if len(points) < 2:
+        if len(points) < 2:  # on in few steps
+            points = [(line["step"], line[key]) for line in metrics if line.get(key)]
+        if not points:
             continue
         plot = Plot(340, 190)
         values = [value for _, value in points]
@@ -193,6 +195,8 @@ def losses(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
         _phases(plot, metrics)
         plot.axes("step", key.removeprefix("loss/"), 3, 4)
         plot.line(points, "student", "line fine")
+        if len(points) == 1:
+            plot.mark((plot.x(points[0][0]), plot.y(values[0])), "student", f"step {points[0][0]}: {values[0]:.4g}")
         plots.append((key.removeprefix("loss/"), plot.done(f"{key.removeprefix('loss/')} over steps")))
     return plots
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from .svg import Plot, both
+from .svg import Plot, both, number
 
 _LOWEST = -0.5  #: share of the variance: what is less is marked at the edge
 
@@ -44,7 +44,7 @@ def alignment(taps: Sequence[str], sides: Sequence[tuple[str, str, Mapping[str, 
         plot.scales((100 * max(low, _LOWEST), 100), (0, 1))
         for value in plot.x.ticks(5):
             plot.path(f"M{plot.x(value):.1f} {plot.top}V{plot.bottom}", "grid")
-            plot.text(plot.x(value), plot.bottom + 17, f"{value:.0f}", "tick mid")
+            plot.text(plot.x(value), plot.bottom + 17, number(value), "tick mid")
         plot.text(
             (plot.left + plot.right) / 2,
             plot.height - 5,

@@ -19,7 +19,7 @@ from distillkit.report.headline import cost_difference, measured
 from distillkit.report.origins import origins
 from distillkit.report.page import render
 from distillkit.report.pictures import choose
-from distillkit.report.plots import training
+from distillkit.report.plots import losses, training
 from distillkit.report.plots_inside import alignment, channels
 from distillkit.report.runs import read_runs
 from distillkit.report.tables import latex, picture_table
@@ -92,7 +92,7 @@ def test_what_was_trained_for_ms_ssim_is_shown_in_ms_ssim_first(family, trained_
     assert picture_table(runs).headings == ("bpp", "MS-SSIM, dB", "PSNR, dB", "RD cost")
     page = render(runs, trained_plugins)
     assert page.index("MS-SSIM over rate of each variant") < page.index("PSNR over rate of each variant")
-    assert "<th>MS-SSIM, dB</th><th>PSNR, dB</th>" in page
+    assert "<th>MS\N{NON-BREAKING HYPHEN}SSIM, dB</th><th>PSNR, dB</th>" in page
     assert "(1 \N{MINUS SIGN} MS-SSIM) + bits per pixel" in page
     assert f"MS-SSIM {decibel(0.95):.2f} dB" in page
     (name, why), *_ = choose(runs)
@@ -219,3 +219,16 @@ def test_intervals_are_explained_only_where_there_are_some(family, trained_plugi
         results["images"] += [image | {"name": f"more {number}"} for number, image in enumerate(results["images"])]
         file.write_text(json.dumps(results))
     assert "Bars: 95 % interval over pictures" in render(read_runs(family), trained_plugins)
+
+
+def test_a_loss_that_was_on_in_few_steps_is_drawn():
+    def lines(*steps):
+        return [
+            {"step": step, "phase": phase, "rd_cost": 1.0, **({f"loss/{loss}": 0.5} if loss else {})}
+            for step, phase, loss in steps
+        ]
+
+    drawn = dict(losses(lines((20, "align", "kd.hint"), (24, "align", "kd.hint"), (44, "rest", ""), (64, "rest", ""))))
+    assert 'class="line fine s-student"' in drawn["kd.hint"]
+    drawn = dict(losses(lines((20, "align", "kd.hint"), (40, "rest", ""), (60, "rest", ""))))
+    assert 'data-tip="step 20: 0.5"' in drawn["kd.hint"]
