@@ -89,9 +89,16 @@ def distil(
         load_for_pair(pair, size, part, out / "images/train", plugins) for part in ("teacher", "student")
     )
     teacher, student = (recipe.changed(changes or {}) for recipe in (teacher, student))
-    for recipe in (teacher, student.model_copy(update={"teacher": out})):
-        resolve(recipe, plugins)  # what is wrong with a name or option is known before anything is written
-    _, held_out = hold_out(photos, out / "images")
+    # What is wrong with a name or option is known before anything is written.
+    resolved = [resolve(recipe, plugins) for recipe in (teacher, student.model_copy(update={"teacher": out}))]
+    data = teacher.data
+    _, held_out = hold_out(
+        photos,
+        out / "images",
+        convert=data.convert,
+        skip=data.bad_images == "skip",
+        samples=samples_of(resolved[0], plugins),
+    )
     if left := _time_left(out, teacher, student, plugins):
         console.print(left, highlight=False, soft_wrap=True)
     display = ProgressDisplay(console)

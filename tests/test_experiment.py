@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
 import distillkit
@@ -116,12 +117,22 @@ def photos(photographs, held_out, tmp_path) -> Path:
     return tmp_path / "photos"
 
 
-CHANGES = {"data.crop": 64, "data.batch_size": 2, "device": "cpu", "num_steps": 20, "checkpoint_every": 10}
+CHANGES = {
+    "data.crop": 64,
+    "data.batch_size": 2,
+    "data.convert": True,
+    "device": "cpu",
+    "num_steps": 20,
+    "checkpoint_every": 10,
+}
 
 
 @pytest.mark.slow
 def test_one_call(photos, tmp_path, plugins, monkeypatch):
-    """A pair without recipes that ship; an estimate first; stopped, and continued by the same call."""
+    """A pair without recipes that ship, a grey picture; an estimate first; stopped, and continued by the same call."""
+    grey = Image.open(photos / "0.png").convert("L")
+    (photos / "0.png").unlink()
+    grey.save(photos / "0.png")
     monkeypatch.setattr("distillkit.experiment._WORTH", 0)
 
     class Stop:
