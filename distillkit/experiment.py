@@ -102,10 +102,21 @@ def distil(
     if left := _time_left(out, teacher, student, plugins):
         console.print(left, highlight=False, soft_wrap=True)
     display = ProgressDisplay(console)
+
+    def note(what: str) -> Callable[[str], None]:
+        return lambda part: console.print(f"{what} {part}", highlight=False)
+
     comparison = distil_recipes(
-        teacher, student, out, held_out, plugins=plugins, observers=lambda: [display, *observers()]
+        teacher,
+        student,
+        out,
+        held_out,
+        plugins=plugins,
+        observers=lambda: [display, *observers()],
+        on_model=note("measuring"),
     )
-    return Distilled(RunFolder(out / "student").model, comparison, write_page(out, plugins=plugins))
+    page = write_page(out, plugins=plugins, on_part=note("page:"))
+    return Distilled(RunFolder(out / "student").model, comparison, page)
 
 
 def _time_left(out: Path, teacher: Recipe, student: Recipe, plugins: Plugins) -> str:
@@ -153,6 +164,7 @@ def distil_recipes(
     *,
     plugins: Plugins | None = None,
     observers: Callable[[], Sequence[object]] = lambda: [ProgressDisplay()],
+    on_model: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Train a teacher, distil it, and measure the result beside its control.
 
@@ -167,6 +179,7 @@ def distil_recipes(
         images: held-out pictures.
         plugins: where components are registered; by default the installed plugins.
         observers: called for each run; gives its observers.
+        on_model: called with each model's name before it is measured.
 
     Raises:
         DistillkitError: bad input, or a loss that is not finite.
@@ -193,7 +206,7 @@ def distil_recipes(
     distilled = student.model_copy(update={"teacher": teacher})
     models["student"] = train(distilled, folder / "student", plugins=plugins, observers=observers())
     objective = build_objective(student.objective.model_dump(), plugins, "recipe objective")
-    return compare(models, images, folder / "comparison", plugins=plugins, objective=objective)
+    return compare(models, images, folder / "comparison", plugins=plugins, objective=objective, on_model=on_model)
 
 
 @final

@@ -55,6 +55,7 @@ NAVIGATION = {
         *("reference/api-taps.md", "reference/api-plugins.md", "reference/api-errors.md"),
     ],
 }
+_ROW = re.compile(r"^\|.*", re.MULTILINE)  #: of a table
 _LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)\s]*)?\))")
 
 
@@ -80,7 +81,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Turn links to files outside `docs/` to their copies."""
+    """Turn links to files outside `docs/` to their copies, and keep figures in tables together with their `%`."""
 
     def turn(found: re.Match[str]) -> str:
         outside = _outside(page.file.src_uri, found[2])
@@ -88,7 +89,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             return found[0]
         return f"{found[1]}{os.path.relpath(f'source/{_site_name(outside)}', Path(page.file.src_uri).parent)})"
 
-    return _LINK.sub(turn, markdown)
+    markdown = _LINK.sub(turn, markdown)
+    return _ROW.sub(lambda row: re.sub(r"(\d) %", "\\1\N{NO-BREAK SPACE}%", row[0]), markdown)
 
 
 def _outside(page: str, link: str) -> str | None:

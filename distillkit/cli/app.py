@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -105,6 +105,12 @@ def messages(quiet: bool) -> Console:
     from rich.console import Console
 
     return Console(stderr=True, markup=False, emoji=False, quiet=quiet)
+
+
+def notes(quiet: bool, what: str) -> Callable[[str], None]:
+    """Return what writes a line before each part of a long work: `measuring teacher`."""
+    console = messages(quiet)
+    return lambda part: console.print(printable(f"{what} {part}"), highlight=False, soft_wrap=True)
 
 
 def show(table: RenderableType, as_text: str, as_json: bool) -> None:

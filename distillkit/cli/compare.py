@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .app import AsJson, app, show
+from .app import AsJson, Quiet, app, notes, show
 from .devices import Device
 
 
@@ -41,6 +41,7 @@ def compare(
     ),
     device: Device = "cpu",
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare codecs at several qualities: RD curves, and BD-rates with all that they depend on."""
     from ..data.listing import list_images
@@ -52,7 +53,9 @@ def compare(
     by_path = anchor is not None and (Path(anchor) in given or "/" in anchor or anchor.endswith(".json"))
     if anchor and by_path and Path(anchor).resolve() not in [source.resolve() for source in given]:
         given.insert(0, Path(anchor))
-    curves = rd_compare.gather_curves(given, out, images=images, classical=names, device=device)
+    curves = rd_compare.gather_curves(
+        given, out, images=images, classical=names, on_codec=notes(quiet, "measuring"), device=device
+    )
     if anchor and by_path:
         anchor = rd_compare.curve_of(anchor, curves)
     comparison = rd_compare.compare_curves(curves, anchor)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from .app import AsJson, Quiet, app, goes_on_later, messages, show
+from .app import AsJson, Quiet, app, goes_on_later, messages, notes, show
 from .names import Changes
 from .trackers import Mlflow, Tensorboard, Wandb, trackers
 
@@ -63,9 +63,11 @@ def demo(
         return [ProgressDisplay(messages(quiet))]
 
     with goes_on_later():
-        comparison = distil_recipes(teacher, student, out, held_out, observers=observers)
+        comparison = distil_recipes(
+            teacher, student, out, held_out, observers=observers, on_model=notes(quiet, "measuring")
+        )
         show(comparison.table(), comparison.to_json(), as_json)
-        page = write_page(out)
+        page = write_page(out, on_part=notes(quiet, "page:"))
         seeds = repeat_with_seeds(comparison, student, held_out, observers=observers) if size is Size.tiny else None
     if not as_json:
         if seeds:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .app import AsJson, app, show
+from .app import AsJson, Quiet, app, notes, show
 from .devices import Device
 
 
@@ -36,6 +36,7 @@ def evaluate(
     ] = None,
     device: Device = "cpu",
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compress pictures to real files with each model, decode them, and measure."""
     from ..data.listing import list_images
@@ -47,7 +48,15 @@ def evaluate(
     perceptual = [*([Lpips(lpips)] if lpips else []), *([Dists(dists)] if dists else [])]
     named = dict(zip(names, models, strict=True))
     images = list_images(data, leave_out=[out])
-    comparison = compare(named, images, out, perceptual=perceptual, qualities=quality or FIXED_POINTS, device=device)
+    comparison = compare(
+        named,
+        images,
+        out,
+        on_model=notes(quiet, "measuring"),
+        perceptual=perceptual,
+        qualities=quality or FIXED_POINTS,
+        device=device,
+    )
     show(comparison.table(), comparison.to_json(), as_json)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .app import Quiet, app, messages
+from .app import Quiet, app, notes
 from .devices import Device
 from .names import existing, named
 
@@ -26,14 +26,9 @@ def report(
     """Write the page of a run or a family: figures, curves, pictures and recipe in one HTML file."""
     from ..report.page import write_page
 
-    console = messages(quiet)
     out = out and named(out, ".html", "report -o")
-
-    def on_part(part: str) -> None:
-        console.print(f"report: {part}", highlight=False)
-
-    file = write_page(path, out, overwrite=overwrite, on_part=on_part, device=device)
-    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+    file = write_page(path, out, overwrite=overwrite, on_part=notes(quiet, "report:"), device=device)
+    print(f"{file}: {file.stat().st_size / 1e6:.2g} MB")
 
 
 @app.command()

@@ -11,7 +11,7 @@ from ..data.content import SUFFIXES
 from ..data.listing import list_images
 from ..data.stored import SUFFIXES as STORED
 from ..errors import DataError
-from .names import named
+from .names import existing, named
 
 
 def split_target(direction: Direction, names: Sequence[str]) -> tuple[list[Path], str | None]:
@@ -45,7 +45,7 @@ def plan_files(
         DataError: there is nothing to do, two files would go to one place, or a file would be overwritten.
     """
     pairs: list[tuple[Path, Path]] = []
-    for source in sources:
+    for source in sources if direction == "compress" else [existing(source, SUFFIX) for source in sources]:
         if source.is_dir():
             kept = Path(source.resolve().name) if len(sources) > 1 else Path()
             folder = source if target is None else Path(target) / kept

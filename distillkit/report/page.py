@@ -98,7 +98,7 @@ def render(
     folder = files("distillkit.report")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["signed"] = signed
-    environment.filters["unbroken"] = lambda name: name.replace("-", "\N{NON-BREAKING HYPHEN}")
+    environment.filters["unbroken"] = unbroken
     template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
     script = (folder / "page.js").read_text(encoding="utf-8")
     comparison = compare_variants(runs, codecs)
@@ -144,6 +144,11 @@ def signed(value: float, digits: int = 1) -> str:
     text = f"{100 * value:+.{digits}f}"
     text = text.lstrip("+-") if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
     return f"{text}\N{NARROW NO-BREAK SPACE}%"
+
+
+def unbroken(name: str) -> str:
+    """Return a name that no line breaks at its hyphens: a narrow heading shows `MS-SSIM` whole."""
+    return name.replace("-", "\N{NON-BREAKING HYPHEN}")
 
 
 def _references(runs: Runs, plugins: Plugins) -> list[dict[str, str]]:

@@ -173,3 +173,19 @@ def test_suffixes_are_added_or_explained(work, teacher, tmp_path):
     told = run("export", str(teacher[0]), str(tmp_path / "model.onnx"), "--to", "onnx", code=2)[1]
     assert "expected the name of a folder" in told
     assert "ends in .html, got page.pdf" in run("report", str(teacher[0]), "-o", str(tmp_path / "page.pdf"), code=2)[1]
+
+
+def test_what_is_decompressed_needs_no_suffix(work, teacher, tmp_path):
+    (picture, *_) = sorted((work / "photos").iterdir())
+    run("compress", str(picture), str(tmp_path / "a"), "--model", str(teacher[0]), "-q")
+    out, shown = run("decompress", str(tmp_path / "a"), str(tmp_path / "b"), "--model", str(teacher[0]), "-q", "--json")
+    assert shown == ""
+    assert str(tmp_path / "b.png") in out
+
+
+@pytest.mark.slow
+def test_measuring_shows_where_it_is_unless_quiet(work, teacher, tmp_path):
+    arguments = ("evaluate", str(teacher[0]), "--data", str(work / "held-out"), "--out", str(tmp_path / "measured"))
+    assert run(*arguments, "--json")[1] == "measuring teacher\n"
+    shown = run("compare", str(teacher[0]), *arguments[2:], "--json", "-q")[1]
+    assert shown == ""

@@ -28,7 +28,8 @@ def header(recipe: Recipe, setup: Setup, folder: Path, ranks: Ranks, precision: 
         precision: of the arithmetic, as it was chosen.
     """
     several = f" and {ranks.num - 1} more" if ranks.num > 1 else ""
-    threads = f", {torch.get_num_threads()} threads" if ranks.device.type == "cpu" else ""
+    num_threads = torch.get_num_threads()
+    threads = f", {num_threads} thread{'s' * (num_threads != 1)}" if ranks.device.type == "cpu" else ""
     pictures = len(setup.dataset.paths)
     lines = {
         "device": f"{ranks.device}{several}, {precision}{threads}",
