@@ -12,7 +12,7 @@ from markupsafe import Markup
 from ..evaluation.curve import Metric
 from ..family.tables import VariantResult
 from .headline import Difference
-from .svg import Plot, Scale, both
+from .svg import Plot, Scale, both, room_for, shortened
 
 _AXES: dict[Metric, str] = {"psnr": "PSNR, dB", "ms-ssim": "MS-SSIM, dB"}
 
@@ -30,17 +30,20 @@ def rate_distortion(
     """
     rates, qualities = [line.rate_bpp for line in lines], [_quality(line, metric) for line in lines]
     x, y = _around(rates, 0.14), _around(qualities, 0.14)
+    variants = {line.variant for line in lines}
+    few = len(variants - names.keys()) <= 4  # more labels would cover one another
+    labelled = variants if few else variants & names.keys()
 
     def draw(width: int) -> Markup:
-        plot = Plot(width, 400 if width > 500 else 320, right=86 if width > 500 else 64)
+        right = room_for(labelled, 86, 190) if width > 500 else room_for(labelled, 64, 120)
+        plot = Plot(width, 400 if width > 500 else 320, right=right)
         plot.scales((max(0.0, x[0]), x[1]), y)
         plot.axes("rate, bits per pixel", _AXES[metric], 7 if width > 500 else 4)
         teachers = [line for line in lines if line.variant == "teacher"]
         if len({line.lmbda for line in lines}) == 1 and teachers and metric == cost_of:
             _same_cost(plot, teachers[0], _quality(teachers[0], metric))
         labels = []
-        few = len({line.variant for line in lines} - names.keys()) <= 4  # more would cover one another
-        for variant in sorted({line.variant for line in lines}, key=lambda v: v in names):
+        for variant in sorted(variants, key=lambda v: v in names):
             own = sorted((line for line in lines if line.variant == variant), key=lambda line: line.rate_bpp)
             series = names.get(variant, "other")
             plot.line([(line.rate_bpp, _quality(line, metric)) for line in own], series)
@@ -48,7 +51,7 @@ def rate_distortion(
                 at = f"\N{GREEK SMALL LETTER LAMDA} {line.lmbda:g}"
                 tip = f"{variant}, {at}: {line.rate_bpp:.3f} bpp, {_quality(line, metric):.2f} dB"
                 plot.mark((plot.x(line.rate_bpp), plot.y(_quality(line, metric))), series, tip)
-            if own and (series != "other" or few):
+            if own and variant in labelled:
                 labels.append((plot.x(own[-1].rate_bpp) + 9, plot.y(_quality(own[-1], metric)), variant, series))
         plot.labels(labels)
         return plot.done(f"{metric.upper()} over rate of each variant")
@@ -91,7 +94,8 @@ def differences(rows: Sequence[tuple[str, Difference, list[float]]], names: Mapp
     x = _around([*values, 0.0], 0.08)
 
     def draw(width: int) -> Markup:
-        plot = Plot(width, 54 + 30 * len(rows), left=120 if width > 500 else 92, right=64, top=8)
+        left = room_for([name for name, _, _ in rows], *((120, 260) if width > 500 else (92, 150)))
+        plot = Plot(width, 54 + 30 * len(rows), left=left, right=64, top=8)
         plot.scales((100 * x[0], 100 * x[1]), (0, 1))
         plot.y = Scale(0, 1, plot.top, plot.top)
         for value in plot.x.ticks(6 if width > 500 else 3):
@@ -102,7 +106,7 @@ def differences(rows: Sequence[tuple[str, Difference, list[float]]], names: Mapp
         for index, (name, difference, seeds) in enumerate(rows):
             y = plot.top + 16 + 30 * index
             series = names.get(name, "other")
-            plot.text(plot.left - 10, y + 4, name, "label end", series)
+            plot.text(plot.left - 10, y + 4, shortened(name, plot.left - 10), "label end", series)
             if difference.low is not None and difference.high is not None:
                 plot.path(
                     f"M{plot.x(100 * difference.low):.1f} {y}H{plot.x(100 * difference.high):.1f}", "interval", series
@@ -129,7 +133,7 @@ def training(curves: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]]]) -> 
     low, high = values[0], values[min(len(values) - 1, int(0.97 * len(values)))]
 
     def draw(width: int) -> Markup:
-        plot = Plot(width, 330, right=82 if width > 500 else 62)
+        plot = Plot(width, 330, right=_right(width, curves))
         plot.scales((0, steps), (low * 0.92, max(high * 1.05, low * 1.5)), log_y=True)
         phases = _phases(plot, curves[-1][2])
         plot.axes("step", "RD cost of the training batches, bits per pixel", 6 if width > 500 else 3)
@@ -163,7 +167,7 @@ def validation(curves: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]]]) -
     costs = [line["rd_cost"] for _, _, lines in curves for line in lines]
 
     def draw(width: int) -> Markup:
-        plot = Plot(width, 280, right=82 if width > 500 else 62)
+        plot = Plot(width, 280, right=_right(width, curves))
         plot.scales(x, (0.95 * min(costs), 1.05 * max(costs)), log_y=True)
         plot.axes("step", "RD cost on held-out crops, bits per pixel", 6 if width > 500 else 3)
         labels = []
@@ -177,6 +181,11 @@ def validation(curves: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]]]) -
         return plot.done("Rate-distortion cost on held-out crops over steps")
 
     return both(draw)
+
+
+def _right(width: int, curves: Sequence[tuple[str, str, Any]]) -> int:
+    labels = [label for label, _, _ in curves]
+    return room_for(labels, 82, 190) if width > 500 else room_for(labels, 62, 120)
 
 
 def losses(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from .svg import Plot, both, number
+from .svg import Plot, both, number, room_for, shortened
 
 _LOWEST = -0.5  #: share of the variance: what is less is marked at the edge
 
@@ -39,7 +39,7 @@ def alignment(taps: Sequence[str], sides: Sequence[tuple[str, str, Mapping[str, 
     """Draw how much of the teacher's variance is explained at each tap: a row per tap, a mark per run."""
 
     def draw(width: int) -> Markup:
-        plot = Plot(width, 70 + 26 * len(taps), left=118, right=26, top=26)
+        plot = Plot(width, 70 + 26 * len(taps), left=room_for(taps, 118, 150), right=26, top=26)
         low = min([0.0, *(shares[tap] for _, _, shares in sides for tap in taps)])
         plot.scales((100 * max(low, _LOWEST), 100), (0, 1))
         for value in plot.x.ticks(5):
@@ -53,7 +53,7 @@ def alignment(taps: Sequence[str], sides: Sequence[tuple[str, str, Mapping[str, 
         )
         for index, tap in enumerate(taps):
             y = plot.top + 14 + 26 * index
-            plot.text(plot.left - 12, y + 4, tap, "tick end")
+            plot.text(plot.left - 12, y + 4, shortened(tap, plot.left - 12), "tick end")
             places = [plot.x(100 * max(shares[tap], _LOWEST)) for _, _, shares in sides]
             plot.path(f"M{min(places):.1f} {y}H{max(places):.1f}", "link")
             for (label, series, shares), x in zip(sides, places, strict=True):
@@ -79,18 +79,19 @@ def channels(sides: Sequence[tuple[str, str, Sequence[float]]]) -> Markup:
     lowest = max(highest / 1e3, 0.7 * min(bits[-1] for _, _, bits in ordered))
 
     def draw(width: int) -> Markup:
-        plot = Plot(width, 260, left=58, right=74)
+        labels = [label for label, _, _ in sides]
+        plot = Plot(width, 260, left=58, right=room_for(labels, 74, 190 if width > 500 else 120))
         plot.scales((1, max(len(bits) for _, _, bits in ordered)), (lowest, highest * 1.4), log_y=True)
         plot.axes("channels of y, by rank", "bits per pixel", 6 if width > 500 else 4)
-        labels = []
+        ends = []
         for label, series, bits in ordered:
             points = [(rank, value) for rank, value in enumerate(bits, 1) if value >= lowest] or [(1, lowest)]
             plot.line(points, series)
             if (num_below := sum(value < lowest for value in bits)) > 0:
                 tip = f"{label}: {num_below} channels spend less, below this plot"
                 plot.beyond((plot.x(points[-1][0]), plot.bottom), series, tip, "down")
-            labels.append((plot.x(points[-1][0]) + 7, plot.y(points[-1][1]), label, series))
-        plot.labels(labels)
+            ends.append((plot.x(points[-1][0]) + 7, plot.y(points[-1][1]), label, series))
+        plot.labels(ends)
         return plot.done("Bits per pixel of every latent channel, in falling order")
 
     return both(draw)
@@ -103,7 +104,8 @@ def stacked(rows: Sequence[tuple[str, str, Sequence[tuple[str, float]]]], unit: 
     names = list(dict.fromkeys(name for _, _, parts in rows for name, _ in parts if name))
 
     def draw(width: int) -> Markup:
-        left, x, y = 82, 82.0, 0
+        left = room_for([label for label, _, _ in rows], 82, 140)
+        x, y = float(left), 0
         places = []  # of the legend, in as many lines as it takes
         for name in names:
             wide = 32 + 6.2 * len(name)
@@ -119,7 +121,7 @@ def stacked(rows: Sequence[tuple[str, str, Sequence[tuple[str, float]]]], unit: 
             plot.text(x + 15, y + 12, name, "tick")
         for index, (label, series, parts) in enumerate(rows):
             y, start = head + 2 + 30 * index, 0.0
-            plot.text(0, y + 14, label, "label", series)
+            plot.text(0, y + 14, shortened(label, left - 6), "label", series)
             for place, (name, value) in enumerate(parts):
                 ends = (plot.x(start) + (1 if place else 0), plot.x(start + value))
                 plot.bar(ends, (y, y + 19), series, f"{name} {value:.{digits}f} {unit}".strip(), f"bar {name}")

@@ -9,6 +9,7 @@ from typing import Literal, final
 from markupsafe import Markup, escape
 
 Point = tuple[float, float]
+_CHARACTER = 7.6  #: width of a label's character, in pixels
 
 
 @final
@@ -142,7 +143,7 @@ class Plot:
             below = [heights[k] - gap for k in range(index + 1, len(ordered)) if near(index, k)]
             heights[index] = min([heights[index], self.bottom - 8.0, *below])
         for (x, _, text, series), y in zip(ordered, heights, strict=True):
-            self.text(x, y + 4, text, "label", series)
+            self.text(x, y + 4, shortened(text, self.width - x), "label", series)
 
     def done(self, title: str) -> Markup:
         """Return the plot; `title` describes it to those who cannot see it."""
@@ -156,6 +157,17 @@ class Plot:
 def both(draw: Callable[[int], Markup], wide: int = 700, narrow: int = 340) -> Markup:
     """Draw a plot for a desk and for a phone; the style sheet shows the one that fits, so that text keeps its size."""
     return Markup('<div class="wide">{}</div><div class="narrow">{}</div>').format(draw(wide), draw(narrow))
+
+
+def room_for(labels: Iterable[str], least: int, most: int) -> int:
+    """Return how many pixels to leave for labels beside a plot: those of the longest, within two bounds."""
+    return min(most, max([least, *(math.ceil(_CHARACTER * len(label)) + 12 for label in labels)]))
+
+
+def shortened(label: str, pixels: float) -> str:
+    """Return a label that fits into a width; of a longer one the beginning."""
+    length = int(pixels / _CHARACTER)
+    return label if len(label) <= length else f"{label[: max(1, length - 1)]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def number(value: float) -> str:
