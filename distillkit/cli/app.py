@@ -120,8 +120,4 @@ def show(table: RenderableType, as_text: str, as_json: bool) -> None:
     if as_json:
         print(as_text.rstrip())
     else:
-        from .tables import fitted
-
-        console = Console(markup=False, emoji=False)  # brackets in names are brackets
-        for part in fitted(table, console):
-            console.print(part)
+        Console(markup=False, emoji=False).print(table)  # brackets in names are brackets

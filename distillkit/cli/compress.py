@@ -123,9 +123,9 @@ def decompress(
 
 def _run(settings: Settings, names: list[str], overwrite: bool, as_json: bool, quiet: bool) -> None:
     from rich.progress import MofNCompleteColumn, Progress
-    from rich.table import Table
 
     from ..codec.folder import code_files
+    from ..evaluation.fitted import FittedTable
     from .sources import plan_files, split_target
 
     console = messages(quiet)
@@ -141,7 +141,7 @@ def _run(settings: Settings, names: list[str], overwrite: bool, as_json: bool, q
     wanted = settings.wanted
     has_psnr = wanted is not None and wanted.measure == "psnr"
     extra = [*(["quality"] if wanted else []), *(["PSNR dB"] if has_psnr else [])]
-    table = Table("file", title=f"{settings.direction}ed")
+    table = FittedTable("file", title=f"{settings.direction}ed")
     for heading in ("pixels", "bytes", "bpp", *extra):
         table.add_column(heading, justify="right")
     rows = []

@@ -12,13 +12,13 @@ from .app import AsJson, app, show
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check this installation and machine, and report what to do; exit code 1 if something must be fixed."""
-    from rich.table import Table
     from rich.text import Text
 
     from ..doctor import diagnose
+    from ..evaluation.fitted import FittedTable
 
     findings = diagnose()
-    table = Table.grid(padding=(0, 2))
+    table = FittedTable.grid(padding=(0, 2))
     colours = {"ok": "green", "note": "yellow", "problem": "bold red"}
     for each in findings:
         advice = [Text(f"\n-> {each.advice}", "bold")] if each.advice else []

@@ -19,15 +19,15 @@ def recipes(
 ) -> None:
     """List the recipes that ship, or write a teacher's and a student's to start from."""
     from rich import box
-    from rich.table import Table
 
+    from ..evaluation.fitted import FittedTable
     from ..recipe.shipped import shipped_recipes, write_shipped
 
     if name is not None:
         for path in write_shipped(name, out):
             print(path)
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = FittedTable(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("recipes", no_wrap=True)
     table.add_column("what they are")
     for each, about in shipped_recipes().items():
@@ -43,15 +43,14 @@ def pairs(
     as_json: AsJson = False,
 ) -> None:
     """List the registered pairs, each with its options, parameters and complexity."""
-    from rich.table import Table
-
     from ..evaluation.describe import describe_pairs
+    from ..evaluation.fitted import FittedTable
     from ..hooks.loader import load_plugins
 
     plugins = load_plugins()
     rows = describe_pairs(plugins, timed=time)
     others = sorted(set(plugins.components["pair"]) - {row["pair"] for row in rows})
-    table = Table("codec", title="Pairs: parameters by part, and kMAC/pixel (torch.utils.flop_counter, 256x256)")
+    table = FittedTable("codec", title="Pairs: parameters by part, and kMAC/pixel (torch.utils.flop_counter, 256x256)")
     table.caption = f"Sizes that follow from their options: {', '.join(others)}" if others else None
     times = {"encode_seconds": "encode s", "decode_seconds": "decode s"} if time else {}
     parts = {"analysis": "g_a", "synthesis": "g_s", "entropy": "rest"}

@@ -38,9 +38,10 @@ class FirstLook:
     def table(self) -> Table:
         """Return means over the pictures as a table."""
         from rich import box
-        from rich.table import Table
 
-        table = Table(title="Files of equal size, means over the pictures", box=box.SIMPLE_HEAD, pad_edge=False)
+        from .fitted import FittedTable
+
+        table = FittedTable(title="Files of equal size, means over the pictures", box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("")
         for heading in ("bytes", "bpp", "PSNR dB", "MS-SSIM dB"):
             table.add_column(heading, justify="right")

@@ -21,9 +21,10 @@ def points_table(comparison: RDComparison) -> Table:
     Columns in which no point has a figure are left out.
     """
     from rich import box
-    from rich.table import Table
 
-    table = Table(title="Means over the pictures", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    from .fitted import FittedTable
+
+    table = FittedTable(title="Means over the pictures", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", overflow="fold")
     rows = [(curve, _cells(curve, comparison)) for curve in comparison.curves]
     shown = [place for place in range(len(_COLUMNS)) if any(cells[place] for _, points in rows for cells in points)]
@@ -57,10 +58,11 @@ def _cells(curve: RDCurve, comparison: RDComparison) -> list[tuple[str, ...]]:
 def bd_table(results: Sequence[BDResult]) -> Table:
     """Return one row per BD-rate; `figure_notes` says what each depends on. Intervals are shown where one is known."""
     from rich import box
-    from rich.table import Table
+
+    from .fitted import FittedTable
 
     anchor = results[0].anchor
-    table = Table(title=f"BD-rate against {anchor}; below zero: less rate", box=box.SIMPLE_HEAD)
+    table = FittedTable(title=f"BD-rate against {anchor}; below zero: less rate", box=box.SIMPLE_HEAD)
     table.pad_edge, table.collapse_padding = False, True
     table.add_column("", overflow="fold")
     with_interval = any(result.interval for result in results)

@@ -64,11 +64,12 @@ class Comparison:
     def table(self) -> Table:
         """Return the comparison as a table: means over the pictures."""
         from rich import box
-        from rich.table import Table
+
+        from .fitted import FittedTable
 
         num_images = len(self.models[0].evaluation.images)
         title = f"Means over {num_images} held-out picture{'s' * (num_images != 1)}; bpp from file bytes"
-        table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        table = FittedTable(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         table.add_column("", overflow="fold")
         perceptual = [
             key for key in PERCEPTUAL if any(model.evaluation.averages[key] is not None for model in self.models)

@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from ..evaluation.curve import Metric
+from ..evaluation.fitted import FittedTable
 from ..evaluation.quality import decibel
 from .plan import CONTROL
 from .record import MeasuredJob, common_metric, measured_jobs
@@ -99,7 +100,7 @@ def summarise(jobs: Sequence[MeasuredJob | JobStatus]) -> list[VariantResult]:
 
 def results_table(jobs: Sequence[MeasuredJob]) -> Table:
     """Return mean and spread over seeds of every variant, beside the control."""
-    table = Table(title="RD cost on the family's pictures, from file bytes", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = FittedTable(title="RD cost on the family's pictures, from file bytes", box=box.SIMPLE_HEAD, pad_edge=False)
     metric = common_metric(jobs)
     for index, heading in enumerate(headings(metric)):
         table.add_column(heading, justify="left" if index < 2 else "right")
@@ -111,7 +112,7 @@ def results_table(jobs: Sequence[MeasuredJob]) -> Table:
 def status_table(rows: Sequence[JobStatus]) -> Table:
     """Return the status of each job."""
     done = sum(row.state == "done" for row in rows)
-    table = Table(title=f"{done} of {len(rows)} jobs done", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = FittedTable(title=f"{done} of {len(rows)} jobs done", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("job")
     table.add_column("state")
     table.add_column("steps", justify="right")

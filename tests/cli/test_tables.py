@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 from rich import box
 from rich.console import Console
-from rich.table import Table
 from typer.testing import CliRunner
 
-from distillkit.cli import tables
 from distillkit.cli.app import app, show
-from distillkit.cli.tables import fitted
+from distillkit.evaluation.fitted import FittedTable
 from distillkit.model.file import save_model
 from tests.lively import adapter
 
@@ -23,8 +21,8 @@ NAME = "a-model-with-a-name-that-is-longer-than-most-0.013-seed0"
 ROOT = Path(__file__).parents[2]
 
 
-def table(**options) -> Table:
-    made = Table("", title="Means over 24 pictures", caption="a caption", **options)
+def table(**options) -> FittedTable:
+    made = FittedTable("", title="Means over 24 pictures", caption="a caption", **options)
     for number in range(12):
         made.add_column(f"heading\n{number}", justify="right")
     made.add_row(NAME, *(f"{10 + number}.1234" for number in range(12)))
@@ -35,8 +33,7 @@ def table(**options) -> Table:
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
 def test_a_wide_table(width, options):
     console = Console(file=io.StringIO(), width=width, markup=False)
-    for part in fitted(table(**options, collapse_padding=bool(options)), console):
-        console.print(part)
+    console.print(table(**options, collapse_padding=bool(options)))
     text = console.file.getvalue()
     assert max(map(len, text.splitlines())) <= width
     assert all(text.count(f"{10 + number}.1234") == 1 for number in range(12))
@@ -78,7 +75,7 @@ SLOW = ("pairs", "evaluate", "compare", "bench")
 def test_every_command_that_prints_tables(name, model, photographs, monkeypatch):
     """What a wide terminal shows, narrow ones show, too."""
     contents: list = []
-    monkeypatch.setattr(tables, "fitted", lambda content, _: contents.append(content) or [])
+    monkeypatch.setattr(Console, "print", lambda _, *content, **options: contents.extend(content))
     done = CliRunner().invoke(app, [name, *commands(name, model, photographs)], catch_exceptions=False)
     assert done.exit_code in (0, 1), done.output
     assert contents
@@ -95,8 +92,7 @@ def test_every_command_that_prints_tables(name, model, photographs, monkeypatch)
 
 def rendered(content, width: int) -> str:
     console = Console(file=io.StringIO(), width=width, markup=False, emoji=False)
-    for part in fitted(content, console):
-        console.print(part)
+    console.print(content)
     return console.file.getvalue()
 
 

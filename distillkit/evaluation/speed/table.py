@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ..fitted import FittedTable
 from .result import STUDENT, TEACHER, Bench, BenchedModel
 from .timing import PARTS, Quartiles
 
@@ -51,7 +52,7 @@ def notes(bench: Bench) -> Iterator[str]:
 
 
 def _models(bench: Bench) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = FittedTable(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     for name in bench.models:
         table.add_column(name, justify="right")
@@ -99,7 +100,9 @@ def _cells(model: BenchedModel) -> dict[str, str]:
 
 
 def _classical(bench: Bench) -> Table:
-    table = Table(title="Classical codecs at the student's PSNR on each picture", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = FittedTable(
+        title="Classical codecs at the student's PSNR on each picture", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     table.add_column("")
     for heading in ("pictures", "bpp", "student's bpp", "student saves", "encode, ms", "decode, ms"):
         table.add_column(heading, justify="right")

@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from copy import copy
+from typing import final
 
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.table import Table
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
 
 _NAME_WIDTH = 14  #: what a column of words is left with, at least
 
 
-def fitted(content: RenderableType, console: Console) -> Iterator[RenderableType]:
-    """Yield what to print instead of `content`, so that tables fit the console's width.
+@final
+class FittedTable(Table):
+    """A table that fits wherever it is printed.
 
-    In a table, columns of words fold and columns of figures (aligned to the right) keep their width. Figures for which
-    there is no room beside the names follow in another table below, again beside the names.
+    Columns of words fold and columns of figures (aligned to the right) keep their width. Figures for which there is no
+    room beside the names follow in another table below, again beside the names.
     """
-    from rich.console import Group
-    from rich.table import Table
 
-    if isinstance(content, Group):
-        for part in content.renderables:
-            yield from fitted(part, console)
-    elif isinstance(content, Table):
-        yield from _parts(content, console)
-    else:
-        yield content
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table, or several."""
+        for part in _parts(self, console, options.max_width):
+            yield from Table.__rich_console__(part, console, options)
 
 
-def _parts(table: Table, console: Console) -> Iterator[Table]:
+def _parts(table: Table, console: Console, width: int) -> Iterator[Table]:
     widths = [_width(table, place, console) for place in range(len(table.columns))]
     names = _num_names(table)
-    room = console.width - sum(min(width, _NAME_WIDTH) for width in widths[:names]) - (3 if table.pad_edge else 1)
+    room = width - sum(min(wide, _NAME_WIDTH) for wide in widths[:names]) - (3 if table.pad_edge else 1)
     groups: list[list[int]] = [[]]
     taken = 0
-    for place, width in enumerate(widths[names:], names):
-        needed = width if table.columns[place].justify == "right" else min(width, _NAME_WIDTH)
+    for place, wide in enumerate(widths[names:], names):
+        needed = wide if table.columns[place].justify == "right" else min(wide, _NAME_WIDTH)
         if groups[-1] and taken + needed > room:
             groups.append([])
             taken = 0
@@ -55,8 +52,6 @@ def _num_names(table: Table) -> int:
 
 def _width(table: Table, place: int, console: Console) -> int:
     """Return the width of a column with its padding where nothing in it is folded or cut."""
-    from rich.cells import cell_len
-
     column = table.columns[place]
     cells = [column.header, *column.cells]
     lines = [line for cell in cells for line in console.render_str(str(cell)).plain.splitlines()]
@@ -67,8 +62,6 @@ def _width(table: Table, place: int, console: Console) -> int:
 
 def _part(table: Table, places: list[int], begins: bool, ends: bool) -> Table:
     """Return a table of some columns of another one; the title is above the first, the caption below the last."""
-    from copy import copy
-
     part = copy(table)
     part.title = table.title if begins else None
     part.caption = table.caption if ends else None
