@@ -1,4 +1,4 @@
-"""What MLflow is given is what the run logged, in its own file store, also after the run continued."""
+"""What MLflow is given is what the run logged, in the store that it takes by itself, also after the run continued."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from distillkit import MLflowObserver
 from .test_training import Interrupt, StopAfter
 
 
-def test_the_metrics_are_in_the_file_store(recipe, plugins, tmp_path, monkeypatch, held_out):
+def test_the_metrics_are_in_the_store_of_the_working_folder(recipe, plugins, tmp_path, monkeypatch, held_out):
     mlflow = pytest.importorskip("mlflow")
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    mlflow.set_tracking_uri((tmp_path / "store").as_uri())
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(None)  # as in a new process: no destination was chosen
     run = tmp_path / "run"
     mine = recipe(schedule={"name": "core.constant"}, validation={"data": held_out, "every": 5, "crops": 2})
     with pytest.raises(Interrupt):
@@ -28,3 +29,5 @@ def test_the_metrics_are_in_the_file_store(recipe, plugins, tmp_path, monkeypatc
         points = {point.step: point.value for point in client.get_metric_history(number, name)}
         assert points == pytest.approx({line["step"]: line[name] for line in lines if name in line})
     assert client.get_run(number).data.tags["model"] == str(run / "model.safetensors")
+    assert (tmp_path / "mlruns").is_dir() or (tmp_path / "mlflow.db").is_file()
+    mlflow.set_tracking_uri(None)

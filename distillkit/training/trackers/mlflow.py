@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import final
 
@@ -15,11 +17,16 @@ from .library import library
 class MLflowObserver:
     """Logs every metric, the recipe and the model's path to MLflow; a run that continues keeps its MLflow run.
 
-    Set the destination as for any use of MLflow: `MLFLOW_TRACKING_URI`, `mlflow.set_experiment`.
+    Set the destination as for any use of MLflow: `MLFLOW_TRACKING_URI`, `mlflow.set_experiment`. Without one, it is
+    MLflow's own; with `mlflow-skinny` (the extra `mlflow`), which cannot write a database, the folder `mlruns` in the
+    working folder.
     """
 
     def __init__(self) -> None:
         self._mlflow = library("mlflow")
+        if not self._mlflow.is_tracking_uri_set() and find_spec("sqlalchemy") is None:
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+            self._mlflow.set_tracking_uri((Path.cwd() / "mlruns").as_uri())
 
     @hookimpl
     def run_started(self, run: RunInfo) -> None:
