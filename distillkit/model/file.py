@@ -129,7 +129,7 @@ def load_model(path: str | Path, plugins: Plugins | None = None, device: str = "
             f"model {path}: expected format {FORMAT}, got {metadata.get('format')!r}; name a run's model.safetensors."
         )
     if rest := metadata.get("rest"):
-        tensors = completed(tensors, rest)
+        tensors = completed(tensors, rest, path)
     claims = read_claims(path, metadata.get("model"))
     plugins = plugins or load_installed([claims.pair.partition(".")[0]])
     pair_class, config = plugins.configure("pair", claims.pair, claims.options, f"model {path}: pair")

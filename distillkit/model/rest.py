@@ -6,10 +6,12 @@ Parts are the direct children of a codec's module, such as `g_s`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..errors import CheckpointError
 from .tensors import read_tensors
 from .zoo import find
 
@@ -35,18 +37,26 @@ def without(state: Mapping[str, Tensor], rest: str) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if part_of(name) in parts}
 
 
-def completed(tensors: Mapping[str, Tensor], rest: str) -> dict[str, Tensor]:
+def completed(tensors: Mapping[str, Tensor], rest: str, path: Path) -> dict[str, Tensor]:
     """Return a model's state, from the parts that `without` kept and the model that ships.
 
     Args:
         tensors: of the model's file.
-        rest: `zoo:NAME` of the other.
+        rest: `zoo:NAME` of the other, as the file has it.
+        path: of the file.
 
     Raises:
         CheckpointError: there is no such model.
     """
+    try:
+        other = find(rest)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"model {path}: expected the name of a model that ships under `rest` in its metadata, for the parts that "
+            f"the file leaves out, got another ({error}) Read it with the distillkit that wrote it, or write it again."
+        ) from None
     parts = {part_of(name) for name in tensors}
-    others = read_tensors(find(rest))[0].items()
+    others = read_tensors(other)[0].items()
     return {name: tensor for name, tensor in others if part_of(name) not in parts} | dict(tensors)
 
 

@@ -12,6 +12,7 @@ from distillkit.model import zoo
 from distillkit.model.adapters import as_codec, entropy_path, fingerprint
 from distillkit.model.file import save_model
 from distillkit.model.lmbda import as_lmbda
+from distillkit.model.tensors import read_tensors, write_tensors
 
 
 def test_half_precision_is_the_same_model_in_half_the_bytes(tmp_path, plugins):
@@ -56,6 +57,19 @@ def test_a_light_decoders_file_leaves_the_rest_to_a_model_that_ships(tmp_path):
         assert torch.equal(tensor, loaded.codec.module.g_a.state_dict()[name])
     with pytest.raises(CheckpointError, match="no such model"):
         save_model(tmp_path / "other.safetensors", codec, *about, rest="zoo:lite")
+
+
+def test_a_file_whose_rest_does_not_ship_is_named_in_the_error(tmp_path):
+    options = {"teacher": "zoo:lite-student", "synthesis": {"width": 8, "blocks": 1}}
+    pair_class, config = distillkit.load_plugins().configure("pair", "models.light", options, "test")
+    codec = pair_class(config).build_student()
+    path = tmp_path / "light.safetensors"
+    about = ("models.light", pair_class(config).options_of("student", codec.module), "student", 0.013)
+    save_model(path, codec, *about, half=True, rest="zoo:lite-student")
+    tensors, metadata = read_tensors(path)
+    write_tensors(path, tensors, {**metadata, "rest": "zoo:lite-studen"})
+    with pytest.raises(CheckpointError, match="light.safetensors: expected .* `rest` .*zoo:lite-studen.*mean"):
+        distillkit.load_model(path)
 
 
 def test_the_zoo_is_small():
