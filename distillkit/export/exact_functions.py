@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .exact_numbers import number_like
 
-_CENTRE = 3.75  # of the map of [0, inf) to [-1, 1) on which exp(x^2) erfc(x) is a polynomial
-_DEGREE = 30
-
 
 def with_exact_functions() -> dict[Any, Callable[..., Any]]:
     """Return operator -> what takes its place in float64."""
     aten = torch.ops.aten
-    _coefficients()  # not while tensors are traced
     return {
         aten.leaky_relu.default: _leaky_relu,
-        aten.erf.default: _erf,
         aten.gelu.default: _gelu,
         aten.silu.default: _silu,
         aten.softplus.default: _softplus,
@@ -44,17 +37,11 @@ def _leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Any:
 
 
 def _gelu(x: Tensor, approximate: str = "none") -> Any:
-    if x.dtype != torch.float64:
-        return NotImplemented
-    half = number_like(x, 0.5)
-    if approximate == "tanh":
-        cubed = x + x * x * x * number_like(x, 0.044715)
-        return x * half * (number_like(x, 1.0) + torch.tanh(cubed * number_like(x, math.sqrt(2 / math.pi))))
-    return x * half * _complement(x * number_like(x, -math.sqrt(0.5)))
-
-
-def _erf(x: Tensor) -> Any:
-    return NotImplemented if x.dtype != torch.float64 else number_like(x, 1.0) - _complement(x)
+    if x.dtype != torch.float64 or approximate != "tanh":
+        return NotImplemented  # the other one is an error function's, see `error_functions`
+    cubed = x + x * x * x * number_like(x, 0.044715)
+    bounded = torch.tanh(cubed * number_like(x, math.sqrt(2 / math.pi)))
+    return x * number_like(x, 0.5) * (number_like(x, 1.0) + bounded)
 
 
 def _silu(x: Tensor) -> Any:
@@ -103,29 +90,3 @@ def _hardswish(x: Tensor) -> Any:
 
 def _mish(x: Tensor) -> Any:
     return NotImplemented if x.dtype != torch.float64 else x * torch.tanh(_softplus(x))
-
-
-def _complement(x: Tensor) -> Tensor:
-    """Return 1 - erf(x) to some 1e-15: exp(-x^2) times a polynomial (Clenshaw's recurrence) of a bounded variable."""
-    size = torch.abs(x)
-    centre = number_like(x, _CENTRE)
-    place = (size - centre) / (size + centre)
-    double = place + place
-    first = second = torch.zeros_like(x)
-    coefficients = _coefficients()
-    for coefficient in coefficients[:0:-1]:
-        first, second = double * first - second + number_like(x, coefficient), first
-    scaled = place * first - second + number_like(x, coefficients[0])
-    tail = torch.exp(-(size * size)) * scaled
-    return torch.where(x < 0, number_like(x, 2.0) - tail, tail)
-
-
-@cache
-def _coefficients() -> list[float]:
-    """Return the Chebyshev coefficients of exp(x^2) erfc(x), with x = centre (1 + t) / (1 - t)."""
-
-    def value(t: Any) -> Any:
-        x = _CENTRE * (1 + t) / (1 - t)
-        return torch.special.erfcx(torch.from_numpy(np.asarray(x, np.float64))).numpy()
-
-    return np.polynomial.chebyshev.chebinterpolate(value, _DEGREE).tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import logging
 import warnings
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DistillkitError, PairError
+from .error_functions import error_functions
 from .exact import in_float64
 
 LARGEST = 4096  #: side of a picture that a network takes, in strides: 65535 pixels at a stride of 16
@@ -72,7 +74,14 @@ def export_onnx(networks: Sequence[Network], folder: Path) -> list[Path]:
                 if network.is_exact:
                     traced = traced.run_decompositions(in_float64())
                 names = [[f"{side}{i or ''}" for i in range(len(n))] for side, n in _sides(network)]
-                program: Any = torch.onnx.export(traced, dynamo=True, input_names=names[0], output_names=names[1])
+                known: dict[str, Any] = {"dynamo": True, "input_names": names[0], "output_names": names[1]}
+                if network.is_exact:
+                    known |= {"custom_translation_table": error_functions(), "optimize": False}
+                program: Any = torch.onnx.export(traced, **known)
+                if network.is_exact:  # the other rewrites take minutes, and drop terms below 1e-8
+                    optimizer: Any = importlib.import_module("onnxscript.optimizer")
+                    optimizer.fold_constants(program.model)
+                    optimizer.remove_unused_nodes(program.model)
         except Exception as error:  # whatever the converter meets
             raise PairError(
                 f"network {network.name}: expected one that torch.onnx can convert, got {first_line(error)}; deploy "

@@ -43,7 +43,8 @@ def cut(graph: torch.export.ExportedProgram, name: str) -> tuple[list[dict[str, 
             return
         made, taken = _extract(module, inside, outputs)
         names.update((node, node.name) for node in outputs)
-        examples, others = ([values[node] for node in taken] for values in shapes)
+        # Copies: the tracer would write rules about what a view is a view of, which it cannot check afterwards.
+        examples, others = ([values[node].contiguous().clone() for node in taken] for values in shapes)
         dynamic = [_growth(a, b) for a, b in zip(examples, others, strict=True)]
         is_exact = any(_is_tensor(node) and node.meta["val"].dtype == torch.float64 for node in inside)
         called = [names[node] for node in taken], [node.name for node in outputs]
