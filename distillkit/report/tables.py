@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -80,7 +81,7 @@ def latex(lines: Sequence[VariantResult], metric: Metric) -> str:
         cells = list(line.cells(metric))
         if with_other:
             cells.insert(5, line.cells(other)[4])
-        body.append(" & ".join(cell.translate(_LATEX) if cell != "-" else "--" for cell in cells) + r" \\")
+        body.append(" & ".join(map(_latex_cell, cells)) + r" \\")
     names = [r"$\lambda$" if name == "lambda" else name for name in names]
     return "\n".join(
         [
@@ -94,6 +95,13 @@ def latex(lines: Sequence[VariantResult], metric: Metric) -> str:
             "",
         ]
     )
+
+
+def _latex_cell(cell: str) -> str:
+    if cell == "-":
+        return "--"
+    minus = "$-$" if re.match(r"-\d", cell) else ""
+    return minus + cell[bool(minus) :].translate(_LATEX)
 
 
 def data_uri(text: str, kind: str) -> str:

@@ -79,6 +79,8 @@ def test_the_main_table_in_latex(trained_family):
     assert re.search(r"0.013 & feds & 2 .* [+-]\d+\.\d\\% \\\\", text)
     strange = type(line)(**{**vars(line), "variant": "50%_a&b"})
     assert r"50\%\_a\&b" in latex([strange], "psnr")
+    better = type(line)(**{**vars(line), "against_control": -0.005})
+    assert r"& $-$0.5\% \\" in latex([better], "psnr")
 
 
 @pytest.mark.slow
