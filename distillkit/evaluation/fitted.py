@@ -26,6 +26,13 @@ class FittedTable(Table):
         for part in _parts(self, console, options.max_width):
             yield from Table.__rich_console__(part, console, options)
 
+    def __str__(self) -> str:
+        """Return what `print` shows: the table as text, as wide as the terminal."""
+        console = Console(markup=False, emoji=False, color_system=None)
+        with console.capture() as captured:
+            console.print(self)
+        return captured.get().rstrip("\n")
+
 
 def _parts(table: Table, console: Console, width: int) -> Iterator[Table]:
     widths = [_width(table, place, console) for place in range(len(table.columns))]

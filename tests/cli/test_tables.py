@@ -103,5 +103,7 @@ def figures(text: str) -> Counter[str]:
 
 def test_show(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
+    assert "19.1234" in str(table())
+    assert max(map(len, str(table()).splitlines())) <= 60
     show(table(), "", False)
     assert "19.1234" in capsys.readouterr().out
