@@ -6,12 +6,14 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import CheckpointError
@@ -25,32 +27,37 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     Raises:
         CheckpointError: the file cannot be written (full disk, read-only folder).
     """
-    ready = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    data = save(ready, {**metadata, "sha256": _checksum(ready, metadata)})
+    ready, places = dict[str, Tensor](), set[int]()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        shares = tensor.untyped_storage().nbytes() != tensor.nbytes or tensor.data_ptr() in places
+        ready[name] = tensor.clone() if shares else tensor
+        places.add(tensor.data_ptr())
     partial = path.with_name(path.name[:60] + ".partial")  # a name may be as long as names may be
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            for part in _in_order(data):
-                file.write(part)
-            file.flush()
+        save_file(ready, partial, {**metadata, "sha256": _checksum(ready, metadata)})
+        with partial.open("r+b") as file:
+            _put_in_order(file)
             os.fsync(file.fileno())
         os.replace(partial, path)
         _sync_folder(path.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
             partial.unlink()
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror}. What was there before is kept.") from None
+        number = re.search(r"\(os error (\d+)\)", str(error))  # as safetensors gives it
+        problem = os.strerror(int(number[1])) if number else getattr(error, "strerror", error)
+        raise CheckpointError(f"{path}: cannot be written: {problem}. What was there before is kept.") from None
 
 
-def _in_order(data: bytes) -> tuple[bytes, memoryview]:
-    """Return a safetensors file with its header in a fixed order: equal contents give equal bytes."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:end])
+def _put_in_order(file: BinaryIO) -> None:
+    """Put the header of a safetensors file in a fixed order: equal contents give equal bytes."""
+    size = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(size))
     about = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
     text = json.dumps(about, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text, memoryview(data)[end:]
+    file.seek(8)
+    file.write(text.ljust(size))  # the same entries, so of the same length
 
 
 def _sync_folder(folder: Path) -> None:
