@@ -53,7 +53,7 @@ def completed(tensors: Mapping[str, Tensor], rest: str, path: Path) -> dict[str,
     except CheckpointError as error:
         raise CheckpointError(
             f"model {path}: expected the name of a model that ships under `rest` in its metadata, for the parts that "
-            f"the file leaves out, got another ({error}) Read it with the distillkit that wrote it, or write it again."
+            f"the file leaves out, got another ({error}); read it with the distillkit that wrote it, or write it again."
         ) from None
     parts = {part_of(name) for name in tensors}
     others = read_tensors(other)[0].items()
