@@ -26,6 +26,7 @@ def test_loss_term(name, same_channels):
     testing.check_loss_term(COMPONENTS["loss"][name], same_channels=same_channels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPONENTS["pair"])
 def test_pair(name):
     testing.check_pair(COMPONENTS["pair"][name])

@@ -6,6 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
 import torch
 
 import distillkit
@@ -100,6 +101,7 @@ def test_the_adapter():
         assert adapter.decompress(adapter.compress(images)).shape == images.shape
 
 
+@pytest.mark.slow
 def test_the_worked_example_passes_the_check_and_has_as_many_lines_as_it_says():
     own_pair = run("OwnPair")
     distillkit.testing.check_pair(own_pair)

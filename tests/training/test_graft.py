@@ -99,6 +99,7 @@ def progressive(recipe, teacher_file):
     return build
 
 
+@pytest.mark.slow
 def test_a_run_replaces_stage_after_stage_and_resumes_bit_for_bit(progressive, tmp_path, plugins):
     run = tmp_path / "whole"
     states = {}

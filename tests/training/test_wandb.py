@@ -13,6 +13,7 @@ import distillkit
 wandb = pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_run_offline(recipe, held_out, tmp_path, plugins, monkeypatch):
     for name, value in {"MODE": "offline", "SILENT": "true", "DIR": str(tmp_path), "PROJECT": "tests"}.items():
