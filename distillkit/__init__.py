@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .experiment import Distilled as Distilled
     from .experiment import distil as distil
     from .experiment import distil_recipes as distil_recipes
+    from .experiment import repeat_with_seeds as repeat_with_seeds
     from .export.export import export_model as export_model
     from .family.plan import Family as Family
     from .family.run import run_family as run_family
@@ -169,6 +170,7 @@ _HOME = {
     "Source": "model.sources",
     "read_image": "data.images",
     "read_weights": "model.weights",
+    "repeat_with_seeds": "experiment",
     "run_family": "family.run",
     "sampled": "taps.sampled",
     "state_difference": "model.weights",
