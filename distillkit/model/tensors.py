@@ -39,6 +39,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         save_file(ready, partial, {**metadata, "sha256": _checksum(ready, metadata)})
         with partial.open("r+b") as file:
             _put_in_order(file)
+            file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
         _sync_folder(path.parent)
