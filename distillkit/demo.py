@@ -33,20 +33,26 @@ def gather_images(folder: Path, data: Path | None = None) -> tuple[Path, list[Pa
 
     Args:
         folder: gets the folders `train` and `held_out`.
-        data: the user's own images, see `hold_out`; by default the photographs inside scikit-image and scikit-learn.
+        data: the user's own images of any kind, see `hold_out`; by default the photographs inside scikit-image and
+            scikit-learn.
 
     Raises:
         DataError: there are no images, too few, the packages are not installed, or `folder` holds files of the user's.
     """
     if data is not None:
-        return hold_out(data, folder)
+        return hold_out(data, folder, convert=True)
     return lay_out({"train": [_packaged(*p) for p in _TRAIN], "held_out": [_packaged(*p) for p in _HELD_OUT]}, folder)
 
 
 def recipes(size: Size, train: Path) -> tuple[Recipe, Recipe]:
     """Return the demo's recipes, the teacher's and the student's: those of the low-resolution pair that ship."""
     name = f"lowres-{size}"
-    return load_shipped(name, "teacher", train), load_shipped(name, "student", train)
+    return _converting(load_shipped(name, "teacher", train)), _converting(load_shipped(name, "student", train))
+
+
+def _converting(recipe: Recipe) -> Recipe:
+    """Return the recipe for pictures of any kind: the user's own may be grey."""
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"convert": True})})
 
 
 def _packaged(package: str, path: str) -> Path:

@@ -43,7 +43,7 @@ def recipe(size: str, train: Path, part: str, **more: Any) -> distillkit.Recipe:
         pair={"name": "models.cheng2020", "size": size},  # `distillkit pairs` lists what is there
         lmbda=LMBDA,
         num_steps=scale["steps"][index],
-        data={"train": train, "crop": scale["crops"][0], "batch_size": scale["crops"][1]},
+        data={"train": train, "crop": scale["crops"][0], "batch_size": scale["crops"][1], "convert": True},
         optimizer={
             "name": scale["optimizer"],
             "learning_rate": scale["rates"][index],

@@ -34,7 +34,7 @@ def recipe(pair: str, part: str, size: str, train: Path, **more: Any) -> distill
         trains=part,
         pair={"name": pair, "size": size},
         num_steps=steps[part == "student"],
-        data={"train": train, "crop": 256 if size == "paper" else 128, "batch_size": batch_size},
+        data={"train": train, "crop": 256 if size == "paper" else 128, "batch_size": batch_size, "convert": True},
         optimizer={"name": "adam", "learning_rate": 1e-4} if size == "paper" else few,
         log_every=20,
         checkpoint_every=200,
