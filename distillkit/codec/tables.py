@@ -153,6 +153,8 @@ class EntropyWatch:
                 self.tables[model] = tables
                 self._names[tables] = name
                 _replace(model, tables)
+            if has_usual_indexes(model):
+                model.build_indexes = ScaleIndexes(model.scale_table, model.lower_bound_scale)  # type: ignore[arg-type]
 
     @property
     def written(self) -> list[bytes]:
@@ -177,12 +179,24 @@ def is_entropy_model(model: nn.Module) -> bool:
     return all(list(inspect.signature(getattr(model, m)).parameters) == names for m, names in methods.items())
 
 
+def has_usual_indexes(model: Any) -> bool:
+    """Return whether a model's `build_indexes` is CompressAI's, whatever its other methods are; it is tried."""
+    edges, bound = getattr(model, "scale_table", None), getattr(model, "lower_bound_scale", None)
+    if not (isinstance(edges, Tensor) and edges.numel() > 1 and isinstance(getattr(bound, "bound", None), Tensor)):
+        return False
+    near = [edges, torch.nextafter(edges, 2 * edges), torch.nextafter(edges, 0 * edges), 2 * edges, edges / 2, -edges]
+    scales = torch.cat(near).reshape(1, -1, 1, 1)
+    try:
+        theirs = model.build_indexes(scales)
+        return torch.equal(theirs.int(), ScaleIndexes(edges, bound)(scales).int())  # type: ignore[arg-type]
+    except Exception:  # of a fork's: it has no such method, or one that takes something else
+        return False
+
+
 def _replace(model: Any, tables: EntropyTables) -> None:
     """Have an entropy model code by the `compress` and `decompress` of `tables`."""
     if not hasattr(model, "_get_medians"):
         model.compress, model.decompress = tables.compress, tables.decompress
-        if hasattr(model, "scale_table") and hasattr(model, "lower_bound_scale"):
-            model.build_indexes = ScaleIndexes(model.scale_table, model.lower_bound_scale)
         return
     num_tables = len(model._quantized_cdf)
 

@@ -274,7 +274,29 @@ class TestForeignCodecs:
             codec.decode(write(replace(image, entropy_hash=b"\1\2\3\4")))
 
 
+class Flagged(GaussianConditional):
+    """A fork's, whose `compress` takes one argument more: it keeps its own."""
+
+    def compress(self, inputs, indexes, means=None, flag=1):
+        return super().compress(inputs, indexes, means)
+
+
+class Otherwise(Flagged):
+    """Chooses tables by another rule."""
+
+    def build_indexes(self, scales):
+        return super().build_indexes(1.01 * scales)
+
+
 class TestScaleIndexes:
+    @pytest.mark.parametrize(("fork", "is_replaced"), [(Flagged, True), (Otherwise, False)])
+    def test_takes_the_place_of_what_gives_the_same(self, fork, is_replaced):
+        module = torch.nn.Sequential(fork([0.11, 0.5, 2.0, 8.0, 32.0]))
+        module[0].update()
+        EntropyWatch(module, Stopwatch())
+        assert not is_entropy_model(module[0])
+        assert isinstance(module[0].build_indexes, ScaleIndexes) == is_replaced
+
     @pytest.mark.parametrize(
         "table",
         [
