@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from .networks import Network
 
@@ -26,8 +28,8 @@ def cut(graph: torch.export.ExportedProgram, name: str) -> tuple[list[dict[str, 
     (given,) = (node for node in nodes if node.op == "placeholder")
     inputs: Any = graph.example_inputs
     small = inputs[0][0]
-    large = small.new_zeros(*small.shape[:2], small.shape[2] // 2 * 3, small.shape[3] // 3 * 5)
-    shapes = [_Values(module).of(each) for each in (small, large)]
+    larger = small.shape[2] // 2 * 3, small.shape[3] // 3 * 5
+    shapes = [_shapes(module, small, sides) for sides in (small.shape[2:], larger)]
     steps: list[dict[str, Any]] = []
     networks: list[Network] = []
     names = {given: "x"}
@@ -43,9 +45,8 @@ def cut(graph: torch.export.ExportedProgram, name: str) -> tuple[list[dict[str, 
             return
         made, taken = _extract(module, inside, outputs)
         names.update((node, node.name) for node in outputs)
-        # Copies: the tracer would write rules about what a view is a view of, which it cannot check afterwards.
-        examples, others = ([values[node].contiguous().clone() for node in taken] for values in shapes)
-        dynamic = [_growth(a, b) for a, b in zip(examples, others, strict=True)]
+        dynamic = [_growth(*(found[node] for found in shapes)) for node in taken]
+        examples = [torch.zeros(shapes[0][node], dtype=node.meta["val"].dtype) for node in taken]
         is_exact = any(_is_tensor(node) and node.meta["val"].dtype == torch.float64 for node in inside)
         called = [names[node] for node in taken], [node.name for node in outputs]
         networks.append(Network(f"{name}-{len(networks)}", made, *called, examples, dynamic, is_exact))
@@ -106,10 +107,10 @@ def _tensors_behind(node: fx.Node) -> list[fx.Node]:
     return found
 
 
-def _growth(small: Tensor, large: Tensor) -> dict[int, tuple[int, str] | None]:
-    """Return `Network.dynamic` of one input, from its values for pictures of 2x3 and 3x5 strides."""
+def _growth(small: Sequence[int], large: Sequence[int]) -> dict[int, tuple[int, str] | None]:
+    """Return `Network.dynamic` of one input, from its shapes for pictures of 2x3 and 3x5 strides."""
     found: dict[int, tuple[int, str] | None] = {}
-    for axis, (a, b) in enumerate(zip(small.shape, large.shape, strict=True)):
+    for axis, (a, b) in enumerate(zip(small, large, strict=True)):
         if a != b:
             sides = {(2, 3): "height", (3, 5): "width"}
             fits = [(a // x, side) for (x, y), side in sides.items() if a % x == 0 and a // x * y == b]
@@ -160,20 +161,27 @@ def _with_drops(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return steps
 
 
-@final
-class _Values(fx.Interpreter):
-    """Runs a program, the coder giving zeros."""
+def _shapes(module: Any, example: Tensor, sides: Sequence[int]) -> dict[fx.Node, tuple[int, ...]]:
+    """Return the shape of every tensor of a program for a picture of these sides; nothing is computed."""
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+        run = _Shapes(module)
+        run.run(example.new_empty(*example.shape[:2], *sides))
+    return run.found
 
-    def of(self, x: Tensor) -> dict[fx.Node, Any]:
-        """Return the value of every node."""
-        self.found: dict[fx.Node, Any] = {}
-        with torch.no_grad():
-            self.run(x)
-        return self.found
+
+@final
+class _Shapes(fx.Interpreter):
+    """Runs a program, and notes the shapes of its tensors."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__(module)
+        self.found: dict[fx.Node, tuple[int, ...]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        """Run a node, and note its value."""
+        """Run a node."""
         if any(check in str(n.target) for check in _CHECKS):
             return None
-        self.found[n] = value = super().run_node(n)
+        value = super().run_node(n)
+        if isinstance(value, Tensor):
+            self.found[n] = tuple(value.shape)
         return value
