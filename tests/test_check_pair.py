@@ -153,7 +153,7 @@ FAULTS = {
     Large: ["it takes 256x256: return distillkit.CompressAIAdapter(codec, stride=256) from the pair"],
     Full: [
         "a training step in bfloat16: RuntimeError",
-        'train with precision = "fp32", or keep its tensors of one type',
+        'train with precision = "fp32", keep its tensors of one type, or turn autocast off in its forward',
     ],
     Forgetful: ["decodes to another image once its state is loaded into a new one; keep all that it needs in"],
     Cut: ["a training step: RuntimeError: element 0 of tensors does not require grad", "correct forward in training"],

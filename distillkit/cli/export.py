@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .app import app
+from .app import Quiet, app, notes
 from .names import named
 
 
@@ -38,6 +38,7 @@ def export(
         ),
     ] = Target.model,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists; never a folder.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write a trained model for deployment."""
     from ..errors import DistillkitError
@@ -51,6 +52,7 @@ def export(
             f"export --to {to.value} {out}: expected the name of a folder, for networks, tables and a driver, got one "
             f"that ends in {out.suffix}; leave that out."
         )
-    paths = export_model(load_model(model), to.value, out, overwrite=overwrite)
+    on_part = notes(quiet, "export:")
+    paths = export_model(load_model(model), to.value, out, overwrite=overwrite, on_part=on_part)
     size = sum(path.stat().st_size for path in paths)
     print(f"{out}: {len(paths)} file{'s' * (len(paths) != 1)}, {size / 1e6:.2f} MB")

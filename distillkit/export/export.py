@@ -21,8 +21,9 @@ from ..model.file import TrainedModel, save_model
 from ..model.lmbda import LmbdaRange
 from .check import check_exact, check_folder, check_twin
 from .driver import FORMAT
-from .networks import Network, export_onnx, export_openvino, export_programs, need
+from .networks import Network, need, write_onnx, write_openvino, write_program
 from .parts import take_apart
+from .progress import Progress
 from .recorded import record
 
 Target = Literal["model", "compressai", "onnx", "openvino", "torch"]
@@ -38,7 +39,14 @@ _DRIVER = (
 _PACKAGE = "distillkit_codec"
 
 
-def export_model(model: TrainedModel, to: Target, out: str | Path, *, overwrite: bool = False) -> list[Path]:
+def export_model(
+    model: TrainedModel,
+    to: Target,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    on_part: Callable[[str], None] = lambda _: None,
+) -> list[Path]:
     """Write a trained model for deployment, and return the files.
 
     Args:
@@ -48,6 +56,7 @@ def export_model(model: TrainedModel, to: Target, out: str | Path, *, overwrite:
             needs neither torch nor distillkit; `torch`: the same with `torch.export` programs, which need torch only.
         out: the file (`model`, `compressai`) or a new or empty folder.
         overwrite: whether a file that exists may be replaced; a folder with files never is.
+        on_part: receives lines on what is recorded, written and tried; of a large codec this takes minutes.
 
     Raises:
         PairError: the codec's structure has no such form.
@@ -63,12 +72,13 @@ def export_model(model: TrainedModel, to: Target, out: str | Path, *, overwrite:
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise DistillkitError(f"export {out}: expected a new or empty folder, got one with files; choose another one.")
     need(to)
+    progress = Progress(on_part)
     try:
-        return _write_folder(model, to, out, _named)
+        return _write_folder(model, to, out, _named(model.codec), progress)
     except PairError as error:  # its modules have no such names, or it does more than they tell
         by_name = error
     try:
-        return _write_folder(model, to, out, _recorded)
+        return _write_folder(model, to, out, _recorded(model.codec, progress), progress)
     except PairError as recorded:
         raise PairError(f"{recorded} Its parts were first taken by their names; that failed, too: {by_name}") from None
 
@@ -96,8 +106,8 @@ def _named(codec: CodecAdapter) -> _Form:
     return _Form(parts.networks, parts.tables, about)
 
 
-def _recorded(codec: CodecAdapter) -> _Form:
-    recorded = record(codec)
+def _recorded(codec: CodecAdapter, progress: Progress) -> _Form:
+    recorded = record(codec, progress.note)
     about = {
         "flow": "program",
         "entropy_models": recorded.entropy_models,
@@ -109,12 +119,13 @@ def _recorded(codec: CodecAdapter) -> _Form:
     return _Form(recorded.networks, recorded.tables, about)
 
 
-def _write_folder(model: TrainedModel, to: Target, out: Path, take: Callable[[CodecAdapter], _Form]) -> list[Path]:
-    form = take(model.codec)
+def _write_folder(model: TrainedModel, to: Target, out: Path, form: _Form, progress: Progress) -> list[Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        export = {"torch": export_programs, "onnx": export_onnx, "openvino": export_openvino}[to]
-        paths = [*export(form.networks, out), *_write_tables(model, form, to, out), *_write_driver(out)]
+        write = {"torch": write_program, "onnx": write_onnx, "openvino": write_openvino}[to]
+        paths = [path for network in progress.written(form.networks) for path in write(network, out)]
+        paths += [*_write_tables(model, form, to, out), *_write_driver(out)]
+        progress.note("trying it: it reads the model's files, and the model its files")
         check_exact(form.networks, out)
         check_folder(model, out)
     except OSError as error:

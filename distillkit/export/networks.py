@@ -7,7 +7,7 @@ import importlib
 import io
 import logging
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -47,71 +47,64 @@ class Network:
     is_exact: bool
 
 
-def export_programs(networks: Sequence[Network], folder: Path) -> list[Path]:
-    """Write each network as `<name>.pt2` (`torch.export`), which `torch.export.load` reads without distillkit.
+def write_program(network: Network, folder: Path) -> list[Path]:
+    """Write a network as `<name>.pt2` (`torch.export`), which `torch.export.load` reads without distillkit.
 
     Raises:
-        PairError: a network cannot be traced.
+        PairError: it cannot be traced.
     """
-    paths = []
-    for network in networks:
-        paths.append(folder / f"{network.name}.pt2")
-        torch.export.save(_trace(network), paths[-1])
-    return paths
+    path = folder / f"{network.name}.pt2"
+    torch.export.save(_trace(network), path)
+    return [path]
 
 
-def export_onnx(networks: Sequence[Network], folder: Path) -> list[Path]:
-    """Write each network as `<name>.onnx`: inputs `x`, `x1`, ..., outputs `y`, `y1`, ..., height and width dynamic.
+def write_onnx(network: Network, folder: Path) -> list[Path]:
+    """Write a network as `<name>.onnx`: inputs `x`, `x1`, ..., outputs `y`, `y1`, ..., height and width dynamic.
 
     Raises:
-        PairError: a network cannot be traced or converted.
+        PairError: it cannot be traced or converted.
     """
-    paths = []
-    for network in networks:
-        traced = _trace(network)
-        try:
-            with quiet():
-                if network.is_exact:
-                    traced = traced.run_decompositions(in_float64())
-                names = [[f"{side}{i or ''}" for i in range(len(n))] for side, n in _sides(network)]
-                known: dict[str, Any] = {"dynamo": True, "input_names": names[0], "output_names": names[1]}
-                if network.is_exact:
-                    known |= {"custom_translation_table": error_functions(), "optimize": False}
-                program: Any = torch.onnx.export(traced, **known)
-                if network.is_exact:  # the other rewrites take minutes, and drop terms below 1e-8
-                    optimizer: Any = importlib.import_module("onnxscript.optimizer")
-                    optimizer.fold_constants(program.model)
-                    optimizer.remove_unused_nodes(program.model)
-        except Exception as error:  # whatever the converter meets
-            raise PairError(
-                f"network {network.name}: expected one that torch.onnx can convert, got {first_line(error)}; deploy "
-                "the codec as one safetensors file with `--to model`."
-            ) from error
-        paths.append(folder / f"{network.name}.onnx")
-        program.save(paths[-1], external_data=False)
-    return paths
+    traced = _trace(network)
+    try:
+        with quiet():
+            if network.is_exact:
+                traced = traced.run_decompositions(in_float64())
+            names = [[f"{side}{i or ''}" for i in range(len(n))] for side, n in _sides(network)]
+            known: dict[str, Any] = {"dynamo": True, "input_names": names[0], "output_names": names[1]}
+            if network.is_exact:
+                known |= {"custom_translation_table": error_functions(), "optimize": False}
+            program: Any = torch.onnx.export(traced, **known)
+            if network.is_exact:  # the other rewrites take minutes, and drop terms below 1e-8
+                optimizer: Any = importlib.import_module("onnxscript.optimizer")
+                optimizer.fold_constants(program.model)
+                optimizer.remove_unused_nodes(program.model)
+    except Exception as error:  # whatever the converter meets
+        raise PairError(
+            f"network {network.name}: expected one that torch.onnx can convert, got {first_line(error)}; deploy "
+            "the codec as one safetensors file with `--to model`."
+        ) from error
+    path = folder / f"{network.name}.onnx"
+    program.save(path, external_data=False)
+    return [path]
 
 
-def export_openvino(networks: Sequence[Network], folder: Path) -> list[Path]:
-    """Write each network as `<name>.xml` and `<name>.bin` (OpenVINO), weights in float32.
+def write_openvino(network: Network, folder: Path) -> list[Path]:
+    """Write a network as `<name>.xml` and `<name>.bin` (OpenVINO), weights in float32.
 
-    Those that must be exact stay ONNX, because OpenVINO computes in float32 at most.
+    One that must be exact stays ONNX, because OpenVINO computes in float32 at most.
 
     Raises:
-        PairError: a network cannot be traced.
+        PairError: it cannot be traced or converted.
     """
     import openvino
 
-    paths = []
-    for network, path in zip(networks, export_onnx(networks, folder), strict=True):
-        if network.is_exact:
-            paths.append(path)
-            continue
-        model = openvino.convert_model(path)
-        paths.append(path.with_suffix(".xml"))
-        openvino.save_model(model, paths[-1], compress_to_fp16=False)
-        path.unlink()
-    return paths
+    (path,) = write_onnx(network, folder)
+    if network.is_exact:
+        return [path]
+    written = [path.with_suffix(".xml"), path.with_suffix(".bin")]
+    openvino.save_model(openvino.convert_model(path), written[0], compress_to_fp16=False)
+    path.unlink()
+    return written
 
 
 def need(target: str) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..codec.exact import MakesTensorsOf, use_exact
 from ..codec.stand_ins import StandIns
-from ..codec.tables import is_entropy_model
+from ..codec.tables import has_usual_indexes, is_entropy_model
 from ..model.adapters import CodecAdapter, CompressedLatents
 from ..model.copies import copy_codec
 from . import operators
@@ -63,6 +63,8 @@ class Recording:
         _unmask(module)
         models: list[Any] = list(names.values())
         for number, model in enumerate(models):
+            if has_usual_indexes(model):
+                model.build_indexes = self._table_of(number)
             if not is_entropy_model(model):
                 continue  # it calls the coder
             tables = RecordedTables(self._recorder, number, not _has_exact_context(module, model))
@@ -70,8 +72,6 @@ class Recording:
                 model.compress, model.decompress = tables.compress_channels, tables.decompress_channels
             else:
                 model.compress, model.decompress = tables.compress, tables.decompress
-            if hasattr(model, "build_indexes"):
-                model.build_indexes = self._table_of(number)
         self._stand_ins.put_into(module)
         self._makes_exact = MakesTensorsOf(torch.float64, transforms)
         self._caches = Caches(module)
@@ -87,6 +87,15 @@ class Recording:
 
     def _table_of(self, number: int) -> Callable[[Tensor], Tensor]:
         return lambda scales: self._recorder.keep_call(operators.table, scales, number)
+
+    @torch.no_grad()
+    def num_groups(self, rows: int, columns: int) -> int:
+        """Return how many groups of symbols `compress` codes of a picture of this many strides; it is run for this."""
+        stride = self.adapter.stride
+        self._recorder.reset()
+        with self._stand_ins.answering(), self._makes_exact, values_as_numbers():
+            self.adapter.compress(torch.zeros(1, self.adapter.samples.channels, rows * stride, columns * stride))
+        return self._recorder.num_groups
 
     def encoding(self, largest: int) -> Program:
         """Return the program that compresses a picture, shape (1, C, H, W)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -41,11 +42,12 @@ class Recorded:
     entropy_models: list[str]
 
 
-def record(codec: CodecAdapter) -> Recorded:
+def record(codec: CodecAdapter, note: Callable[[str], None]) -> Recorded:
     """Return the programs of a codec, whatever its structure.
 
     Args:
         codec: its entropy tables up to date.
+        note: receives what is done, for it takes minutes.
 
     Raises:
         PairError: what the codec does cannot be traced for pictures of any size.
@@ -61,23 +63,26 @@ def record(codec: CodecAdapter) -> Recorded:
             f"codec {name}: expected one that codes by CompressAI's entropy models or coder, got another coder, which "
             "an export has no place for. Deploy it as one safetensors file with `--to model`."
         )
-    few, many = (_count_runs(codec, rows, columns) for rows, columns in ((1, 1), (1, 2)))
-    if few != many:
-        raise PairError(
-            f"codec {name}: expected one that codes many positions at a time, got a serial context: its modules run "
-            f"{few} times for a picture of one stride and {many} times for one of two, and each run would be a "
-            "network. Deploy it as one safetensors file with `--to model`."
-        )
+    _refuse_serial(name, "its modules run", [_count_runs(codec, *size) for size in ((1, 1), (1, 2))])
     parts = []
     try:
         shape = shape_rule(codec)
         code_smallest(codec)
         recording = Recording(codec, shape)
+        groups = [recording.num_groups(*size) for size in ((1, 1), (1, 2))]
+        _refuse_serial(name, "the coder is called", groups)
+        millions = sum(parameter.numel() for parameter in codec.module.parameters()) / 1e6
+        note(f"recording {name}, {millions:.2f} M parameters, as about {2 * groups[0] + 2} networks")
         with quiet():
             encoding = recording.encoding(LARGEST)
+            parts.append(cut(encoding.graph.run_decompositions({}), "encode"))
+        note("recorded how it compresses")
+        with quiet():
             decoding = recording.decoding(len(encoding.substreams), LARGEST)
-            for program, graph in (("encode", encoding.graph), ("decode", decoding.graph)):
-                parts.append(cut(graph.run_decompositions({}), program))
+            parts.append(cut(decoding.graph.run_decompositions({}), "decode"))
+        note("recorded how it decompresses")
+    except PairError:
+        raise
     except Exception as error:  # whatever the tracer meets in a codec that was not made for it
         raise PairError(
             f"codec {name}: expected one whose compress and decompress can be traced for pictures of any size, got "
@@ -94,6 +99,15 @@ def record(codec: CodecAdapter) -> Recorded:
             found["medians"] = model._get_medians()
         tables |= {f"{number}.{key}": tensor.detach().cpu().clone() for key, tensor in found.items()}
     return Recorded(encode, decode, encoding.substreams, [*encoders, *decoders], tables, list(models))
+
+
+def _refuse_serial(name: str, what: str, counts: list[int]) -> None:
+    if counts[0] != counts[1]:
+        raise PairError(
+            f"codec {name}: expected one that codes many positions at a time, got a serial context: {what} "
+            f"{counts[0]} times for a picture of one stride and {counts[1]} times for one of two, and each time would "
+            "be a network. Deploy it as one safetensors file with `--to model`."
+        )
 
 
 @torch.no_grad()

@@ -11,6 +11,8 @@ from torch import Tensor
 from . import operators
 from .values import Numbers
 
+_CODING = (operators.code, operators.code_channels, operators.put)
+
 
 @final
 class Substream(bytes):
@@ -35,17 +37,19 @@ class Recorder:
         models: the entropy models, in the order of the codec's modules: their tables, by name.
         kept: what the operators returned; it keeps them in the trace.
         num_substreams: that were written.
+        num_groups: of symbols that were coded.
         grid: of a decoder: a map of the picture's size in strides.
     """
 
     models: dict[str, Any]
     kept: list[Tensor] = field(default_factory=list[Tensor])
     num_substreams: int = 0
+    num_groups: int = 0
     grid: Tensor | None = None
 
     def reset(self) -> None:
         """Start another pass."""
-        self.kept, self.num_substreams = [], 0
+        self.kept, self.num_substreams, self.num_groups = [], 0, 0
 
     def keep(self, value: Tensor) -> Tensor:
         """Have a value returned by the traced pass."""
@@ -59,6 +63,7 @@ class Recorder:
 
     def keep_call(self, operator: Any, *args: Any) -> Tensor:
         """Return what an operator returns, which is kept."""
+        self.num_groups += operator in _CODING
         return self.keep(operator(*args, len(self.kept)))
 
 

@@ -181,7 +181,8 @@ class _Codec:
             if (codec.aux_loss() is not None) != bool(codec.quantile_parameters()):
                 self._problems.append(f"{self._part}: aux_loss and quantile_parameters do not agree; give both or none")
         with self._noted(
-            "a training step in bfloat16", 'train with precision = "fp32", or keep its tensors of one type'
+            "a training step in bfloat16",
+            'train with precision = "fp32", keep its tensors of one type, or turn autocast off in its forward',
         ):
             with torch.autocast("cpu", torch.bfloat16):
                 output = codec.forward(images)

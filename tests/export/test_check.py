@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
+from compressai.ans import BufferedRansEncoder, RansDecoder
 
 import distillkit
 from distillkit.data.stored import write_picture
@@ -29,9 +31,9 @@ def model_of(module):
     return distillkit.TrainedModel(codec, "habits.pair", {}, "student", 0.01, fingerprint(codec.module))
 
 
-def tried(model, to, out, samples=None):
+def tried(model, to, out, samples=None, lines=None):
     """Export a model, and return what it and the export decode of each other's files."""
-    export_model(model, to, out)
+    export_model(model, to, out, on_part=[].append if lines is None else lines.append)
     codecs = distillkit.ImageCodec(model.codec, model.fingerprint, precision="fp32"), ExportedCodec(out, threads=1)
     pixels = picture(50, 60) if samples is None else waves(samples, 0, 50, 60)
     files = [codec.encode(pixels) for codec in codecs]
@@ -46,8 +48,16 @@ def tried(model, to, out, samples=None):
 def test_wrong_export(habit, tmp_path):
     """A codec that does more than the names of its modules tell is recorded, and exported whole."""
     torch.manual_seed(0)
-    pictures, about = tried(model_of(HABITS[habit](4, 8)), "torch", tmp_path / "out")
+    lines = []
+    pictures, about = tried(model_of(HABITS[habit](4, 8)), "torch", tmp_path / "out", lines=lines)
     assert about["flow"] == "program"
+    num_networks = len(about["networks"])
+    first, last = lines[0], lines[-1]
+    about_as_many = re.fullmatch(r"recording \w+, 0\.\d\d M parameters, as about (\d+) networks \(\d+ s\)", first)
+    assert abs(int(about_as_many[1]) - num_networks) <= 2
+    assert sum(line.startswith(f"writing {num_networks} networks of 0.") for line in lines) == 1
+    assert [line.partition(":")[0] for line in lines if f" of {num_networks}, " in line] == about["networks"]
+    assert last.startswith("trying it")
     for ours, theirs in pictures:
         assert ours.std() > 1
         assert abs(ours - theirs).max() <= 1
@@ -72,6 +82,24 @@ class Deciding(HABITS["residual"]):
         return super().fix(y_hat, means) if float(y_hat.mean()) > 0 else y_hat
 
 
+class OneByOne(HABITS["slices"]):
+    """Hands the coder one position after the other; its modules run as often for a large picture as for a small one."""
+
+    def compress(self, x):
+        y = self.g_a(x)
+        z_strings = self.entropy_bottleneck.compress(self.h_a(y))
+        encoder = BufferedRansEncoder()
+        for position in y[0].flatten(1).t().round().int():
+            encoder.encode_with_indexes(position.tolist(), (0 * position).tolist(), *self.tables())
+        return {"strings": [[encoder.flush()], z_strings], "shape": y.shape[-2:]}
+
+    def decompress(self, strings, shape):
+        decoder, size = RansDecoder(), (self.M, shape[0] * shape[1])
+        decoder.set_stream(strings[0][0])
+        symbols = [decoder.decode_stream([0] * self.M, *self.tables()) for _ in range(size[1])]
+        return {"x_hat": self.g_s(torch.Tensor(symbols).t().reshape(1, self.M, *shape))}
+
+
 class Growing(HABITS["residual"]):
     """Does something else for large pictures."""
 
@@ -86,6 +114,7 @@ class Growing(HABITS["residual"]):
             Deciding,
             "can be traced for pictures of any size, got .*data-dependent.*--to model.*that failed, too: codec Deci",
         ),
+        (OneByOne, "got a serial context: the coder is called 17 times for a picture of one stride and 33 times"),
         pytest.param(Growing, "can be traced for pictures of any size, got .*--to model", marks=pytest.mark.slow),
     ],
 )

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from distillkit.errors import PairError
 from distillkit.export.check import check_exact
-from distillkit.export.networks import Network, export_onnx
+from distillkit.export.networks import Network, write_onnx
 from distillkit.export.runtimes import load_network
 
 
@@ -29,7 +29,7 @@ def exported(function, folder, example=None):
         pytest.importorskip(package)
     example = torch.rand(1, 4, 6, 10, dtype=torch.float64) if example is None else example
     network = Network("part", Of(function), ["x"], ["y"], [example], [{}], True)
-    export_onnx([network], folder)
+    write_onnx(network, folder)
     return [network]
 
 
