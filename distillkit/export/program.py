@@ -12,7 +12,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from .networks import Network
 
 _STEPS = "distillkit."  # operators of `record`
-_RESHAPES = ("aten.view.", "aten.reshape.", "aten._to_copy.", "aten.clone.", "aten.alias.", "aten._unsafe_view.")
+_RESHAPES = tuple(
+    f"aten.{name}."
+    for name in (
+        *("view", "reshape", "_to_copy", "clone", "alias", "_unsafe_view"),
+        *("to", "contiguous", "detach", "flatten", "unsqueeze", "squeeze"),
+    )
+)
 _CHECKS = ("_assert", "sym_constrain", "_guards_fn")
 
 

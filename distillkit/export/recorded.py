@@ -15,6 +15,7 @@ from ..errors import PairError
 from ..model.adapters import CodecAdapter
 from ..model.conditioned import ConditionedAdapter
 from .caches import code_smallest
+from .functional import functional
 from .networks import LARGEST, Network, first_line, quiet
 from .program import cut
 from .record import Recording
@@ -75,11 +76,11 @@ def record(codec: CodecAdapter, note: Callable[[str], None]) -> Recorded:
         note(f"recording {name}, {millions:.2f} M parameters, as about {2 * groups[0] + 2} networks")
         with quiet():
             encoding = recording.encoding(LARGEST)
-            parts.append(cut(encoding.graph.run_decompositions({}), "encode"))
+            parts.append(cut(functional(encoding.graph), "encode"))
         note("recorded how it compresses")
         with quiet():
             decoding = recording.decoding(len(encoding.substreams), LARGEST)
-            parts.append(cut(decoding.graph.run_decompositions({}), "decode"))
+            parts.append(cut(functional(decoding.graph), "decode"))
         note("recorded how it decompresses")
     except PairError:
         raise

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from distillkit.export import operators
+from distillkit.export.functional import _without_changes, functional
 from distillkit.export.program import cut
 
 
@@ -28,3 +30,58 @@ def test_a_network_that_takes_a_view_is_traced_for_any_size():
     traced = torch.export.export(last.module, tuple(last.examples), dynamic_shapes=dynamic)
     traced.run_decompositions({})  # it checks the tracer's own rules, which cannot speak of what a view is of
     assert all(example._base is None for example in last.examples)
+
+
+def added(x):
+    y = 2 * x
+    y += x
+    return F.relu(y, inplace=True) - x
+
+
+def convolved(x):
+    y = F.conv2d(x * 1, torch.ones(4, 4, 1, 1))
+    return F.leaky_relu(y, inplace=True) + x
+
+
+def read_as_a_part(x):
+    y = 2 * x
+    first = y[:, :1]
+    y += 1
+    return first + y
+
+
+def filled(x):
+    y = torch.zeros_like(x)
+    y[:, 1:] = x[:, 1:]
+    return y
+
+
+def converted(x):
+    y = 2 * x
+    same = y.to(torch.float32)
+    same *= 3
+    return y
+
+
+def kept(x):
+    y = 2 * x
+    before = y.type_as(x)  # the same tensor, which its schema does not say
+    y += 1
+    return before
+
+
+@pytest.mark.parametrize(
+    ("function", "is_simple"),
+    [(added, True), (convolved, True), (read_as_a_part, False), (filled, False), (converted, True), (kept, False)],
+)
+def test_no_operator_changes_its_input(function, is_simple):
+    class Module(nn.Module):
+        def forward(self, x):
+            return function(x)
+
+    x = torch.arange(-6, 10.0).reshape(1, 4, 2, 2)
+    traced = torch.export.export(Module(), (x,))
+    assert (_without_changes(traced.graph) is not None) == is_simple
+    made = functional(traced)
+    assert not any(node.op == "call_function" and node.target._schema.is_mutable for node in made.graph.nodes)
+    assert torch.equal(made.module()(x.clone()), function(x.clone()))
