@@ -180,6 +180,46 @@ def test_resolution_taps_are_the_last_block_of_each_stage(plugins):
     }
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("encoder", "decoder", "hyper_encoder", "hyper_decoder"), ("enc", "dec", "hyper_enc", "hyper_dec")],
+)
+def test_transforms_may_have_other_usual_names_at_any_depth(plugins, names):
+    from compressai.models import Cheng2020Anchor
+
+    class Renamed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            codec = Cheng2020Anchor(8)
+            self.coder = nn.ModuleDict(dict(zip(names, (codec.g_a, codec.g_s, codec.h_a, codec.h_s), strict=True)))
+
+        def forward(self, images):
+            encode, decode, analyse, synthesise = (self.coder[name] for name in names)
+            y = encode(images)
+            synthesise(analyse(y))
+            return decode(y)
+
+    provider = plugins.components["taps"]["models.by_resolution"]
+    taps = find_taps(Codec(Renamed()), provider(provider.Config()), (128, 128))
+    encoder, decoder, hyper_encoder, hyper_decoder = (f"coder.{name}" for name in names)
+    assert taps == {
+        "analysis.1/2": f"{encoder}.1",
+        "analysis.1/4": f"{encoder}.3",
+        "analysis.1/8": f"{encoder}.5",
+        "latent": encoder,
+        "synthesis.1/16": f"{decoder}.0",
+        "synthesis.1/8": f"{decoder}.2",
+        "synthesis.1/4": f"{decoder}.4",
+        "synthesis.1/2": f"{decoder}.6",
+        "reconstruction": decoder,
+        "hyper_latent": hyper_encoder,
+        "hyper_parameters": hyper_decoder,
+        "entropy_parameters": hyper_decoder,
+        "quantised_latent": Tap(decoder, takes=True),
+        "quantised_hyper_latent": Tap(hyper_decoder, takes=True),
+    }
+
+
 def down(stride):
     return Codec(
         nn.Sequential(
