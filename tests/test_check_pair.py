@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -78,6 +79,47 @@ class Mixing(nn.Module):
 
     def forward(self, x):
         return torch.zeros(x.shape).index_add(0, torch.arange(len(x)), x)
+
+
+class Inverted(MeanScaleHyperprior):
+    """Mixes channels before it rounds them, and inverts the matrix to decode, in float32; NumPy draws the matrix."""
+
+    def __init__(self, n, m):
+        super().__init__(n, m)
+        self.matrix = nn.Parameter(torch.from_numpy(np.linalg.qr(np.random.randn(m, m))[0].astype(np.float32)))
+
+    def forward(self, x):
+        y = nn.functional.conv2d(self.g_a(x), self.matrix[:, :, None, None])
+        z_hat, z_likelihoods = self.entropy_bottleneck(self.h_a(y))
+        scales, means = self.h_s(z_hat).chunk(2, 1)
+        y_hat, y_likelihoods = self.gaussian_conditional(y, scales, means=means)
+        return {"x_hat": self.synthesise(y_hat), "likelihoods": {"y": y_likelihoods, "z": z_likelihoods}}
+
+    def synthesise(self, y_hat):
+        inverse = torch.inverse(self.matrix.double()).float()
+        return self.g_s(nn.functional.conv2d(y_hat, inverse[:, :, None, None]))
+
+    def compress(self, x):
+        y = nn.functional.conv2d(self.g_a(x), self.matrix[:, :, None, None])
+        z = self.h_a(y)
+        z_strings = self.entropy_bottleneck.compress(z)
+        scales, means = self.h_s(self.entropy_bottleneck.decompress(z_strings, z.shape[2:])).chunk(2, 1)
+        indexes = self.gaussian_conditional.build_indexes(scales)
+        return {"strings": [self.gaussian_conditional.compress(y, indexes, means), z_strings], "shape": z.shape[2:]}
+
+    def decompress(self, strings, shape):
+        scales, means = self.h_s(self.entropy_bottleneck.decompress(strings[1], shape)).chunk(2, 1)
+        indexes = self.gaussian_conditional.build_indexes(scales)
+        return {"x_hat": self.synthesise(self.gaussian_conditional.decompress(strings[0], indexes, means=means))}
+
+
+class InvertedPair(distillkit.CodecPair):
+    """An invertible teacher and student."""
+
+    def build_teacher(self):
+        return Inverted(4, 8)
+
+    build_student = build_teacher
 
 
 class Forgetful(MeanScaleHyperprior):
@@ -159,7 +201,9 @@ FAULTS = {
     Cut: ["a training step: RuntimeError: element 0 of tensors does not require grad", "correct forward in training"],
     Random: ["the same bytes decode to two images; decompress must not be random"],
     Cropped: ["decoded (1, 3, 63, 64) from (1, 3, 64, 64); return that size"],
-    Shaken: ["expected initial weights that follow from torch's seed, got others; draw with torch"],
+    Shaken: [
+        "expected initial weights that follow from the seed, got others; draw with torch's, NumPy's or Python's own"
+    ],
     Uncoded: ["compress and decompress: NotImplementedError: not written yet; correct them, or wrap the codec"],
     Uncountable: ["counting its arithmetic: RuntimeError: no modes, please; `distillkit evaluate` would fail there"],
 }
@@ -208,6 +252,12 @@ def test_a_latent_without_a_tap_is_found(plugins):
     )
     with pytest.raises(AssertionError, match=message):
         distillkit.testing.check_pair(NoLatent, plugins=plugins)
+
+
+def test_what_decodes_in_float32_alone_is_no_failure(plugins):
+    """Its encoder runs in float64 too: only a try at decoding shows it."""
+    with pytest.warns(UserWarning, match=r"(teacher|student): codec Inverted: .* do not run in torch.float64"):
+        distillkit.testing.check_pair(InvertedPair, plugins=plugins)
 
 
 def test_bf16_mask(plugins):

@@ -30,7 +30,8 @@ from .bitstream import (
     write,
 )
 from .checksums import entropy_hash
-from .fast.codec import FastCodec, Precision, can_be_fast
+from .choice import choose_coder
+from .fast.codec import FastCodec, Precision
 from .foreign import ForeignCodec
 from .memory import CodingMemory
 from .reading import MAX_PIXELS, check_size
@@ -107,7 +108,9 @@ class ImageCodec:
                 "pass distillkit's fingerprint of the module."
             )
         self._lock = _LOCKS.setdefault(adapter.module, RLock())
-        self._coder, small, self.note = self._choose_coder(precision, trusted)
+        self._coder, small, self.note = choose_coder(
+            adapter, precision, trusted=trusted, stopwatch=self.stopwatch, compress=self._compress_blank
+        )
         self.is_fast = isinstance(self._coder, FastCodec)
         tiled = self._coder.tiled if isinstance(self._coder, FastCodec) else []
         self._memory = CodingMemory(self._code_blank, tiled, adapter.stride)
@@ -213,30 +216,6 @@ class ImageCodec:
         data = self.encode(blank.astype(self.samples.dtype), MIDDLE if self.has_many_rates else None)
         if not self.needs_trust:
             self.decode(data)
-
-    def _choose_coder(
-        self, precision: Precision, trusted: bool
-    ) -> tuple[FastCodec | ForeignCodec, CompressedLatents, str | None]:
-        """Return the safest coder that the codec can use, a blank image's latents, and a note if it is not the best."""
-        problem = f"codec {self._name}: its strings are not what distillkit's coder wrote"
-        for exact in (torch.float64, torch.float32) if can_be_fast(self.adapter) else ():
-            fast = FastCodec(self.adapter, precision, self.stopwatch, exact)
-            try:
-                latents = self._compress_blank(fast, 1, 1)
-            except PairError:
-                raise
-            except Exception as error:  # of the codec's own code, in number types that it does not expect
-                reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-                problem = f"codec {self._name}: its entropy networks do not run in {exact} ({reason})"
-                continue
-            if fast.coded_all(latents):
-                slower = "another device may be unable to decode its files"
-                return fast, latents, None if exact == torch.float64 else f"{problem}; they run in float32: {slower}."
-            break
-        unsafe = can_be_fast(self.adapter)
-        note = f"{problem}; it uses another coder, and its files are decoded only with `--trusted`."
-        foreign = ForeignCodec(self.adapter, unsafe, trusted, self.stopwatch)
-        return foreign, self._compress_blank(foreign, 1, 1), note if unsafe else None
 
     @contextmanager
     def _call(self) -> Generator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, final
+from typing import Any, cast, final
 
 import numpy as np
 import torch
@@ -148,7 +148,7 @@ class EntropyWatch:
         self.tables: dict[nn.Module, EntropyTables] = {}
         self._names: dict[EntropyTables, str] = {}
         for name, model in module.named_modules():
-            if is_entropy_model(model):
+            if is_entropy_model(model) and len(cast(Any, model)._quantized_cdf):  # without tables: likelihoods alone
                 tables = EntropyTables(model, name, stopwatch)
                 self.tables[model] = tables
                 self._names[tables] = name

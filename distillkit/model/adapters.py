@@ -9,7 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast, final
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -105,12 +105,11 @@ class CodecAdapter(ABC):
         """Compute the entropy coder's tables from the trained parameters."""
 
 
-@final
 class CompressAIAdapter(CodecAdapter):
     """A codec with CompressAI's model API: `forward`, `compress`, `decompress`, `update`, `aux_loss`.
 
     The last two may be missing, outputs may hold more than `x_hat` and `likelihoods`, and `strings` may be nested in
-    any way that is the same for every image.
+    any way that is the same for every image. For a codec of which one method differs, override that method.
 
     Entropy models (modules that hold a `_quantized_cdf` table) are kept in float32 under mixed precision: differences
     of cumulative probabilities are meaningless in bfloat16.
@@ -125,13 +124,16 @@ class CompressAIAdapter(CodecAdapter):
     """
 
     def __init__(self, module: nn.Module, stride: int | None = None, samples: Samples = RGB) -> None:
-        for method in ("forward", "compress", "decompress"):
+        own = {each for each in ("forward", "compress", "decompress") if each not in _overridden(type(self))}
+        for method in sorted(own):
             if not callable(getattr(module, method, None)):
                 raise PairError(
                     f"codec {type(module).__name__}: expected CompressAI's model API, but it has no method {method!r}. "
                     "Wrap it in a distillkit.CodecAdapter."
                 )
         for method, given in (("compress", ("x",)), ("decompress", ("strings", "shape"))):
+            if method not in own:
+                continue
             try:
                 inspect.signature(getattr(module, method)).bind(*given)
             except ValueError:  # a compiled method has no signature
@@ -204,6 +206,12 @@ class CompressAIAdapter(CodecAdapter):
             f"codec {type(self.module).__name__}: expected a dict with {' and '.join(keys)} from {method}, as "
             f"CompressAI's models return it, got {got}. Wrap the codec in a distillkit.CodecAdapter."
         )
+
+
+def _overridden(adapter: type[CompressAIAdapter]) -> set[str]:
+    """Return the names that a subclass defines itself."""
+    classes = adapter.__mro__[: adapter.__mro__.index(CompressAIAdapter)]
+    return {name for each in classes for name in vars(each)}
 
 
 def _usual_names(likelihoods: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, final
@@ -19,6 +20,7 @@ from ..model.file import fit_tables, restore_tables
 from ..taps.pair import CodecPair, TeachingPair
 from ..taps.provider import find_taps
 from ..training.objectives.objective import rate_distortion
+from ..training.random_state import seed_everything
 from .kit import checked_config
 
 _SIDES = (64, 128, 256, 512)  # of pictures that a codec may need at least
@@ -117,7 +119,7 @@ class _Codec:
         twice: list[CodecAdapter] = []
         for _ in range(2):
             with self._noted(f"build_{self._part}", "correct it"):
-                torch.manual_seed(0)
+                seed_everything(0)
                 twice.append(as_codec(self._build()))
         if len(twice) < 2:
             del self._problems[-1]  # the same, twice
@@ -125,7 +127,8 @@ class _Codec:
         first, second = (codec.module.state_dict() for codec in twice)
         if first.keys() != second.keys() or not all(torch.equal(first[key], second[key]) for key in first):
             self._problems.append(
-                f"{self._part}: expected initial weights that follow from torch's seed, got others; draw with torch"
+                f"{self._part}: expected initial weights that follow from the seed, got others; draw with torch's, "
+                "NumPy's or Python's own generator"
             )
         self._fresh = twice[1]
         return twice[0]
@@ -221,10 +224,12 @@ class _Codec:
             with self._noted(f"files in {precision}", "correct compress and decompress"):
                 coder = ImageCodec(codec, fingerprint(codec.module), precision=precision, trusted=True)  # type: ignore[arg-type]
                 coder.decode(coder.encode(picture))
-                if coder.note is not None and precision == "fp32":
+                if coder.needs_trust and precision == "fp32":
                     self._problems.append(
                         f"{self._part}: {coder.note} Let it code by CompressAI's classes, under their names"
                     )
+                elif coder.note is not None and precision == "fp32":
+                    warnings.warn(f"{self._part}: {coder.note}", stacklevel=2)
         with self._noted("counting its arithmetic", "`distillkit evaluate` would fail there"):
             kmac_per_pixel(codec, self._size)
 

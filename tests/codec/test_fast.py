@@ -13,7 +13,7 @@ import compressai.ans
 import numpy as np
 import pytest
 import torch
-from compressai.entropy_models import GaussianConditional
+from compressai.entropy_models import EntropyModel, GaussianConditional
 from compressai.entropy_models.entropy_models import _EntropyCoder
 
 import distillkit
@@ -323,3 +323,11 @@ class TestScaleIndexes:
         got = indexes(scales)
         assert ((got >= 0) & (got <= 3)).all()
         assert got[1:].tolist() == [3, 0, 0, 0, 0]
+
+
+def test_an_entropy_model_without_tables_that_gives_likelihoods_alone():
+    plain, more = (adapter("mean-scale") for _ in range(2))
+    more.module.only_likelihoods = EntropyModel()  # `update` knows nothing of it
+    one, other = distillkit.ImageCodec(plain), distillkit.ImageCodec(more)
+    assert other.is_fast
+    assert np.array_equal(other.decode(other.encode(picture())), one.decode(one.encode(picture())))

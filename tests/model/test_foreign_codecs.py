@@ -225,3 +225,20 @@ class TestNesting:
     def test_what_is_no_string(self):
         with pytest.raises(TypeError, match="expected byte strings"):
             flatten_strings([["text"]], 1)
+
+
+def test_an_adapter_may_replace_single_methods():
+    class Quality(MeanScaleHyperprior):
+        def compress(self, x, quality):
+            return super().compress(x) | {"quality": quality}
+
+    class Adapter(distillkit.CompressAIAdapter):
+        def compress(self, images):
+            out = self.module.compress(images, quality=3)
+            return distillkit.CompressedLatents(out["strings"], list(out["shape"]))
+
+    codec = Adapter(Quality(8, 16).eval())
+    codec.update()
+    coder, image = distillkit.ImageCodec(codec), np.zeros((64, 64, 3), np.uint8)
+    assert coder.is_fast
+    assert coder.decode(coder.encode(image)).shape == image.shape

@@ -144,6 +144,13 @@ class FastCodec:
             self._expected = None
         return x_hat
 
+    @torch.no_grad()
+    def try_to_decode(self, latents: CompressedLatents, quality: float | None) -> None:
+        """Decode latents that were just encoded, and let every error of the codec's own code through."""
+        self._reset()
+        with self._coding():
+            at_quality(self.adapter, quality).decompress(latents)
+
     def _cut(self, height: int, width: int) -> None:
         """Have the transforms of a large picture computed in tiles."""
         stride = self.adapter.stride
