@@ -2,24 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..model.adapters import CodecAdapter
+from ..model.conditioned import MIDDLE, ConditionedAdapter, at_quality
 from .fast.transforms import to_dtype
 
 _FROM_NOTHING = {torch.zeros, torch.ones, torch.empty, torch.full, torch.tensor, torch.arange, torch.linspace}
 
 
 #: The transforms, by name: what they give is rounded and coded, or shown. The hyper-analysis is the encoder's alone.
-TRANSFORMS = ("g_a", "h_a", "g_s")
+_NAMES = ("g_a", "h_a", "g_s")
+
+
+def find_transforms(adapter: CodecAdapter) -> dict[nn.Module, str]:
+    """Return the transforms of a codec, and which each is: `g_a`, `h_a` or `g_s`.
+
+    They have these names, at any depth. Where `g_a` or `g_s` is missing, the codec is run once, and the one child of it
+    that takes a picture, once, is the analysis, the one that gives a picture the synthesis.
+    """
+    module = adapter.module
+    parts = [(name, child) for parent in module.modules() for name, child in parent.named_children()]
+    named = {child: name for name, child in parts if name in _NAMES and not isinstance(child, nn.Identity)}
+    if {"g_a", "g_s"} <= set(named.values()):
+        return named
+    runs: list[tuple[nn.Module, bool, bool]] = []  # and whether it takes a picture, and gives one
+    shape = (1, adapter.samples.channels, adapter.stride, adapter.stride)
+
+    def watch(child: nn.Module, args: Any, out: Any) -> None:
+        runs.append((child, args != () and _has_shape(args[0], shape), _has_shape(out, shape)))
+
+    hooks = [child.register_forward_hook(watch) for child in module.children()]
+    try:
+        device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+        with torch.no_grad():
+            at_quality(adapter, MIDDLE if isinstance(adapter, ConditionedAdapter) else None).forward(
+                torch.zeros(shape, device=device)
+            )
+    except Exception:  # of the codec's own code, which codes without
+        return named
+    finally:
+        for hook in hooks:
+            hook.remove()
+    once = [run for run in runs if [child for child, *_ in runs].count(run[0]) == 1]
+    takers = [child for child, takes, gives in once if takes and not gives]
+    givers = [child for child, takes, gives in once if gives and not takes]
+    found = {"g_a": takers, "g_s": givers}
+    more = {children[0]: name for name, children in found.items() if len(children) == 1}
+    return named | {child: name for child, name in more.items() if name not in named.values()}
+
+
+def _has_shape(value: Any, shape: tuple[int, ...]) -> bool:
+    return isinstance(value, Tensor) and tuple(value.shape) == shape
 
 
 def use_exact(
     module: nn.Module,
+    roles: Mapping[nn.Module, str],
     exact: torch.dtype,
     transform: Callable[[str, nn.Module], nn.Module],
     rewrite: Callable[[nn.Module], object] = id,
@@ -28,6 +72,7 @@ def use_exact(
 
     Args:
         module: the codec's network; it is changed.
+        roles: the transforms in it, see `find_transforms`.
         exact: the type; tensors of other floating types are converted where they meet parameters.
         transform: gives what takes the place of a transform, from its name and itself.
         rewrite: receives the module while the transforms are taken out of it.
@@ -36,7 +81,7 @@ def use_exact(
         (parent, name, child)
         for parent in module.modules()
         for name, child in parent.named_children()
-        if name in TRANSFORMS and not isinstance(child, nn.Identity)
+        if child in roles
     ]
     for parent, name, _ in places:
         setattr(parent, name, nn.Identity())
@@ -54,7 +99,7 @@ def use_exact(
     made: dict[nn.Module, nn.Module] = {}
     for parent, name, child in places:
         if child not in made:
-            made[child] = transform(name, child)
+            made[child] = transform(roles[child], child)
         setattr(parent, name, made[child])
     return list(made.values())
 

@@ -15,7 +15,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from ..codec.exact import MakesTensorsOf, use_exact
+from ..codec.exact import MakesTensorsOf, find_transforms, use_exact
 from ..codec.stand_ins import StandIns
 from ..codec.tables import has_usual_indexes, is_entropy_model
 from ..model.adapters import CodecAdapter, CompressedLatents
@@ -57,8 +57,9 @@ class Recording:
         module = self.adapter.module.cpu().eval().requires_grad_(False)
         names = {name: model for name, model in module.named_modules() if hasattr(model, "_quantized_cdf")}
         self._recorder.models |= names
+        roles = find_transforms(self.adapter)
         transforms = use_exact(
-            module, torch.float64, lambda name, network: _In32(network, self._recorder, name != "g_s")
+            module, roles, torch.float64, lambda name, network: _In32(network, self._recorder, name != "g_s")
         )
         _unmask(module)
         models: list[Any] = list(names.values())

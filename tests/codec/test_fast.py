@@ -15,6 +15,7 @@ import pytest
 import torch
 from compressai.entropy_models import EntropyModel, GaussianConditional
 from compressai.entropy_models.entropy_models import _EntropyCoder
+from compressai.models import MeanScaleHyperprior
 
 import distillkit
 from distillkit.codec.bitstream import read, write
@@ -323,6 +324,41 @@ class TestScaleIndexes:
         got = indexes(scales)
         assert ((got >= 0) & (got <= 3)).all()
         assert got[1:].tolist() == [3, 0, 0, 0, 0]
+
+
+class Renamed(MeanScaleHyperprior):
+    """Calls its transforms encoder and decoder."""
+
+    def __init__(self, n, m):
+        super().__init__(n, m)
+        self.encoder, self.decoder = self._modules.pop("g_a"), self._modules.pop("g_s")
+
+    g_a = property(lambda self: self.encoder)
+    g_s = property(lambda self: self.decoder)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_transforms_are_found_by_what_they_take_and_give(precision):
+    torch.manual_seed(0)
+    renamed, usual = Renamed(8, 16).eval(), MeanScaleHyperprior(8, 16).eval()
+    names = {"encoder": "g_a", "decoder": "g_s"}
+    state = {
+        names.get(name.partition(".")[0], name.partition(".")[0]) + name[name.index(".") :]: tensor
+        for name, tensor in renamed.state_dict().items()
+    }
+    usual.load_state_dict(state)
+    files = []
+    for module in (renamed, usual):
+        codec = CompressAIAdapter(module)
+        codec.update()
+        coder = distillkit.ImageCodec(codec, "0" * 32, precision=precision)
+        files.append(coder.encode(picture()))
+        assert {
+            path: type(part).__name__
+            for path, part in coder._coder.adapter.module.named_children()
+            if type(part).__name__ == "Transform"
+        }.keys() >= (set(names) if module is renamed else {"g_a", "g_s"})
+    assert read(files[0]).substreams == read(files[1]).substreams
 
 
 def test_an_entropy_model_without_tables_that_gives_likelihoods_alone():

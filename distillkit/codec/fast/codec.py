@@ -23,7 +23,7 @@ from ...model.copies import copy_codec
 from ...model.precision import bf16_is_fast
 from ..bitstream import CompressedImage
 from ..calls import CoderCalls
-from ..exact import MakesTensorsOf, use_exact
+from ..exact import MakesTensorsOf, find_transforms, use_exact
 from ..stand_ins import StandIns, calls_coder
 from ..stopwatch import Stopwatch
 from ..tables import EntropyWatch, is_entropy_model
@@ -47,7 +47,7 @@ class FastCodec:
 
     Args:
         adapter: has entropy models of CompressAI's kind in its module; it is not changed.
-        precision: of the modules named `g_a` and `g_s`; "auto" is bf16 on devices that compute in it, for
+        precision: of the analysis and synthesis; "auto" is bf16 on devices that compute in it, for
             samples of up to 8 bits.
         stopwatch: counts where the time goes.
         exact: of all that chooses the coder's tables; float32 for networks that cannot run in float64.
@@ -96,8 +96,9 @@ class FastCodec:
             return made
 
         winograd = exact == torch.float64 and device.type == "cpu"
-        transforms = use_exact(module, exact, transform, use_winograd if winograd else id)
-        self.takes_channels_last = isinstance(getattr(module, "g_a", None), Transform)
+        roles, children = find_transforms(self.adapter), list(module.children())
+        transforms = use_exact(module, roles, exact, transform, use_winograd if winograd else id)
+        self.takes_channels_last = any(roles.get(child) == "g_a" for child in children)
         self._entropy = EntropyWatch(module, stopwatch)
         self._stand_ins.put_into(module)
         self._makes_exact = MakesTensorsOf(exact, transforms)
