@@ -11,9 +11,18 @@ import typer
 from .app import AsJson, app, show
 
 
+def _shipped(typed: str) -> list[tuple[str, str]]:
+    """Return the recipes whose names begin so, for the shell to complete."""
+    from ..recipe.shipped import shipped_recipes
+
+    return [(name, about) for name, about in shipped_recipes().items() if name.startswith(typed)]
+
+
 @app.command()
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="The recipes to write.", show_default="list them")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="The recipes to write.", show_default="list them", autocompletion=_shipped)
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write them to.")] = Path(),
     as_json: AsJson = False,
 ) -> None:

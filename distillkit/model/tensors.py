@@ -36,7 +36,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     partial = path.with_name(path.name[:60] + ".partial")  # a name may be as long as names may be
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        mode = partial.stat().st_mode  # of a new file; safetensors lets its owner alone read what it writes
         save_file(ready, partial, {**metadata, "sha256": _checksum(ready, metadata)})
+        partial.chmod(mode)
         with partial.open("r+b") as file:
             _put_in_order(file)
             file.flush()

@@ -71,6 +71,7 @@ def test_completion():
     for words, number, expected in (
         ("distillkit rep", "1", "report"),
         ("distillkit train --tens", "2", "--tensorboard"),
+        ("distillkit recipes lowres-p", "2", "lowres-paper"),
     ):
         asked = environment | {"COMP_WORDS": words, "COMP_CWORD": number}
         done = subprocess.run(command, env=asked, capture_output=True, text=True, timeout=100)

@@ -44,3 +44,9 @@ def test_writing_takes_no_copy_of_the_tensors(tmp_path):
     command = [sys.executable, "-c", PEAK, str(tmp_path / "large")]
     kilobytes = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert kilobytes < 64e3  # of 268e3 in the tensors
+
+
+def test_others_may_read_it_where_they_may_read_new_files(tmp_path):
+    (tmp_path / "new").touch()
+    write_tensors(tmp_path / "weights", {"x": torch.ones(2)}, {})
+    assert (tmp_path / "weights").stat().st_mode == (tmp_path / "new").stat().st_mode
