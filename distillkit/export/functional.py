@@ -8,6 +8,12 @@ import torch
 from torch import Tensor, fx
 from torch._ops import HigherOrderOperator, OpOverload
 
+_SCATTERS: dict[Any, Any] = {
+    torch.ops.aten.slice.Tensor: torch.ops.aten.slice_scatter.default,
+    torch.ops.aten.select.int: torch.ops.aten.select_scatter.default,
+}
+#: What gives its first input's number type, whatever the others have.
+_OF_INPUT_TYPE = ("copy", "fill", "index_put", "masked_fill", "detach")
 #: Operators of torch made of others, whose result is never their input or a part of it.
 _FRESH = ("conv", "linear", "matmul", "_norm", "softmax", "pad", "pixel_", "upsample", "interpolate", "chunk_cat")
 
@@ -16,46 +22,69 @@ def functional(traced: torch.export.ExportedProgram) -> torch.export.ExportedPro
     """Return a program in which no operator changes its input.
 
     Torch's own way traces the program again, which takes twice as long as the first time. It is needed only where what
-    was changed is read again under another name.
+    was changed is read again through another view than those that lead to the change.
 
     Args:
         traced: is changed.
     """
-    found = _without_changes(traced.graph)
-    if found is None:
+    if not _without_changes(traced.graph):
         return traced.run_decompositions({})
-    for node, operator in found.items():
-        node.target = operator
     traced.graph_module.recompile()
     return traced
 
 
-def _without_changes(graph: fx.Graph) -> dict[fx.Node, Any] | None:
-    """Return the operators that take the places of those that change their input, or None if they cannot."""
+def _without_changes(graph: fx.Graph) -> bool:
+    """Rewrite operators that change their input, and return whether all could be."""
     nodes: list[Any] = list(graph.nodes)
     places = {node: place for place, node in enumerate(nodes)}
-    memory: dict[fx.Node, frozenset[fx.Node]] = {}  # whose memory a value may share
-    found: dict[fx.Node, Any] = {}
+    memory: dict[Any, frozenset[Any]] = {}  # whose memory a value may share
     for place, node in enumerate(nodes):
         memory[node] = frozenset([node])
         if node.op != "call_function":
             continue
         target: Any = node.target
         if isinstance(target, HigherOrderOperator):
-            return None
+            return False
         if not isinstance(target, OpOverload):  # a number's, or an item of a list
             memory[node] = _memory_of_inputs(node, memory)
         elif target._schema.is_mutable:  # pyright: ignore[reportPrivateUsage]
-            operator = _unchanging(node)
-            shared = memory.get(node.args[0], frozenset[fx.Node]())
-            sharing = [other for other in nodes[:place] if memory[other] & shared]
-            is_read_later = any(places[user] > place for other in sharing for user in other.users)
-            if operator is None or is_read_later or any(other.op != "call_function" for other in shared):
-                return None
-            found[node] = operator
+            operator, views = _unchanging(node), _views_to(node.args[0])
+            owner: Any = views[-1].args[0] if views else node.args[0]
+            changed = memory.get(node.args[0], frozenset[Any]())
+            others = [other for other in memory if other not in {node, owner} and memory[other] & changed]
+            is_read_later = any(places.get(user, 0) > place for other in others for user in other.users)
+            if operator is None or is_read_later or any(each.op != "call_function" for each in changed):
+                return False
+            later = [user for user in owner.users if places.get(user, 0) > place]
+            node.target = operator
+            whole = _put_back(graph, node, views)
+            memory[whole] = frozenset([whole])
+            for user in later:
+                user.replace_input_with(owner, whole)
         elif _may_share(target):
             memory[node] = _memory_of_inputs(node, memory)
-    return found
+    return True
+
+
+def _views_to(node: Any) -> list[Any]:
+    """Return the slices and selections that lead to a value, the last one first."""
+    views: list[Any] = []
+    while isinstance(node, fx.Node) and node.target in _SCATTERS:
+        views.append(node)
+        node = node.args[0]
+    return views
+
+
+def _put_back(graph: fx.Graph, node: Any, views: list[Any]) -> Any:
+    """Return the node of a whole tensor with a new value in a part of it."""
+    value = node
+    for view in views:
+        base = view.args[0]
+        with graph.inserting_after(value):
+            made: Any = graph.call_function(_SCATTERS[view.target], (base, value, *view.args[1:]), view.kwargs)
+        made.meta = {"val": base.meta["val"]}
+        value = made
+    return value
 
 
 def _unchanging(node: Any) -> Any:
@@ -63,9 +92,10 @@ def _unchanging(node: Any) -> Any:
     schema = node.target._schema
     written = [argument.alias_info is not None and argument.alias_info.is_write for argument in schema.arguments]
     tensors = [each.meta["val"] for each in node.all_input_nodes if isinstance(each.meta.get("val"), Tensor)]
-    if written.index(True) or sum(written) > 1 or len({tensor.dtype for tensor in tensors}) > 1:
-        return None
     name = schema.name.removeprefix("aten::").removesuffix("_")
+    is_of_input_type = name in _OF_INPUT_TYPE or len({tensor.dtype for tensor in tensors}) == 1
+    if written.index(True) or sum(written) > 1 or not is_of_input_type:
+        return None
     return getattr(getattr(torch.ops.aten, name, None), node.target._overloadname, None)
 
 
