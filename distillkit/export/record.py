@@ -158,9 +158,8 @@ def _check_sizes(traced: torch.export.ExportedProgram, largest: int) -> None:
     ]
     for low, high in ((int(r.lower), int(r.upper)) for symbol, r in ranges.items() if symbol.is_Symbol):
         if low > 2 or high < largest:
-            raise ValueError(
-                f"it does something else for pictures of sides from {low} to {high} strides than for others"
-            )
+            sides = f"with a side of {low}" if low == high else f"of sides from {low} to {high}"
+            raise ValueError(f"it does something else for pictures {sides} strides than for others")
     for sides in itertools.product((2, 3, 4, 5, 7, 8, 16, 33, 100, largest), repeat=2):
         for condition in conditions:
             symbols = sorted(condition.free_symbols, key=str)
