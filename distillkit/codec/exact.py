@@ -24,7 +24,8 @@ def find_transforms(adapter: CodecAdapter) -> dict[nn.Module, str]:
     """Return the transforms of a codec, and which each is: `g_a`, `h_a` or `g_s`.
 
     They have these names, at any depth. Where `g_a` or `g_s` is missing, the codec is run once, and the one child of it
-    that takes a picture, once, is the analysis, the one that gives a picture the synthesis.
+    that takes a picture, once, is the analysis. The last child to run is the synthesis, if it gives a picture: what ran
+    before the end may still choose the coder's tables.
     """
     module = adapter.module
     parts = [(name, child) for parent in module.modules() for name, child in parent.named_children()]
@@ -51,7 +52,7 @@ def find_transforms(adapter: CodecAdapter) -> dict[nn.Module, str]:
             hook.remove()
     once = [run for run in runs if [child for child, *_ in runs].count(run[0]) == 1]
     takers = [child for child, takes, gives in once if takes and not gives]
-    givers = [child for child, takes, gives in once if gives and not takes]
+    givers = [child for child, takes, gives in once if gives and not takes and child is runs[-1][0]]
     found = {"g_a": takers, "g_s": givers}
     more = {children[0]: name for name, children in found.items() if len(children) == 1}
     return named | {child: name for child, name in more.items() if name not in named.values()}

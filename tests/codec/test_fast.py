@@ -20,6 +20,7 @@ from compressai.models import MeanScaleHyperprior
 import distillkit
 from distillkit.codec.bitstream import read, write
 from distillkit.codec.checksums import NO_HASH
+from distillkit.codec.exact import find_transforms
 from distillkit.codec.stopwatch import Stopwatch
 from distillkit.codec.tables import EntropyTables, EntropyWatch, ScaleIndexes, is_entropy_model
 from distillkit.errors import BitstreamError, PairError
@@ -359,6 +360,19 @@ def test_transforms_are_found_by_what_they_take_and_give(precision):
             if type(part).__name__ == "Transform"
         }.keys() >= (set(names) if module is renamed else {"g_a", "g_s"})
     assert read(files[0]).substreams == read(files[1]).substreams
+
+
+def test_what_gives_a_picture_before_the_end_is_no_synthesis():
+    """A layer's picture may choose the tables of the next layer."""
+
+    class Layered(Renamed):
+        def forward(self, x):
+            out = super().forward(x)
+            self.h_a(self.encoder(out["x_hat"]))
+            return out
+
+    assert set(find_transforms(CompressAIAdapter(Renamed(8, 16).eval())).values()) == {"g_a", "h_a", "g_s"}
+    assert set(find_transforms(CompressAIAdapter(Layered(8, 16).eval())).values()) == {"h_a"}
 
 
 def test_an_entropy_model_without_tables_that_gives_likelihoods_alone():
