@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
-from typing import Any, final
+from typing import Any, Literal, final
 
 from rich.console import Console
 
@@ -16,8 +16,11 @@ from .data.held_out import hold_out
 from .data.images import check_images
 from .errors import DataError, RecipeError
 from .evaluation.side_by_side import ComparedModel, Comparison, compare
+from .family.trained import recipe_of_trained
 from .hooks.loader import Plugins, load_plugins
+from .model.conditioned import FIXED_POINTS, measured_at
 from .model.file import load_model
+from .model.lmbda import LmbdaRange
 from .recipe.recipe import Recipe
 from .recipe.shipped import load_for_pair
 from .report.page import write_page
@@ -58,6 +61,7 @@ def distil(
     *,
     pair: str = "models.lowres",
     size: str = "lite",
+    teacher: str | Path | None = None,
     changes: Mapping[str, Any] | None = None,
     plugins: Plugins | None = None,
     observers: Callable[[], Sequence[object]] = list,
@@ -73,6 +77,7 @@ def distil(
         out: gets the runs, the measurements and the page; by default `runs/NAME`, from the folder's name.
         pair: teacher and student. A pair for which no recipes ship trains with those of `models.lowres`.
         size: of both, and of the training: `tiny` (minutes), `lite` (hours) or `paper` (days on a GPU).
+        teacher: a trained one, of any pair: its file, its run folder, or `zoo:NAME`; by default one is trained.
         changes: other values for keys of both recipes, as for `Recipe.load`: `{"num_steps": 500}`.
         plugins: where components are registered; by default the installed plugins.
         observers: called for each run; gives observers beside the progress display.
@@ -85,13 +90,15 @@ def distil(
     photos, plugins = Path(photos), plugins or load_plugins()
     out = Path(out) if out is not None else Path("runs") / photos.resolve().name
     console = console or Console(stderr=True, markup=False, emoji=False)
-    teacher, student = (
-        load_for_pair(pair, size, part, out / "images/train", plugins) for part in ("teacher", "student")
-    )
-    teacher, student = (recipe.changed(changes or {}) for recipe in (teacher, student))
+
+    def shipped(part: Literal["teacher", "student"]) -> Recipe:
+        return load_for_pair(pair, size, part, out / "images/train", plugins).changed(changes or {})
+
+    student = shipped("student")
+    teaches = shipped("teacher") if teacher is None else recipe_of_trained(teacher, student.data, plugins)
     # What is wrong with a name or option is known before anything is written.
-    resolved = [resolve(recipe, plugins) for recipe in (teacher, student.model_copy(update={"teacher": out}))]
-    data = teacher.data
+    resolved = [resolve(recipe, plugins) for recipe in (teaches, student.model_copy(update={"teacher": out}))]
+    data = student.data
     _, held_out = hold_out(
         photos,
         out / "images",
@@ -99,7 +106,7 @@ def distil(
         skip=data.bad_images == "skip",
         samples=samples_of(resolved[0], plugins),
     )
-    if left := _time_left(out, teacher, student, plugins):
+    if left := _time_left(out, teaches, student, plugins):
         console.print(left, highlight=False, soft_wrap=True)
     display = ProgressDisplay(console)
 
@@ -107,7 +114,7 @@ def distil(
         return lambda part: console.print(f"{what} {part}", highlight=False)
 
     comparison = distil_recipes(
-        teacher,
+        teaches,
         student,
         out,
         held_out,
@@ -195,8 +202,7 @@ def distil_recipes(
     # Report what would end the job after hours of training before it starts.
     resolved = resolve(taught, plugins)
     check_images(images, samples=samples_of(resolved, plugins))
-    if not isinstance(teacher, Recipe):
-        load_model(teacher, plugins)
+    lmbda = teacher.lmbda if isinstance(teacher, Recipe) else load_model(teacher, plugins).lmbda
     models: dict[str, Path] = {}
     if isinstance(teacher, Recipe):
         teacher = train(teacher, folder / "teacher", plugins=plugins, observers=observers())
@@ -206,7 +212,9 @@ def distil_recipes(
     distilled = student.model_copy(update={"teacher": teacher})
     models["student"] = train(distilled, folder / "student", plugins=plugins, observers=observers())
     objective = build_objective(student.objective.model_dump(), plugins, "recipe objective")
-    return compare(models, images, folder / "comparison", plugins=plugins, objective=objective, on_model=on_model)
+    qualities = measured_at(lmbda, [student.lmbda]) if isinstance(lmbda, LmbdaRange) else FIXED_POINTS
+    options: dict[str, Any] = {"objective": objective, "on_model": on_model, "qualities": qualities}
+    return compare(models, images, folder / "comparison", plugins=plugins, **options)
 
 
 @final
@@ -255,10 +263,9 @@ def repeat_with_seeds(
         observers: called for each run; gives its observers.
     """
     plugins, folder = plugins or load_plugins(), first.folder.parent / "seeds"
-    compared = {model.name: model for model in first.models}
     sides = {"control": control_of(student, plugins)}
-    sides["student"] = student.model_copy(update={"teacher": compared["teacher"].model})
-    costs = {name: [_cost(compared[name])] for name in sides}
+    sides["student"] = student.model_copy(update={"teacher": _rows(first, "teacher")[0].model})
+    costs = {name: [_cost(first, name)] for name in sides}
     objective = build_objective(student.objective.model_dump(), plugins, "recipe objective")
     for seed in range(student.seed + 1, student.seed + num):
         models = {
@@ -271,12 +278,18 @@ def repeat_with_seeds(
             for name, recipe in sides.items()
         }
         place = folder / f"comparison-{seed}"
-        for model in compare(models, images, place, plugins=plugins, objective=objective).models:
-            costs[model.name].append(_cost(model))
+        comparison = compare(models, images, place, plugins=plugins, objective=objective)
+        for name in models:
+            costs[name].append(_cost(comparison, name))
     return Seeds(tuple(costs["control"]), tuple(costs["student"]))
 
 
-def _cost(model: ComparedModel) -> float:
-    cost = model.evaluation.averages["rd_cost"]
-    assert cost is not None  # a model with a lambda has one
-    return cost
+def _rows(comparison: Comparison, name: str) -> list[ComparedModel]:
+    """Return a model's measurements: one, or one at each quality."""
+    return [row for row in comparison.models if row.name == name or row.name.startswith(f"{name}-q")]
+
+
+def _cost(comparison: Comparison, name: str) -> float:
+    """Return a model's mean cost, over its qualities."""
+    costs = [row.evaluation.averages["rd_cost"] for row in _rows(comparison, name)]
+    return fmean(cost for cost in costs if cost is not None)  # a model with a lambda has one

@@ -168,6 +168,17 @@ def test_one_call(photos, tmp_path, plugins, monkeypatch):
     assert distillkit.load_model(done.model, plugins).part == "student"
 
 
+@pytest.mark.slow
+def test_one_call_with_a_trained_teacher(photos, tmp_path, plugins, teacher_file):
+    changes = CHANGES | {"num_steps": 4}
+    options = {"pair": "small.pair", "size": "tiny", "plugins": plugins, "changes": changes}
+    done = distillkit.distil(photos, tmp_path / "job", teacher=teacher_file, **options)
+    assert [model.name for model in done.comparison.models] == ["teacher", "control", "student"]
+    taken = distillkit.load_model(done.comparison.models[0].model, plugins)
+    assert taken.fingerprint == distillkit.load_model(teacher_file, plugins).fingerprint
+    assert "against the teacher" in done.page.read_text()
+
+
 def test_the_recipes_of_one_call(plugins, tmp_path):
     ours = load_for_pair("models.cheng2020", "lite", "student", tmp_path, plugins)
     assert ours == load_shipped("cheng2020-lite", "student", tmp_path)

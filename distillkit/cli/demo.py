@@ -83,6 +83,12 @@ def distil(
     ] = None,
     pair: Annotated[str, typer.Option(help="Teacher and student; `distillkit pairs` lists them.")] = "models.lowres",
     size: Scale = Size.lite,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="A trained one: model.safetensors, its run folder, or zoo:NAME.", show_default="one is trained"
+        ),
+    ] = None,
     changes: Changes = None,
     tensorboard: Tensorboard = False,
     mlflow: Mlflow = False,
@@ -100,6 +106,7 @@ def distil(
             out,
             pair=pair,
             size=size.value,
+            teacher=teacher,
             changes=parse_changes(changes or []),
             observers=lambda: trackers(tensorboard=tensorboard, mlflow=mlflow, wandb=wandb),
             console=messages(quiet),

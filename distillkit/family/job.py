@@ -16,8 +16,6 @@ from ..evaluation.evaluate import evaluate_model
 from ..hooks.hookspecs import hookimpl
 from ..hooks.loader import Plugins, load_plugins
 from ..hooks.modules import modules_of
-from ..model.conditioned import FIXED_POINTS
-from ..model.lmbda import LmbdaRange
 from ..training.folder.run_folder import RunFolder
 from ..training.objectives.objective import build_objective
 from ..training.preemption import TrainingStopped
@@ -94,8 +92,7 @@ def carry_out(
 
 def results_of(folder: Path, job: Job) -> dict[float | None, Path]:
     """Return the file of each measurement: one, or one for each quality of a model of many rates."""
-    qualities = FIXED_POINTS if isinstance(job.lmbda, LmbdaRange) else (None,)
-    names = {quality: job.name if quality is None else f"{job.name}-q{quality:g}" for quality in qualities}
+    names = {quality: job.name if quality is None else f"{job.name}-q{quality:g}" for quality in job.qualities}
     return {quality: folder / "evaluation" / name / "results.json" for quality, name in names.items()}
 
 

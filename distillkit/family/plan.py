@@ -13,11 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from ..errors import RecipeError
 from ..hooks.components import validate
 from ..hooks.loader import Plugins, load_plugins
+from ..model.conditioned import measured_at
 from ..model.file import MODEL_NAME
 from ..model.lmbda import Lmbda, LmbdaRange, as_lmbda
 from ..recipe.paths import from_folder
-from ..recipe.recipe import TEACHER, Recipe, read_toml
+from ..recipe.recipe import TEACHER, ModelFile, Recipe, read_toml
 from ..training.setup.teachers import teachers_wanted
+from .trained import recipe_of_trained
 
 CONTROL = "control"
 
@@ -73,7 +75,8 @@ class Family(BaseModel):
         lmbdas: in the order in which they are trained; a range `{low, high}` is one run of a codec of many rates.
         seeds: of the students; the teacher has its recipe's.
         warm_start: how later lambdas start from earlier ones; without it each starts from random weights.
-        teacher: the teacher's recipe, without `trains` and `lmbda`.
+        teacher: the teacher's recipe, without `trains` and `lmbda`; or the file of a trained one, of any pair (or
+            `zoo:NAME`), or a list of such files, one for each lambda in their order.
         student: the student's recipe, without `trains`, `lmbda`, `seed` and `teacher`.
         variants: by name. By default `control` (without losses) and `student` (the recipe as it is).
     """
@@ -83,11 +86,30 @@ class Family(BaseModel):
     lmbdas: Annotated[list[Lmbda], Field(min_length=1)] = [0.013]
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = [0]
     warm_start: WarmStart | None = None
-    teacher: dict[str, Any]
+    teacher: dict[str, Any] | list[ModelFile]
     student: dict[str, Any]
     variants: dict[str, Variant] = {CONTROL: Variant.model_validate({"losses": {}}), "student": Variant()}
 
     _as_lmbdas = field_validator("lmbdas", mode="before")(_lmbdas)
+
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _recipe_or_files(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return value  # type: ignore[reportUnknown]
+        files: list[Any] = value if isinstance(value, list) else [value]  # type: ignore[reportUnknown]
+        if not all(isinstance(file, (str, Path)) for file in files):
+            raise ValueError(f"expected a recipe, or the file of a trained teacher or a list of such, got {value!r}.")
+        return files
+
+    @model_validator(mode="after")
+    def _teachers_fit(self) -> Family:
+        if isinstance(self.teacher, list) and len(self.teacher) not in (1, len(self.lmbdas)):
+            lmbdas = ", ".join(map(str, self.lmbdas))
+            raise ValueError(
+                f"teacher: expected one file, or one for each of lmbdas ({lmbdas}), got {len(self.teacher)}."
+            )
+        return self
 
     @model_validator(mode="after")
     def _variants_fit(self) -> Family:
@@ -113,10 +135,13 @@ class Family(BaseModel):
             name: variant.model_copy(update=from_folder(variant.changes, folder))
             for name, variant in family.variants.items()
         }
+        teacher = family.teacher
         return family.model_copy(
             update={
                 "test": folder / family.test,
-                "teacher": from_folder(family.teacher, folder),
+                "teacher": [folder / file for file in teacher]
+                if isinstance(teacher, list)
+                else from_folder(teacher, folder),
                 "student": from_folder(family.student, folder),
                 "variants": variants,
             }
@@ -144,6 +169,7 @@ class Job:
         seed: of the run.
         recipe: what to do; names the files of the jobs in `needs`.
         needs: names of the jobs that must be done before.
+        qualities: at which its model is measured; None for one of a single rate.
     """
 
     name: str
@@ -152,6 +178,7 @@ class Job:
     seed: int
     recipe: Recipe
     needs: tuple[str, ...]
+    qualities: tuple[float | None, ...] = (None,)
 
 
 def plan(family: Family, folder: Path, plugins: Plugins | None = None) -> list[Job]:
@@ -161,7 +188,7 @@ def plan(family: Family, folder: Path, plugins: Plugins | None = None) -> list[J
     needs one, or its initial weights.
 
     Raises:
-        RecipeError: a recipe is not valid.
+        DistillkitError: a recipe is not valid, or a trained teacher cannot be read.
     """
     return list(_jobs(family, folder, plugins or load_plugins()))
 
@@ -179,12 +206,33 @@ def select(jobs: list[Job], patterns: list[str]) -> list[Job]:
 
 
 def _jobs(family: Family, folder: Path, plugins: Plugins) -> Iterator[Job]:
+    trained = list(_trained(family, plugins))
+    jobs = {job.name: job for job in trained}
+    for job in trained:
+        if job.recipe.initial_weights != jobs[job.name].recipe.initial_weights:
+            files = job.recipe.initial_weights, jobs[job.name].recipe.initial_weights
+            raise RecipeError(
+                f"family teacher: expected trained teachers of different lambdas, got two of {job.lmbda:g}: "
+                f"{files[0]} and {files[1]}; make a family for each."
+            )
+    yield from jobs.values()
     for place, lmbda in enumerate(family.lmbdas):
-        teacher = f"teacher-{lmbda_name(lmbda)}"
+        teacher = trained[min(place, len(trained) - 1)].name if trained else f"teacher-{lmbda_name(lmbda)}"
         students = list(_students(family, folder, place, teacher, plugins))
-        if not isinstance(lmbda, LmbdaRange) or any(teacher in student.needs for student in students):
+        if isinstance(family.teacher, dict) and (
+            not isinstance(lmbda, LmbdaRange) or any(teacher in student.needs for student in students)
+        ):
             yield _job(family, folder, place, teacher, "teacher", family.teacher | {"trains": "teacher"})
         yield from students
+
+
+def _trained(family: Family, plugins: Plugins) -> Iterator[Job]:
+    """Yield the jobs of teachers that are trained already: their runs take no steps, and are measured like others."""
+    for file in family.teacher if isinstance(family.teacher, list) else ():
+        recipe = recipe_of_trained(file, family.student.get("data"), plugins)
+        lmbda = recipe.lmbda
+        name, qualities = f"teacher-{lmbda_name(lmbda)}", measured_at(lmbda, family.lmbdas)
+        yield Job(name, "teacher", lmbda, recipe.seed, recipe, (), qualities)
 
 
 def _students(family: Family, folder: Path, place: int, teacher: str, plugins: Plugins) -> Iterator[Job]:
@@ -227,7 +275,7 @@ def _job(
         recipe = recipe | {"initial_weights": folder / before / MODEL_NAME, "num_steps": steps}
         needs = (*needs, before)
     settings = validate(Recipe, recipe | {"lmbda": lmbda}, f"family: {name}")
-    return Job(name, variant, lmbda, settings.seed, settings, needs)
+    return Job(name, variant, lmbda, settings.seed, settings, needs, measured_at(lmbda, [lmbda]))
 
 
 def _seeds(family: Family) -> list[int]:

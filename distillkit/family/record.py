@@ -10,6 +10,7 @@ from typing import Any, final
 
 from ..errors import DataError
 from ..evaluation.curve import Metric
+from ..model.file import model_name
 from ..model.lmbda import LmbdaRange
 from ..recipe.recipe import Recipe
 from .run import JobStatus
@@ -185,7 +186,7 @@ def _essentials(recipe: Recipe) -> dict[str, Any]:
         "schedule": values["schedule"],
         "optimizer": values["optimizer"],
         "batch": f"{values['data']['batch_size']} of {values['data']['crop']}x{values['data']['crop']}",
-        "initial_weights": start if start in ("random", "teacher") else Path(start).parent.name,
+        "initial_weights": start if start in ("random", "teacher") else model_name(Path(start)),
     }
 
 

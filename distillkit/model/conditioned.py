@@ -12,9 +12,26 @@ from typing_extensions import override
 
 from ..errors import PairError
 from .adapters import CodecAdapter, CodecOutput, CompressedLatents
+from .lmbda import Lmbda, LmbdaRange
 
 FIXED_POINTS = (0.0, 0.25, 0.5, 0.75, 1.0)  #: qualities at which a codec of many rates is measured
 MIDDLE = 0.5  #: the quality at which a codec of many rates is run when none is given, as to probe it
+
+
+def measured_at(lmbda: Lmbda, beside: Sequence[Lmbda]) -> tuple[float | None, ...]:
+    """Return the qualities at which a model is measured: (None,) for one of a single rate.
+
+    Args:
+        lmbda: of the model.
+        beside: of the models that it is compared with. If all are of a single rate, a model of many rates is measured
+            at their lambdas, as far as it has them; else at `FIXED_POINTS`.
+    """
+    if not isinstance(lmbda, LmbdaRange):
+        return (None,)
+    if any(isinstance(each, LmbdaRange) for each in beside):
+        return FIXED_POINTS
+    shared = (each for each in beside if isinstance(each, float) and lmbda.holds(each))
+    return tuple(map(lmbda.quality_of, shared)) or FIXED_POINTS
 
 
 class ConditionedAdapter(CodecAdapter):

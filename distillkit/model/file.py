@@ -28,6 +28,17 @@ MSE: Mapping[str, Any] = {"name": "core.mse"}  #: the objective of a file that n
 MODEL_NAME = "model.safetensors"  #: of the trained model in its run folder
 
 
+def model_file(model: str | Path) -> Path:
+    """Return the file that a model's name means: itself, that in a run folder, or that of `zoo:NAME`."""
+    path = located(model)
+    return path / MODEL_NAME if path.is_dir() else path
+
+
+def model_name(file: Path) -> str:
+    """Return what a model's file is called in a table: its run's name, or its own."""
+    return file.parent.name if file.name == MODEL_NAME else file.stem
+
+
 @dataclass(frozen=True)
 class TrainedModel:
     """A codec read from a file.
@@ -118,9 +129,7 @@ def load_model(path: str | Path, plugins: Plugins | None = None, device: str = "
         DistillkitError: there is no such device.
     """
     where = find_device(device, "device")
-    path = located(path)
-    if path.is_dir():
-        path = path / MODEL_NAME
+    path = model_file(path)
     if not path.is_file():
         raise CheckpointError(f"model {path}: no such file. A finished run has a model.safetensors in its folder.")
     tensors, metadata = read_tensors(path)

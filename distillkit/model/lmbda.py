@@ -40,8 +40,12 @@ class LmbdaRange:
     @overload
     def at(self, quality: Tensor) -> Tensor: ...
     def at(self, quality: float | Tensor) -> float | Tensor:
-        """Return the trade-off of a quality in [0, 1], or of each in a tensor."""
-        return self.low * (self.high / self.low) ** quality
+        """Return the trade-off of a quality in [0, 1], or of each in a tensor.
+
+        A number has twelve digits: `at(quality_of(0.013))` is 0.013.
+        """
+        lmbda = self.low * (self.high / self.low) ** quality
+        return float(f"{lmbda:.12g}") if isinstance(lmbda, float) else lmbda
 
     @overload
     def quality_of(self, lmbda: float) -> float: ...

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import tomli_w
-from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from ..errors import RecipeError
 from ..hooks.components import validate
@@ -26,7 +26,7 @@ def _shipped(value: object) -> object:
     return find(value) if isinstance(value, str) and value.startswith(PREFIX) else value
 
 
-_ModelFile = Annotated[Path, BeforeValidator(_shipped)]
+ModelFile = Annotated[Path, BeforeValidator(_shipped)]  #: of a trained model; `zoo:NAME` for one that ships
 
 
 class Recipe(Settings):
@@ -48,7 +48,7 @@ class Recipe(Settings):
         lmbda: trade-off of the rate-distortion cost: `lmbda` times the objective's distortion is in bits per pixel; or
             the range of a codec of many rates, `{low = 0.0018, high = 0.0483}`, from which each crop has its own,
             spread evenly by the logarithm.
-        num_steps: optimiser steps of the whole run.
+        num_steps: optimiser steps of the whole run; with 0 its model is what it starts from.
         losses: loss terms by name, each with its options and, where there are several, its `teacher`; without any, the
             run trains without distillation. A loss can be used several times, each under a label that names it:
             `[losses.fine]`, `name = "kd.hint"`.
@@ -80,12 +80,12 @@ class Recipe(Settings):
 
     trains: Literal["student", "teacher"] = "student"
     pair: ComponentChoice
-    teacher: _ModelFile | None = None
-    teachers: dict[str, _ModelFile] = Field(default_factory=dict)
-    initial_weights: Literal["random", "teacher"] | _ModelFile = "random"
+    teacher: ModelFile | None = None
+    teachers: dict[str, ModelFile] = Field(default_factory=dict)
+    initial_weights: Literal["random", "teacher"] | ModelFile = "random"
     objective: ComponentChoice = ComponentChoice(name="core.mse")
     lmbda: Lmbda = 0.013
-    num_steps: PositiveInt
+    num_steps: NonNegativeInt
     losses: dict[str, dict[str, Any]] = Field(default_factory=dict)
     schedule: ComponentChoice = ComponentChoice(name="core.constant")
     taps: ComponentChoice = ComponentChoice(name="models.by_resolution")

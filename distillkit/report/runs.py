@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -109,7 +109,7 @@ class Runs:
     @property
     def teacher(self) -> Run | None:
         """The teacher at the main run's lambda."""
-        return self._beside(TEACHER, seed=None)
+        return self._beside(TEACHER, seed=None) or self._of_many_rates(TEACHER)
 
     @property
     def control(self) -> Run | None:
@@ -123,6 +123,13 @@ class Runs:
             same_seed = seed is None or run.recipe.seed == seed
             if run.variant == variant and run.recipe.lmbda == self.main.recipe.lmbda and same_seed:
                 return run
+        return None
+
+    def _of_many_rates(self, variant: str) -> Run | None:
+        """Return a run of many rates, with what was measured of it at the main run's lambda."""
+        for run in self.runs:
+            if run.variant == variant != self.main.variant and self.main.lmbda in run.points:
+                return replace(run, results=run.points[self.main.lmbda])
         return None
 
 

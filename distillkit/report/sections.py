@@ -17,6 +17,7 @@ from ..errors import DistillkitError
 from ..evaluation.bits import bits_by_channel, bits_by_position, load_crops
 from ..evaluation.same_files import psnr_lost_db, reads_files_of, usual_quality
 from ..hooks.loader import Plugins
+from ..model.file import model_name
 from . import inside, plots, plots_inside
 from .codecs import Codecs, Side
 from .pictures import Picture, choose, heat_map, ramp, show
@@ -52,7 +53,7 @@ def training_section(runs: Runs) -> dict[str, Any] | None:
         return None
     last, start = runs.main.metrics[-1], runs.main.recipe.initial_weights
     return {
-        "start": start.parent.name if isinstance(start, Path) else None if start == "random" else "its teacher",
+        "start": model_name(start) if isinstance(start, Path) else None if start == "random" else "its teacher",
         "curve": plots.training(curves),
         "losses": plots.losses(runs.main.metrics),
         "validation": _validation(runs_shown, runs),

@@ -136,7 +136,7 @@ class Timeline:
     """The phases of a run, checked, and looked up by step.
 
     Attributes:
-        phases: in their order; those of no steps are left out.
+        phases: in their order; those of no steps are left out, unless the run has none.
         notes: what the user should know of them.
     """
 
@@ -144,7 +144,7 @@ class Timeline:
         self, phases: Sequence[Phase], num_steps: int, terms: Sequence[str], notes: Sequence[str] = ()
     ) -> None:
         self.notes = list(notes)
-        self.phases = [phase for phase in phases if phase.num_steps != 0]
+        self.phases = [phase for phase in phases if phase.num_steps != 0 or num_steps == 0]
         lengths = [phase.num_steps for phase in self.phases]
         if sum(lengths) != num_steps or min(lengths, default=0) < 0:
             got = ", ".join(f"{phase.name} {phase.num_steps}" for phase in self.phases) or "none"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from compressai.models import MeanScaleHyperprior
 
 import distillkit
 import distillkit.testing
@@ -60,8 +61,8 @@ def configured(options):
     return pair_class(config)
 
 
-def test_the_recipes():
-    ordered, pair = (
+def test_the_recipes(tmp_path, monkeypatch, photographs):
+    ordered, pair, _ = (
         configured(tomllib.loads(block)["pair"])
         for block in re.findall(r"```toml\n(.*?)```", TEXT, flags=re.DOTALL)
         if "[pair]" in block
@@ -71,6 +72,18 @@ def test_the_recipes():
     assert pair.pretrained_teacher
     assert pair.teacher_lmbda == 0.013
     assert type(pair.build_student()).__name__ == "Cheng2020AnchorCheckerboard"
+
+    (block,) = re.findall(r"```toml\n(# imported.toml.*?)```", TEXT, flags=re.DOTALL)
+    published = MeanScaleHyperprior(16, 24)
+    torch.save({"state_dict": published.state_dict()}, tmp_path / "mbt2018-mean.pth.tar")
+    (tmp_path / "imported.toml").write_text(block)
+    (tmp_path / "photos").symlink_to(photographs)
+    monkeypatch.chdir(tmp_path)
+    recipe = distillkit.Recipe.load("imported.toml", {"data.crop": 64, "device": "cpu"})
+    imported = distillkit.load_model(distillkit.train(recipe, "runs/imported")).codec.module.state_dict()
+    weights = dict(published.named_parameters())
+    del weights["entropy_bottleneck.quantiles"]  # of the coder's tables, which a run fits at its end
+    assert all(torch.equal(imported[name], weight) for name, weight in weights.items())
 
 
 def test_the_taps():
