@@ -169,7 +169,8 @@ def test_one_call(photos, tmp_path, plugins, monkeypatch):
 
 
 @pytest.mark.slow
-def test_one_call_with_a_trained_teacher(photos, tmp_path, plugins, teacher_file):
+def test_one_call_with_a_trained_teacher(photos, tmp_path, plugins, teacher_file, monkeypatch):
+    monkeypatch.setattr("distillkit.experiment._WORTH", 0)
     changes = CHANGES | {"num_steps": 4}
     options = {"pair": "small.pair", "size": "tiny", "plugins": plugins, "changes": changes}
     done = distillkit.distil(photos, tmp_path / "job", teacher=teacher_file, **options)
@@ -177,6 +178,7 @@ def test_one_call_with_a_trained_teacher(photos, tmp_path, plugins, teacher_file
     taken = distillkit.load_model(done.comparison.models[0].model, plugins)
     assert taken.fingerprint == distillkit.load_model(teacher_file, plugins).fingerprint
     assert "against the teacher" in done.page.read_text()
+    assert json.loads((tmp_path / "job/estimate.json").read_text())["teacher"] == 0
 
 
 def test_the_recipes_of_one_call(plugins, tmp_path):

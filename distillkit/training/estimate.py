@@ -56,9 +56,9 @@ def estimate_seconds(recipe: Recipe, plugins: Plugins, folder: Path) -> tuple[fl
     """
     times = _StepTimes()
     steps = num_measured(recipe, plugins)
-    short = {"num_steps": steps, "log_every": 1, "checkpoint_every": steps, "validation": None}
+    short = {"num_steps": steps, "log_every": 1, "checkpoint_every": max(1, steps), "validation": None}
     model = train(recipe.model_copy(update=short), folder, plugins=plugins, observers=[times])
     means = {name: fmean(seconds[1:] or seconds) for name, seconds in times.seconds.items()}
     phases = timeline_of(resolve(recipe, plugins), plugins).phases
-    other = fmean(means.values())  # for a phase that was too short to be seen
+    other = fmean(means.values() or [0.0])  # for a phase that was too short to be seen, or a run of no steps
     return sum(phase.num_steps * means.get(phase.name, other) for phase in phases), model
