@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import socket
 import time
 
 import pytest
@@ -13,10 +15,12 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver"),
 ]
+SECONDS = 60  #: after which a browser that does not answer has failed
 ARGUMENTS = (
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
+    "--disable-dev-shm-usage",  # shared memory may be small, and a browser that waits for it never ends
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
@@ -32,10 +36,17 @@ def browser(tmp_path_factory):
     for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    service = Service(DRIVER)
+    socket.setdefaulttimeout(SECONDS)  # else requests wait for ever
+    try:
+        driver = webdriver.Chrome(options=options, service=service)
+    finally:
+        socket.setdefaulttimeout(None)
     driver.execute_cdp_cmd("Network.enable", {})
     yield driver
-    driver.quit()
+    with contextlib.suppress(Exception):  # that it does not close is no fault of the page
+        driver.quit()
+    service.process.kill()
 
 
 @pytest.fixture
