@@ -186,6 +186,8 @@ def test_the_recipes_of_one_call(plugins, tmp_path):
     assert ours == load_shipped("cheng2020-lite", "student", tmp_path)
     other = load_for_pair("small.pair", "tiny", "teacher", tmp_path, plugins)
     assert (other.pair.name, other.trains, other.num_steps) == ("small.pair", "teacher", 1500)
+    starts = [load_for_pair(pair, "lite", "student", tmp_path, plugins) for pair in ("models.lowres", "small.pair")]
+    assert [recipe.initial_weights for recipe in starts] == ["teacher", "random"]
     with pytest.raises(RecipeError, match=r"Did you mean 'models.lowres'"):
         load_for_pair("models.lowress", "tiny", "teacher", tmp_path, plugins)
     with pytest.raises(RecipeError, match="write its recipe with `distillkit recipes compressai-paper`"):

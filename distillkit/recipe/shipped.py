@@ -51,7 +51,9 @@ def load_for_pair(pair: str, size: str, part: Literal["teacher", "student"], ima
     if not ships:
         recipe = load_shipped(f"lowres-{size}", part, images)
         own = {"name": pair} | ({"size": size} if "size" in options else {})
-        return recipe.model_copy(update={"pair": ComponentChoice.model_validate(own)})
+        # That the teacher's weights are a good start was measured on `models.lowres` alone.
+        changes = {"pair": ComponentChoice.model_validate(own), "initial_weights": "random"}
+        return recipe.model_copy(update=changes)
     if "teacher.toml" not in _files(name):
         raise RecipeError(
             f"distil, pair {pair}: its teacher of size {size} is downloaded, not trained; write its recipe with "
