@@ -96,6 +96,8 @@ def distil(
 
     student = shipped("student")
     teaches = shipped("teacher") if teacher is None else recipe_of_trained(teacher, student.data, plugins)
+    if teaches.pair.name != pair and "initial_weights" not in (changes or {}):  # its weights belong elsewhere
+        student = student.model_copy(update={"initial_weights": "random"})
     # What is wrong with a name or option is known before anything is written.
     resolved = [resolve(recipe, plugins) for recipe in (teaches, student.model_copy(update={"teacher": out}))]
     data = student.data

@@ -181,6 +181,26 @@ def test_one_call_with_a_trained_teacher(photos, tmp_path, plugins, teacher_file
     assert json.loads((tmp_path / "job/estimate.json").read_text())["teacher"] == 0
 
 
+@pytest.mark.slow
+def test_a_teacher_of_another_pair_gives_no_initial_weights(photos, tmp_path, plugins, teacher_file):
+    class Stop:
+        @distillkit.hookimpl
+        def run_started(self, run):
+            if run.name == "student":
+                raise distillkit.TrainingStopped(run.recipe.initial_weights)
+
+    def start(teacher, folder, **changes):
+        short = {"num_steps": 0, "data.crop": 64, "device": "cpu"} | {"losses": {"feds.alignment": {}}} | changes
+        options = {"teacher": teacher, "changes": short, "plugins": plugins, "observers": lambda: [Stop()]}
+        with pytest.raises(distillkit.TrainingStopped) as stopped:
+            distillkit.distil(photos, tmp_path / folder, **options)
+        return str(stopped.value)
+
+    assert start("zoo:lite-teacher", "own") == "teacher"
+    assert start(teacher_file, "other") == "random"
+    assert start(teacher_file, "asked", initial_weights="teacher") == "teacher"
+
+
 def test_the_recipes_of_one_call(plugins, tmp_path):
     ours = load_for_pair("models.cheng2020", "lite", "student", tmp_path, plugins)
     assert ours == load_shipped("cheng2020-lite", "student", tmp_path)

@@ -22,10 +22,10 @@ from ..model.adapters import as_codec
 from ..model.complexity import kmac_per_pixel, num_parameters
 from ..model.conditioned import ConditionedAdapter, at_quality
 from ..model.device import find_device
-from ..model.file import MODEL_NAME, MSE, TrainedModel, load_model, save_model
+from ..model.file import MODEL_NAME, MSE, TrainedModel, load_model, model_file, save_model
 from ..model.gain_units import GainedCodec
 from ..model.lmbda import LmbdaRange
-from ..model.zoo import PREFIX, located
+from ..model.zoo import PREFIX
 from ..recipe.recipe import Recipe
 from ..recipe.shipped import load_for_pair
 from ..taps.orders import Offer, Order
@@ -285,8 +285,8 @@ def _recipe(bench: _Bench, path: str, options: Mapping[str, Any], offer: Offer, 
     lmbda = asdict(model.lmbda) if isinstance(model.lmbda, LmbdaRange) else model.lmbda
     changes: dict[str, Any] = {"pair": {"name": bench.pair, **options}, "lmbda": lmbda}
     if not bench.pair_class(config).pretrained_teacher:
-        file = located(path)
-        changes["teacher"] = str((file / MODEL_NAME if file.is_dir() else file).absolute())
+        changes["teacher"] = str(model_file(path).absolute())
+    changes |= {} if model.pair == bench.pair else {"initial_weights": "random"}  # its weights belong elsewhere
     if model.objective != MSE:
         changes["objective"] = model.objective
     recipe = load_for_pair(bench.pair, "lite", "student", train.absolute(), bench.plugins)

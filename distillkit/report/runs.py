@@ -109,7 +109,7 @@ class Runs:
     @property
     def teacher(self) -> Run | None:
         """The teacher at the main run's lambda."""
-        return self._beside(TEACHER, seed=None) or self._of_many_rates(TEACHER)
+        return self._beside(TEACHER, seed=None) or self._teacher_of_many_rates()
 
     @property
     def control(self) -> Run | None:
@@ -125,10 +125,10 @@ class Runs:
                 return run
         return None
 
-    def _of_many_rates(self, variant: str) -> Run | None:
-        """Return a run of many rates, with what was measured of it at the main run's lambda."""
+    def _teacher_of_many_rates(self) -> Run | None:
+        """Return a teacher of many rates, with what was measured of it at the main run's lambda."""
         for run in self.runs:
-            if run.variant == variant != self.main.variant and self.main.lmbda in run.points:
+            if run.variant == TEACHER != self.main.variant and self.main.lmbda in run.points:
                 return replace(run, results=run.points[self.main.lmbda])
         return None
 
