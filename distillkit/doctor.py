@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from time import perf_counter
 from typing import Literal
 
 import torch
 
 from .hooks.loader import load_plugins
-from .model.precision import bf16_is_fast
+from .model.precision import bf16_is_fast, bf16_time
 
 DISTRIBUTION = "distillkit-lic"
 _LIBRARIES = ("torch", "compressai", "timm", "constriction", "numpy", "pillow", "pydantic", "pluggy")
@@ -115,26 +114,11 @@ def _devices() -> Iterator[Finding]:
 
 def _bf16() -> Iterator[Finding]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    seconds = {dtype: _convolution_seconds(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
-    ratio = seconds[torch.float32] / seconds[torch.bfloat16]
-    found = f"{device.type}: a convolution in bfloat16 takes {1 / ratio:.2g} times as long as in float32"
+    found = f"{device.type}: a convolution in bfloat16 takes {bf16_time(device):.2g} times as long as in float32"
     if bf16_is_fast(device):
         yield Finding("bf16", "ok", f"{found}; precision `auto` uses it")
     else:
-        advice = 'Keep `precision = "auto"` (or `"fp32"`) in recipes.'
-        yield Finding("bf16", "note", f"{found}; the device only emulates it", advice)
-
-
-@torch.no_grad()
-def _convolution_seconds(device: torch.device, dtype: torch.dtype) -> float:
-    images = torch.rand(1, 32, 64, 64, device=device, dtype=dtype)
-    layer = torch.nn.Conv2d(32, 32, 3, padding=1, device=device, dtype=dtype)
-    times = []
-    for _ in range(4):
-        start = perf_counter()
-        layer(images).sum().item()
-        times.append(perf_counter() - start)
-    return min(times)
+        yield Finding("bf16", "note", found, 'Keep `precision = "auto"` (or `"fp32"`) in recipes.')
 
 
 def _threads() -> Iterator[Finding]:

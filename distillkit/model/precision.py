@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import math
 from contextlib import AbstractContextManager
+from time import perf_counter
 from typing import Any, final
 
 import torch
 
 
 def bf16_is_fast(device: torch.device) -> bool:
-    """Return whether a device computes in bfloat16 itself.
+    """Return whether a device computes faster in bfloat16 than in float32.
 
-    A CPU that does not emulates it: a convolution that takes float32 a second took bfloat16 up to 100 seconds on an AMD
-    EPYC with AVX2 (torch 2.14).
+    A CPU without the instructions emulates it: a convolution that takes float32 a second took bfloat16 up to 100
+    seconds on an AMD EPYC with AVX2 (torch 2.14). Nor is it faster on every CPU that has them: an Intel Xeon with
+    AVX-512 and no AMX took twice as long as in float32. So where there are instructions, a convolution is timed.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return False
+    return device.type == "cpu" and _cpu_has_bf16() and bf16_time(device) < 1
+
+
+def _cpu_has_bf16() -> bool:
     if hasattr(torch.cpu, "get_capabilities"):
         can = torch.cpu.get_capabilities()
         return any(can.get(feature, False) for feature in ("avx512_bf16", "amx_bf16", "bf16"))
     # Older versions of torch
     return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+
+
+@functools.cache
+def bf16_time(device: torch.device) -> float:
+    """Return how many times as long as in float32 a convolution takes in bfloat16, measured once in a process."""
+    seconds = {torch.float32: math.inf, torch.bfloat16: math.inf}
+    layer = torch.nn.Conv2d(64, 64, 3, padding=1, device=device)
+    images = torch.rand(1, 64, 64, 64, device=device).to(memory_format=torch.channels_last)
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        calls = {dtype: (copy.deepcopy(layer).to(dtype), images.to(dtype)) for dtype in seconds}
+        for _ in range(6):  # by turns, so that other work on the machine slows both
+            for dtype, (call, features) in calls.items():
+                start = perf_counter()
+                call(features).sum().item()  # waits for the device
+                seconds[dtype] = min(seconds[dtype], perf_counter() - start)
+    return seconds[torch.bfloat16] / seconds[torch.float32]
 
 
 @final
@@ -40,7 +63,7 @@ class Precision:
         fast = bf16_is_fast(device)
         self.name = choice if choice != "auto" else "bf16" if fast else "fp32"
         if self.name == "bf16" and not fast:
-            notes.append("precision bf16: this device only emulates it, and is many times faster in fp32 or auto")
+            notes.append("precision bf16: this device is faster in fp32, which auto takes here")
         if self.name == "fp16" and device.type == "cpu":
             notes.append("precision fp16: a CPU is faster in auto")
         self._device = device.type

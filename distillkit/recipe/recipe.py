@@ -65,8 +65,8 @@ class Recipe(Settings):
             fp16); `inductor` compiles the codec's parts between the taps as well: minutes at the start. `auto` is
             `graph` where there is one, else `none`. Results differ by rounding.
         precision: `bf16` runs convolutions and products in bfloat16 where that is safe, `fp16` in float16, with
-            gradients scaled to its narrow range; `auto` is `bf16` where the device computes in bfloat16 itself, for one
-            that emulates it is many times slower, and `fp32` elsewhere.
+            gradients scaled to its narrow range; `auto` is `bf16` where the device is faster in it (on a CPU that is
+            measured), and `fp32` elsewhere.
         device: `cpu`, `cuda`, one GPU of several (`cuda:1`), or `mps`; `auto` takes a GPU where there is one. Each of
             several processes takes another GPU.
         accumulate: parts into which each process cuts its share of a batch to save memory; they run one after the

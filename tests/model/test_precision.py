@@ -1,4 +1,4 @@
-"""bfloat16 where the device computes in it; float16 with scaled gradients."""
+"""bfloat16 where the device is faster in it; float16 with scaled gradients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 import distillkit
 from distillkit.errors import RecipeError, TrainingError
-from distillkit.model.precision import Precision, bf16_is_fast
+from distillkit.model.precision import Precision, bf16_is_fast, bf16_time
 from distillkit.training.folder.checkpoint import list_checkpoints, load_checkpoint
 from tests.training.test_training import FEDS, same, weights
 
@@ -17,12 +17,28 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "expected"),
-    [({"avx2": True}, False), ({"avx512_f": True}, False), ({"avx512_bf16": True}, True), ({"bf16": True}, True)],
+    ("capabilities", "time", "expected"),
+    [
+        ({"avx2": True}, 0.5, False),
+        ({"avx512_f": True}, 0.5, False),
+        ({"avx512_bf16": True}, 0.5, True),
+        ({"avx512_bf16": True}, 2.0, False),
+        ({"bf16": True}, 0.5, True),
+    ],
 )
-def test_a_cpu_needs_the_instructions(monkeypatch, capabilities, expected):
+def test_a_cpu_needs_instructions_that_are_faster(monkeypatch, capabilities, time, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert bf16_is_fast(torch.device("cpu")) is expected
+    monkeypatch.setattr("distillkit.model.precision.bf16_time", lambda device: time)
+    assert bf16_is_fast(CPU) is expected
+
+
+def test_the_time_is_measured_once_whatever_the_caller_computes_in(monkeypatch):
+    bf16_time.cache_clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        time = bf16_time(CPU)
+    assert 0 < time < 1000
+    monkeypatch.setattr("distillkit.model.precision.perf_counter", None)
+    assert bf16_time(CPU) == time
 
 
 @pytest.mark.parametrize(
@@ -34,7 +50,7 @@ def test_what_a_run_takes(monkeypatch, fast, choice, used):
     notes = []
     precision = Precision(choice, CPU, notes)
     assert precision.name == used
-    assert any("emulates" in note for note in notes) == (choice == "bf16" and not fast)
+    assert any("faster in fp32" in note for note in notes) == (choice == "bf16" and not fast)
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     for outer in (False, True):  # whatever the calling program computes in
         with torch.autocast("cpu", torch.bfloat16, enabled=outer), precision.autocast():
