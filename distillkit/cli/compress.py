@@ -28,7 +28,7 @@ class Precision(StrEnum):
 
 
 Model = Annotated[Path, typer.Option(help="A run folder, or a model.safetensors.")]
-Precise = Annotated[Precision, typer.Option(help="For the transforms; auto: bf16 on devices that compute in it.")]
+Precise = Annotated[Precision, typer.Option(help="For the transforms; auto: bf16 on devices that are faster in it.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist; never a source.")]
 
 

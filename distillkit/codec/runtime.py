@@ -71,7 +71,7 @@ class ImageCodec:
         model: a trained model, or a codec whose entropy tables are up to date (`codec.update()`).
         fingerprint: of its module, at least 16 hexadecimal digits, of which files carry the first 16; by default the
             model's, or computed.
-        precision: of analysis and synthesis: `auto` is bf16 on devices that compute in it, for samples of up to
+        precision: of analysis and synthesis: `auto` is bf16 on devices that are faster in it, for samples of up to
             8 bits, else fp32. Files of one precision are decoded in another to the same latents, and pictures that
             differ by rounding.
         max_pixels: files of larger images are refused before anything is allocated.

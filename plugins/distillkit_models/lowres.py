@@ -12,7 +12,9 @@ from .lowres_presets import PRESETS
 from .sizes import StudentSize, to_order, widths_by_depth
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
 
 
 @final
@@ -48,6 +50,16 @@ class LowResPair(distillkit.CodecPair):
     def build_student(self) -> nn.Module | distillkit.CodecAdapter:
         """Return the small codec."""
         return self._build(1)
+
+    def start_student(
+        self, student: distillkit.CodecAdapter, teacher: distillkit.CodecAdapter, images: Sequence[Tensor]
+    ) -> bool:
+        """Slice the teacher and fit each layer, where no part of the student is larger than the teacher's."""
+        from .lowres_net import LowRes
+        from .lowres_slice import slice_codec
+
+        own, other = student.module, teacher.module
+        return isinstance(own, LowRes) and isinstance(other, LowRes) and slice_codec(student, teacher, images)
 
     def _build(self, part: int) -> nn.Module | distillkit.CodecAdapter:
         from .lowres_net import LowRes  # compressai and timm take seconds to import

@@ -47,7 +47,7 @@ class FastCodec:
 
     Args:
         adapter: has entropy models of CompressAI's kind in its module; it is not changed.
-        precision: of the analysis and synthesis; "auto" is bf16 on devices that compute in it, for
+        precision: of the analysis and synthesis; "auto" is bf16 on devices that are faster in it, for
             samples of up to 8 bits.
         stopwatch: counts where the time goes.
         exact: of all that chooses the coder's tables; float32 for networks that cannot run in float64.

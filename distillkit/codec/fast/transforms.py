@@ -1,4 +1,4 @@
-"""The analysis and synthesis transforms as they run fastest: channels-last, in bfloat16 on devices that compute in it.
+"""The analysis and synthesis transforms as they run fastest: channels-last, in bfloat16 where that is faster.
 
 Nothing that the entropy coder needs to be exact goes through them, so their rounding costs a little quality and never a
 file. The last block of the analysis runs in float32: bfloat16's 8 bits are too few for a latent about to be rounded.

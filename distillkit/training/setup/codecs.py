@@ -15,9 +15,10 @@ from ...errors import DistillkitError, RecipeError
 from ...hooks.loader import Plugins
 from ...model.adapters import CodecAdapter, as_codec, fingerprint
 from ...model.by_rate import NearestRate
+from ...model.conditioned import MIDDLE, ConditionedAdapter, FixedQuality
 from ...model.file import TrainedModel, load_model
 from ...model.initialise import inherit_weights
-from ...model.lmbda import Lmbda
+from ...model.lmbda import Lmbda, LmbdaRange
 from ...model.weights import is_foreign
 from ...recipe.recipe import TEACHER, TOGETHER, Recipe
 from ...taps.pair import CodecPair
@@ -28,6 +29,7 @@ from ..teaching.qualities import check_rates, check_teacher
 from .teachers import default_teacher, teacher_of_terms, teachers_wanted
 
 Taps = Mapping[str, str | Tap]
+_START_PIXELS = 2**21  # of the crops to which a pair may fit a student before its first step
 
 
 @final
@@ -133,6 +135,8 @@ def build_codecs(recipe: Recipe, plugins: Plugins, trained: TrainedCodec, datase
     if recipe.initial_weights == "teacher" and first is not None:
         source = first.codec
     notes = _inherit(codec, source, dataset, recipe)
+    if recipe.initial_weights == "teacher" and first is not None and _start(pair, codec, first, dataset, recipe):
+        notes = [f"{note}; then each layer was fitted to what the teacher computes" for note in notes]
     extensions = build_extensions(recipe, plugins, codec, first.codec if first else None)
     taps = pair.student_taps()
     if extensions.codec is not codec and first is not None:  # an extension trains a copy of the teacher
@@ -196,3 +200,26 @@ def _inherit(codec: CodecAdapter, source: CodecAdapter | None, dataset: CropData
             bits = bits.new_zeros(likelihoods["y"].shape[1]) if not len(bits) else bits
             bits = bits - likelihoods["y"].log2().sum(dim=(0, 2, 3))
     return [str(inherit_weights(codec.module, source.module, bits))]
+
+
+@torch.no_grad()
+def _start(pair: CodecPair, codec: CodecAdapter, teacher: TeacherCodec, dataset: CropDataset, recipe: Recipe) -> bool:
+    """Let the pair improve a student that was cut out of its teacher; return whether it did."""
+    source, lmbda, student = teacher.codec, recipe.lmbda, codec
+    if isinstance(codec, ConditionedAdapter):
+        student = FixedQuality(codec, MIDDLE)
+        lmbda = lmbda.at(MIDDLE) if isinstance(lmbda, LmbdaRange) else lmbda
+    if isinstance(source, ConditionedAdapter):
+        known = isinstance(teacher.lmbda, LmbdaRange) and isinstance(lmbda, float)
+        quality = min(max(teacher.lmbda.quality_of(lmbda), 0.0), 1.0) if known else MIDDLE  # type: ignore[union-attr,arg-type]
+        source = FixedQuality(source, quality)
+    pixels = recipe.data.batch_size * recipe.data.crop**2
+    number = max(_START_PIXELS // pixels, 1)
+    crops = dataset.with_seed(recipe.seed + CALIBRATION_SEED)
+    images = [each.contiguous() for each in batches(crops, recipe.data.batch_size, 0, number)]
+    training = codec.module.training
+    codec.module.eval()
+    teacher.codec.module.eval()
+    changed = pair.start_student(student, source, images)
+    codec.module.train(training)
+    return changed

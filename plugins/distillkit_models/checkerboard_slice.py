@@ -1,0 +1,98 @@
+"""The entropy model of a student that starts where its teacher's is: sliced, and fitted layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import distillkit
+
+from .least_squares import before_gains, fit, most_important, recorded
+
+
+@torch.no_grad()
+def slice_entropy_model(
+    student: distillkit.CodecAdapter, teacher: distillkit.CodecAdapter, images: Sequence[Tensor], latents: Tensor
+) -> None:
+    """Set the student's hyper-prior and context from its teacher's, in place.
+
+    Each layer keeps the channels that contribute most to the layer after it, and is fitted, by least squares, to what
+    the teacher's gives for them. The student's analysis has to give the teacher's latents already.
+
+    Source: Luo et al. (2017), ThiNet, arXiv 1707.06342.
+
+    Args:
+        student: at the quality at which it is fitted.
+        teacher: at its quality.
+        images: batches of crops, each of shape (B, 3, H, W), range [0, 1].
+        latents: the teacher's channels of y that the student has, in its order, shape (M,).
+    """
+    own, other = student.module.latent_codec, teacher.module.latent_codec
+    layers, sources = _layers(own), _layers(other)
+    outputs, inputs = recorded(teacher, images, sources), recorded(teacher, images, sources, inputs=True)
+    num_hyper = len(_convolutions(own["hyper"].h_a))
+    context = num_hyper + len(_convolutions(own["hyper"].h_s))  # its place; entropy parameters take its output first
+    half = sources[context + 1].in_channels // 2
+
+    kept: list[Tensor] = []  # of each layer's outputs, as the next layer takes them: after a pixel shuffle
+    shuffled: list[int] = []  # outputs of a layer that a pixel shuffle makes one channel of
+    for place, (layer, source) in enumerate(zip(layers, sources, strict=True)):
+        if place + 1 == len(layers):
+            kept.append(torch.cat([latents, latents + source.out_channels // 2]))
+            shuffled.append(1)
+            break
+        following = context + 1 if place == context - 1 else place + 1
+        weights, features = sources[following].weight, inputs[following]
+        if following == context + 1:
+            part = slice(0, half) if place == context else slice(half, None)
+            weights, features = weights[:, part], [each[:, part] for each in features]
+        shuffled.append(source.out_channels // weights.shape[1])
+        kept.append(most_important(features, weights, layer.out_channels // shuffled[-1]))
+
+    hyper_latents = kept[num_hyper - 1]
+    keep_hyper_latents(student.module, teacher.module, hyper_latents)
+    for place, (layer, source) in enumerate(zip(layers, sources, strict=True)):
+        taken = latents if place in (0, context) else kept[place - 1]
+        if place == context + 1:
+            taken = torch.cat([kept[context], half + kept[context - 1]])
+        rows = (kept[place][:, None] * shuffled[place] + torch.arange(shuffled[place])).flatten()
+        edge = (source.kernel_size[0] - layer.kernel_size[0]) // 2  # the middle of a larger kernel
+        inside = slice(edge, source.kernel_size[0] - edge)
+        layer.weight.copy_(source.weight[rows][:, taken, inside, inside])
+        layer.bias.copy_(source.bias[rows])
+        wanted = [each[:, rows] for each in outputs[place]]
+        if place == num_hyper - 1:
+            wanted = [z[:, hyper_latents] for z in recorded(teacher, images, [other["hyper"].h_a])[0]]
+            wanted = before_gains(student, images, wanted, own["hyper"].h_a, layer)
+        fit(layer, recorded(student, images, [layer], inputs=True)[0], wanted)
+
+
+def keep_hyper_latents(student: Any, teacher: Any, channels: Tensor) -> None:
+    """Give the student's prior of z the teacher's parameters of some of its channels."""
+    names = [each.latent_codec["hyper"].entropy_bottleneck.named_parameters() for each in (student, teacher)]
+    for (_, own), (_, other) in zip(*names, strict=True):
+        own.copy_(other[channels])
+    keep_gains(student, teacher, ("z", "z_inverse"), channels)
+
+
+def keep_gains(student: Any, teacher: Any, units: Sequence[str], channels: Tensor) -> None:
+    """Give the student's gain units the teacher's gains of some channels, where both have units of as many levels."""
+    gains = [dict(each.gain.named_parameters()) if hasattr(each, "gain") else {} for each in (student, teacher)]
+    for unit in units:
+        own, other = (each.get(unit) for each in gains)
+        if own is not None and other is not None and len(own) == len(other):
+            own.copy_(other[:, channels])
+
+
+def _layers(latent_codec: Any) -> list[Any]:
+    """Return the convolutions: of h_a, h_s, the context and the entropy parameters, in this order."""
+    hyper, coded = latent_codec["hyper"], latent_codec["y"]
+    h_a, h_s, parameters = map(_convolutions, (hyper.h_a, hyper.h_s, coded.entropy_parameters))
+    return [*h_a, *h_s, coded.context_prediction, *parameters]
+
+
+def _convolutions(network: nn.Module) -> list[nn.Conv2d]:
+    return [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
