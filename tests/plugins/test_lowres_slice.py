@@ -1,0 +1,109 @@
+"""Students of `models.lowres` that start sliced out of their teacher."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from compressai.layers import CheckerboardMaskedConv2d
+from compressai.models import MeanScaleHyperprior
+from distillkit_models.checkerboard_slice import keep_gains
+from distillkit_models.least_squares import fit
+from distillkit_models.lowres import LowResPair
+from distillkit_models.lowres_net import LowRes
+from distillkit_models.lowres_presets import LowResSize
+
+import distillkit
+from distillkit.model.conditioned import FixedQuality
+from distillkit.model.initialise import inherit_weights
+
+LARGE = LowResSize(width=48, latent=32, blocks=3, swin_depth=1, hyper_width=16, entropy_width=24, context_kernel=5)
+SMALL = LowResSize(width=32, latent=32, blocks=2, swin_depth=0, hyper_width=12, entropy_width=16)
+
+
+@pytest.fixture(scope="module")
+def images():
+    generator = torch.Generator().manual_seed(0)
+    coarse = [torch.rand(4, 3, side, side, generator=generator) for side in (6, 24)]
+    first, second = (torch.nn.functional.interpolate(each, size=(128, 128), mode="bicubic") for each in coarse)
+    picture = (0.8 * first + 0.2 * second).clamp(0, 1)
+    return [picture, picture.flip(3)]
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    torch.manual_seed(0)
+    codec = distillkit.GainedCodec(LowRes(LARGE), 3)
+    with torch.no_grad():  # blocks are the identity when built
+        for name, parameter in codec.module.named_parameters():
+            if name.endswith(("out_of.weight", "merge.weight")):
+                parameter.normal_(0, 0.02)
+            if name.startswith("gain"):
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    codec.module.eval()
+    return codec
+
+
+def cut(teacher, images, size, levels):
+    """Return a student as `initial_weights = "teacher"` has it before the pair improves it."""
+    torch.manual_seed(1)
+    student = distillkit.GainedCodec(LowRes(size), levels) if levels else distillkit.as_codec(LowRes(size))
+    student.module.eval()
+    with torch.no_grad():
+        bits = -teacher.forward(images[0]).likelihoods["y"].log2().sum(dim=(0, 2, 3))
+    inherit_weights(student.module, teacher.module, bits)
+    return student
+
+
+def mse(codec, images):
+    with torch.no_grad():
+        return torch.stack([(codec.forward(each).x_hat - each).square().mean() for each in images]).mean().item()
+
+
+@pytest.mark.parametrize("levels", [None, 3])
+@pytest.mark.parametrize("latent", [32, 24])
+def test_a_sliced_student_is_near_its_teacher(teacher, images, levels, latent):
+    size = LowResSize(**{**vars(SMALL), "latent": latent})
+    student = cut(teacher, images, size, levels)
+    own = FixedQuality(student, 0.5) if levels else student
+    fixed = FixedQuality(teacher, 0.5)
+    before = mse(own, images)
+    pair = LowResPair(LowResPair.Config(size="tiny"))
+    assert pair.start_student(own, fixed, images)
+    after, reached = mse(own, images), mse(fixed, images)
+    assert after < before / 4
+    assert after < 2 * reached + 1e-3
+    with torch.no_grad():
+        rates = [sum(-p.log2().sum() for p in each.forward(images[0]).likelihoods.values()) for each in (own, fixed)]
+    assert rates[0] < 1.5 * rates[1]
+    if levels:
+        assert student.module.gain.y.shape[1] == latent
+
+
+def test_what_is_no_smaller_is_left_alone(teacher, images):
+    pair = LowResPair(LowResPair.Config(size="tiny"))
+    for size in (LARGE, LowResSize(**{**vars(SMALL), "width": 64})):
+        student = distillkit.as_codec(LowRes(size).eval())
+        weights = copy.deepcopy(student.module.state_dict())
+        assert not pair.start_student(student, FixedQuality(teacher, 0.5), images)
+        assert all(torch.equal(weights[name], value) for name, value in student.module.state_dict().items())
+    assert not pair.start_student(distillkit.as_codec(MeanScaleHyperprior(8, 8)), teacher, images)
+
+
+def test_gains_of_other_levels_are_left_alone(teacher):
+    other = distillkit.GainedCodec(LowRes(SMALL), 4)
+    before = other.module.gain.y.detach().clone()
+    keep_gains(other.module, teacher.module, ("y",), torch.arange(32))
+    assert torch.equal(other.module.gain.y, before)
+
+
+@pytest.mark.parametrize("kind", [torch.nn.Conv2d, CheckerboardMaskedConv2d])
+def test_a_layer_is_found_again(kind):
+    torch.manual_seed(0)
+    source, layer = (kind(3, 5, 3, padding=1) for _ in range(2))
+    inputs = [torch.randn(2, 3, 16, 16) for _ in range(3)]
+    with torch.no_grad():
+        targets = [source(each) for each in inputs]
+        fit(layer, inputs, targets)
+        assert all(torch.allclose(layer(x), y, atol=0.01) for x, y in zip(inputs, targets, strict=True))
