@@ -40,7 +40,7 @@ def bf16_time(device: torch.device) -> float:
     images = torch.rand(1, 64, 64, 64, device=device).to(memory_format=torch.channels_last)
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
         calls = {dtype: (copy.deepcopy(layer).to(dtype), images.to(dtype)) for dtype in seconds}
-        for _ in range(6):  # by turns, so that other work on the machine slows both
+        for _ in range(6):  # in turns, so that other work on the machine slows both
             for dtype, (call, features) in calls.items():
                 start = perf_counter()
                 call(features).sum().item()  # waits for the device

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 import distillkit
 
-from .checkerboard_slice import keep_gains, slice_entropy_model
-from .least_squares import as_rows, before_gains, fit, most_important, recorded
 from .lowres_net import PATCH, LowRes, LowResBlock
+from .slicing import as_rows, before_gains, fit, keep_gains, most_important, recorded, slice_entropy_model
 
 
 @torch.no_grad()

@@ -8,11 +8,10 @@ import pytest
 import torch
 from compressai.layers import CheckerboardMaskedConv2d
 from compressai.models import MeanScaleHyperprior
-from distillkit_models.checkerboard_slice import keep_gains
-from distillkit_models.least_squares import fit
 from distillkit_models.lowres import LowResPair
 from distillkit_models.lowres_net import LowRes
 from distillkit_models.lowres_presets import LowResSize
+from distillkit_models.slicing import fit, keep_gains
 
 import distillkit
 from distillkit.model.conditioned import FixedQuality
