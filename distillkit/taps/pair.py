@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, final, get_args, get_origin
 
@@ -69,11 +69,11 @@ class CodecPair(Component, ABC):
     def build_student(self) -> nn.Module | CodecAdapter:
         """Return a freshly initialised student."""
 
-    def start_student(self, student: CodecAdapter, teacher: CodecAdapter, images: Sequence[Tensor]) -> bool:
+    def start_student(self, student: CodecAdapter, teacher: CodecAdapter, images: Iterable[Tensor]) -> bool:
         """Improve a student that was cut out of its teacher (`initial_weights = "teacher"`), in place.
 
         By default nothing is done. Both are in eval mode, at the quality of one trade-off; the teacher may be another
-        pair's. `images` are batches of crops, shape (B, C, H, W), range [0, 1]. Returns whether weights were changed.
+        pair's. `images` gives batches of crops, shape (B, C, H, W), range [0, 1]. Returns whether weights were changed.
         """
         return False
 

@@ -12,7 +12,7 @@ from .lowres_presets import PRESETS
 from .sizes import StudentSize, to_order, widths_by_depth
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from torch import Tensor, nn
 
@@ -52,9 +52,9 @@ class LowResPair(distillkit.CodecPair):
         return self._build(1)
 
     def start_student(
-        self, student: distillkit.CodecAdapter, teacher: distillkit.CodecAdapter, images: Sequence[Tensor]
+        self, student: distillkit.CodecAdapter, teacher: distillkit.CodecAdapter, images: Iterable[Tensor]
     ) -> bool:
-        """Slice the teacher and fit each layer, where no part of the student is larger than the teacher's."""
+        """Slice the teacher and fit each layer, where nothing in the student is larger than in the teacher."""
         from .lowres_net import LowRes
         from .lowres_slice import slice_codec
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
@@ -17,15 +17,16 @@ from .slicing import as_rows, before_gains, fit, keep_gains, most_important, rec
 
 
 @torch.no_grad()
-def slice_codec(student: distillkit.CodecAdapter, teacher: distillkit.CodecAdapter, images: Sequence[Tensor]) -> bool:
+def slice_codec(student: distillkit.CodecAdapter, teacher: distillkit.CodecAdapter, images: Iterable[Tensor]) -> bool:
     """Set all of a student's weights from its teacher's, in place; see `slice_transforms`, `slice_entropy_model`.
 
     Returns:
-        False, and nothing is changed, where sizes are equal or a part of the student's is larger.
+        False, and nothing is changed, where sizes are equal, or the student has a larger part, attention or no blocks.
     """
     own, other = asdict(student.module.size), asdict(teacher.module.size)  # type: ignore[arg-type]
-    if own == other or any(own[key] > other[key] for key in own) or not own["blocks"]:
+    if own == other or any(own[key] > other[key] for key in own) or not own["blocks"] or own["swin_depth"]:
         return False
+    images = list(images)
     bits = torch.stack([teacher.forward(batch).likelihoods["y"].log2().sum(dim=(0, 2, 3)) for batch in images]).sum(0)
     latents = torch.arange(len(bits))
     if own["latent"] < len(bits):  # in rank order, as `feds.channel_entropy` has them
@@ -62,25 +63,21 @@ def slice_transforms(
     assert isinstance(own, LowRes)
     assert isinstance(other, LowRes)
     wanted = [y[:, latents] for y in recorded(teacher, images, [other.g_a])[0]]
-    swins = sum(not isinstance(each, (LowResBlock, nn.Sequential, nn.Conv2d)) for each in own.g_a)
     crops = torch.cat(list(images))
     theirs = _Stream.of(other.g_a, crops)
     turn = Turn.of(theirs.inside, own.size.width)
     _fold(own.g_a[0][1], turn.out_of(other.g_a[0][1]))  # type: ignore[index]
     features = own.g_a[0](crops.contiguous(memory_format=torch.channels_last))
     features = _blocks(own.g_a, theirs, turn, features)
-    last, source = _last_convolution(own.g_a), _last_convolution(other.g_a)
-    weight, bias = turn.into(source)
+    last = own.g_a[-1]
+    weight, bias = turn.into(next(child for child in other.g_a if isinstance(child, nn.Conv2d)))
     _fold(last, (weight[latents], bias[latents]))
-    raw = theirs.outputs[len(theirs.outputs) - 1 - swins][:, latents]
-    if not swins:
-        raw = torch.cat(before_gains(student, images, wanted, own.g_a, last))
-    fit(last, [features], [raw])
+    fit(last, [features], [torch.cat(before_gains(student, images, wanted, own.g_a, last))])
 
-    given = torch.cat(recorded(student, images, [_first(own.g_s)], inputs=True)[0])
+    early = own.g_s[0][0]  # type: ignore[index]
+    given = torch.cat(recorded(student, images, [early], inputs=True)[0])
     theirs = _Stream.of(other.g_s, torch.cat(recorded(teacher, images, [other.g_s[0]], inputs=True)[0]))
     turn = Turn.of(theirs.inside, own.size.width)
-    early = _first(own.g_s)
     fit(early, [given], [F.pixel_unshuffle(turn.turned(theirs.inside[0]).contiguous(), 2)])
     features = F.pixel_shuffle(early(given), 2).contiguous(memory_format=torch.channels_last)
     features = _blocks(own.g_s, theirs, turn, features)
@@ -105,10 +102,12 @@ class Turn:
     @classmethod
     def of(cls, features: Sequence[Tensor], number: int) -> Turn:
         """Return those in which features, each of shape (B, C, h, w), vary most."""
-        rows = torch.cat([as_rows(each) for each in features]).double()
-        mean = rows.mean(0)
-        rows -= mean
-        basis = torch.linalg.eigh(rows.t() @ rows).eigenvectors[:, -number:].flip(1)
+        count, total, gram = 0, torch.zeros(()), torch.zeros(())
+        for each in features:
+            rows = as_rows(each).double()
+            count, total, gram = count + len(rows), total + rows.sum(0), gram + rows.t() @ rows
+        mean = total / count
+        basis = torch.linalg.eigh(gram / count - mean.outer(mean)).eigenvectors[:, -number:].flip(1)
         return cls(basis.float(), mean.float())
 
     def turned(self, features: Tensor) -> Tensor:
@@ -136,17 +135,15 @@ class _Stream:
         blocks: its blocks.
         inside: features before the first block, and after each.
         middles: features in the middle of each block.
-        outputs: of each of the transform's children.
     """
 
     blocks: list[LowResBlock]
     inside: list[Tensor]
     middles: list[Tensor]
-    outputs: list[Tensor]
 
     @classmethod
     def of(cls, transform: nn.Sequential, features: Tensor) -> _Stream:
-        blocks, inside, middles, outputs = [], [], [], []
+        blocks, inside, middles = [], [], []
         features = features.contiguous(memory_format=torch.channels_last)
         for child in transform:
             if isinstance(child, LowResBlock):
@@ -156,8 +153,7 @@ class _Stream:
             features = child(features)
             if isinstance(child, LowResBlock):
                 inside.append(features)
-            outputs.append(features)
-        return cls(blocks, inside, middles, outputs)
+        return cls(blocks, inside, middles)
 
 
 def spread(block: LowResBlock, features: Tensor) -> Tensor:
@@ -200,14 +196,6 @@ def _blocks(transform: nn.Sequential, theirs: _Stream, turn: Turn, features: Ten
         fit(block.merge, [hidden], [turn.turned(theirs.inside[last + 1]) - features])
         features = features + block.merge(hidden)
     return features
-
-
-def _first(transform: nn.Sequential) -> Any:
-    return next(child[0] for child in transform if type(child) is nn.Sequential)
-
-
-def _last_convolution(transform: nn.Sequential) -> nn.Conv2d:
-    return next(child for child in reversed(transform) if isinstance(child, nn.Conv2d))
 
 
 def _bias(layer: nn.Conv2d) -> Tensor:

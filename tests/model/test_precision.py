@@ -34,8 +34,10 @@ def test_a_cpu_needs_instructions_that_are_faster(monkeypatch, capabilities, tim
 
 def test_the_time_is_measured_once_whatever_the_caller_computes_in(monkeypatch):
     bf16_time.cache_clear()
+    before = torch.get_rng_state()
     with torch.autocast("cpu", torch.bfloat16):
         time = bf16_time(CPU)
+    assert torch.equal(torch.get_rng_state(), before)
     assert 0 < time < 1000
     monkeypatch.setattr("distillkit.model.precision.perf_counter", None)
     assert bf16_time(CPU) == time

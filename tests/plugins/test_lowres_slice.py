@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,13 +13,25 @@ from distillkit_models.lowres import LowResPair
 from distillkit_models.lowres_net import LowRes
 from distillkit_models.lowres_presets import LowResSize
 from distillkit_models.slicing import fit, keep_gains
+from PIL import Image
 
 import distillkit
 from distillkit.model.conditioned import FixedQuality
 from distillkit.model.initialise import inherit_weights
 
+from ..golden.make import picture
+
 LARGE = LowResSize(width=48, latent=32, blocks=3, swin_depth=1, hyper_width=16, entropy_width=24, context_kernel=5)
 SMALL = LowResSize(width=32, latent=32, blocks=2, swin_depth=0, hyper_width=12, entropy_width=16)
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed in (1, 2):
+        Image.fromarray(picture(seed, 128, 128)).save(folder / f"{seed}.png")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +119,35 @@ def test_a_layer_is_found_again(kind):
         targets = [source(each) for each in inputs]
         fit(layer, inputs, targets)
         assert all(torch.allclose(layer(x), y, atol=0.01) for x, y in zip(inputs, targets, strict=True))
+
+
+@pytest.mark.parametrize("levels", [None, 3])
+def test_a_run_starts_from_a_sliced_student(photos, tmp_path, plugins, levels):
+    """The teacher is of many rates; the student is run where their trade-offs are equal."""
+    lmbda = {"low": 0.005, "high": 0.1}
+    pair = {"name": "models.lowres", "size": "tiny"}
+    keys = {"data": {"train": photos, "crop": 64, "batch_size": 2, "num_crops": 4}, "num_steps": 0}
+    build = distillkit.Recipe.create
+    first = build(trains="teacher", pair={**pair, "gain_units": 3}, lmbda=lmbda, **keys)
+    teacher = distillkit.train(first, tmp_path / "teacher", plugins=plugins)
+    notes: list[str] = []
+
+    class Listen:
+        @distillkit.hookimpl
+        def run_started(self, run):
+            notes.extend(run.notes)
+
+    recipe = build(
+        pair={**pair, "gain_units": levels} if levels else pair,
+        lmbda=lmbda if levels else 0.02,
+        teacher=teacher,
+        initial_weights="teacher",
+        **keys,
+    )
+    file = distillkit.train(recipe, tmp_path / "student", plugins=plugins, observers=[Listen()])
+    assert any("each layer was fitted to what the teacher computes" in note for note in notes)
+    large, small = (distillkit.load_model(path, plugins).codec for path in (teacher, file))
+    quality = distillkit.LmbdaRange(**lmbda).quality_of(0.02)
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.4
+    fixed = FixedQuality(large, quality)
+    assert mse(FixedQuality(small, quality) if levels else small, [images]) < 2 * mse(fixed, [images]) + 1e-3

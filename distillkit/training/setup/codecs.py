@@ -18,14 +18,14 @@ from ...model.by_rate import NearestRate
 from ...model.conditioned import MIDDLE, ConditionedAdapter, FixedQuality
 from ...model.file import TrainedModel, load_model
 from ...model.initialise import inherit_weights
-from ...model.lmbda import Lmbda, LmbdaRange
+from ...model.lmbda import Lmbda
 from ...model.weights import is_foreign
 from ...recipe.recipe import TEACHER, TOGETHER, Recipe
 from ...taps.pair import CodecPair
 from ...taps.points import Tap
 from ..extensions.base import Extensions, build_extensions
 from ..random_state import seed_everything
-from ..teaching.qualities import check_rates, check_teacher
+from ..teaching.qualities import Rates, check_rates, check_teacher
 from .teachers import default_teacher, teacher_of_terms, teachers_wanted
 
 Taps = Mapping[str, str | Tap]
@@ -205,21 +205,20 @@ def _inherit(codec: CodecAdapter, source: CodecAdapter | None, dataset: CropData
 @torch.no_grad()
 def _start(pair: CodecPair, codec: CodecAdapter, teacher: TeacherCodec, dataset: CropDataset, recipe: Recipe) -> bool:
     """Let the pair improve a student that was cut out of its teacher; return whether it did."""
-    source, lmbda, student = teacher.codec, recipe.lmbda, codec
-    if isinstance(codec, ConditionedAdapter):
-        student = FixedQuality(codec, MIDDLE)
-        lmbda = lmbda.at(MIDDLE) if isinstance(lmbda, LmbdaRange) else lmbda
+    conditioned = isinstance(codec, ConditionedAdapter)
+    rates = Rates(recipe.lmbda, {TEACHER: teacher.lmbda})
+    quality = rates.for_teacher(
+        TEACHER, torch.full((1,), MIDDLE) if conditioned else None, torch.zeros(1, 1), teacher.codec
+    )
+    student = FixedQuality(codec, MIDDLE) if conditioned else codec
+    source = teacher.codec
     if isinstance(source, ConditionedAdapter):
-        known = isinstance(teacher.lmbda, LmbdaRange) and isinstance(lmbda, float)
-        quality = min(max(teacher.lmbda.quality_of(lmbda), 0.0), 1.0) if known else MIDDLE  # type: ignore[union-attr,arg-type]
-        source = FixedQuality(source, quality)
-    pixels = recipe.data.batch_size * recipe.data.crop**2
-    number = max(_START_PIXELS // pixels, 1)
-    crops = dataset.with_seed(recipe.seed + CALIBRATION_SEED)
-    images = [each.contiguous() for each in batches(crops, recipe.data.batch_size, 0, number)]
+        source = FixedQuality(source, MIDDLE if quality is None else float(quality))
+    number = max(_START_PIXELS // (recipe.data.batch_size * recipe.data.crop**2), 1)
+    crops = batches(dataset.with_seed(recipe.seed + CALIBRATION_SEED), recipe.data.batch_size, 0, number)
     training = codec.module.training
     codec.module.eval()
     teacher.codec.module.eval()
-    changed = pair.start_student(student, source, images)
+    changed = pair.start_student(student, source, (each.contiguous() for each in crops))
     codec.module.train(training)
     return changed
