@@ -146,7 +146,7 @@ def cases(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "an empty compressed file", lambda: codec.decode(b"")
     yield "a compressed file that is cut short", lambda: codec.decode(data[:-1])
     other = distillkit.load_model(teacher).codec
-    other.module.get_parameter("latent_codec.hyper.h_s.0.weight").data.add_(1)
+    other.module.get_parameter("latent_codec.hyper.h_s.0.1.weight").data.add_(1)
     yield "a compressed file of another model", lambda: distillkit.ImageCodec(other, "0" * 32).decode(data)
     yield "no codec at all", lambda: distillkit.CompressAIAdapter(torch_module())
     yield "no pictures to measure on", lambda: distillkit.distil_recipes(teacher, recipe(**taught), folder / "k", [])

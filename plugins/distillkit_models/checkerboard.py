@@ -16,7 +16,7 @@ with warnings.catch_warnings():
         HyperLatentCodec,
         HyperpriorLatentCodec,
     )
-    from compressai.layers import CheckerboardMaskedConv2d, conv1x1, conv3x3, subpel_conv3x3
+    from compressai.layers import CheckerboardMaskedConv2d, conv1x1
 
 
 class EntropySize(Protocol):
@@ -37,6 +37,9 @@ def checkerboard_codec(size: EntropySize) -> HyperpriorLatentCodec:
 
     Source: Minnen et al. (2018), arXiv 1809.02736, for the hyper-prior; He et al. (2021), arXiv 2103.15306, for the
     context; the layers are those of Cheng et al. (2020), arXiv 2001.01568.
+
+    Departure: the hyper-prior's convolutions repeat the border, where those of CompressAI put zeros. z of a training
+    crop of 128 pixels has 2x2 positions, all at the border: with zeros, the networks never see the inside of a picture.
     """
     context = CheckerboardMaskedConv2d(
         size.latent, 2 * size.entropy_width, kernel_size=size.context_kernel, padding=size.context_kernel // 2
@@ -57,11 +60,11 @@ def hyper_analysis(size: EntropySize) -> nn.Sequential:
     """Return h_a: y, shape (B, M, h, w), to z, shape (B, hyper_width, h / 4, w / 4)."""
     width = size.hyper_width
     return _chain(
-        conv3x3(size.latent, width),
-        conv3x3(width, width),
-        conv3x3(width, width, stride=2),
-        conv3x3(width, width),
-        conv3x3(width, width, stride=2),
+        _convolution(size.latent, width),
+        _convolution(width, width),
+        _convolution(width, width, stride=2),
+        _convolution(width, width),
+        _convolution(width, width, stride=2),
     )
 
 
@@ -69,11 +72,11 @@ def hyper_synthesis(size: EntropySize) -> nn.Sequential:
     """Return h_s: quantised z to 2 E channels, shape (B, 2 E, h, w), for the entropy parameters."""
     width, wider = size.hyper_width, size.hyper_width * 3 // 2
     return _chain(
-        conv3x3(width, width),
-        subpel_conv3x3(width, width, 2),
-        conv3x3(width, wider),
-        subpel_conv3x3(wider, wider, 2),
-        conv3x3(wider, 2 * size.entropy_width),
+        _convolution(width, width),
+        _upsampling(width, width),
+        _convolution(width, wider),
+        _upsampling(wider, wider),
+        _convolution(wider, 2 * size.entropy_width),
     )
 
 
@@ -85,6 +88,14 @@ def entropy_parameters(size: EntropySize) -> nn.Sequential:
         conv1x1(width * 10 // 3, width * 8 // 3),
         conv1x1(width * 8 // 3, 2 * size.latent),
     )
+
+
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.ReplicationPad2d(1), nn.Conv2d(inputs, outputs, 3, stride))
+
+
+def _upsampling(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.ReplicationPad2d(1), nn.Conv2d(inputs, 4 * outputs, 3), nn.PixelShuffle(2))
 
 
 def _chain(*layers: nn.Module) -> nn.Sequential:

@@ -35,7 +35,7 @@ class Cheng2020(SimpleVAECompressionModel):
     `g_a` takes images of shape (B, 3, H, W), range [0, 1], H and W multiples of 64, to the latent y of shape
     (B, M, H / 16, W / 16); `g_s` takes the quantised y back. z has shape (B, hyper_width, H / 64, W / 64). The direct
     children of `g_a` and `g_s` are whole blocks. With `swin_depth` 0, `blocks` 1 and N = M = hyper_width =
-    entropy_width this is the Cheng2020 anchor with He's two-pass context.
+    entropy_width this is the Cheng2020 anchor with He's two-pass context, but for the borders of the hyper-prior.
 
     Source: Cheng et al. (2020), arXiv 2001.01568; the context: He et al. (2021), arXiv 2103.15306; the attention: Liu
     et al. (2022), arXiv 2111.09883.
@@ -126,7 +126,7 @@ def size_of(state_dict: Mapping[str, Tensor]) -> Cheng2020Size:
         latent=context.shape[1],
         blocks=len(blocks) // (len(stages) + 1 - first_stage),
         swin_depth=num_attention // 2,
-        hyper_width=state_dict["latent_codec.hyper.h_a.0.weight"].shape[0],
+        hyper_width=state_dict["latent_codec.hyper.h_a.0.1.weight"].shape[0],
         entropy_width=context.shape[0] // 2,
         context_kernel=context.shape[-1],
         blocks_from=2**first_stage,

@@ -22,6 +22,16 @@ def smooth_pictures(height: int = 64, width: int = 128) -> torch.Tensor:
     return torch.nn.functional.interpolate(0.8 * grey + 0.2 * colours, (height, width), mode="bicubic").clamp(0, 1)
 
 
+def test_z_of_a_small_crop_is_that_of_a_large_picture():
+    """Where a picture does not change, z does not depend on how near the border is."""
+    torch.manual_seed(0)
+    analysis, latent = LowRes(SMALL).latent_codec.hyper.h_a, torch.randn(1, 32, 1, 1)
+    with torch.no_grad():
+        small, large = (analysis(latent.expand(-1, -1, side, side)) for side in (8, 40))
+    assert small.std() > 0.01
+    assert torch.allclose(large, small[..., :1, :1].expand_as(large), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_students_are_much_smaller_and_keep_the_latent(name):
     teacher, student = PRESETS[name]
@@ -76,7 +86,7 @@ def test_a_training_step_reaches_every_parameter(size):
         if hasattr(block, "norm1"):
             torch.nn.init.ones_(block.norm1.weight)
             torch.nn.init.ones_(block.norm2.weight)
-    codec.latent_codec.hyper.h_a[-1].weight.data.mul_(100)  # or z would be rounded to 0
+    codec.latent_codec.hyper.h_a[-1][1].weight.data.mul_(100)  # or z would be rounded to 0
     output = codec(torch.rand(1, 3, 128, 128))
     rate = -sum(likelihood.log2().sum() for likelihood in output["likelihoods"].values())
     (rate + output["x_hat"].square().sum()).backward()

@@ -54,7 +54,7 @@ def test_windows_divide_every_resolution(codec, size):
 
 
 def test_a_training_step_reaches_every_parameter(codec):
-    codec.latent_codec.hyper.h_a[-1].weight.data.mul_(100)  # or z would be rounded to 0
+    codec.latent_codec.hyper.h_a[-1][1].weight.data.mul_(100)  # or z would be rounded to 0
     output = attend(codec).train()(torch.rand(1, 3, 128, 128))
     rate = -sum(likelihood.log2().sum() for likelihood in output["likelihoods"].values())
     (rate + output["x_hat"].square().sum()).backward()
