@@ -31,9 +31,10 @@ class ZerosPair(LowResPair):  # type: ignore[misc]  # final, but for a benchmark
 
     def build_student(self) -> nn.Module | distillkit.CodecAdapter:
         student = super().build_student()
-        for layer in student.modules():
-            if isinstance(layer, nn.Conv2d) and layer.padding_mode == "replicate":
-                layer.padding_mode = "zeros"
+        for parent in list(student.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, nn.ReplicationPad2d):
+                    setattr(parent, name, nn.ZeroPad2d(child.padding))
         return student
 
 

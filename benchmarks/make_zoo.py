@@ -102,6 +102,8 @@ def _runs(run: Path) -> list[dict[str, object]]:
         "optimizer": f"{bare(settings.name)} {settings.learning_rate:g}, {bare(settings.rate_schedule.name)}",
         "seed": recipe.seed,
     }
+    if recipe.initial_weights == "teacher":
+        about["initial_weights"] = "teacher"
     return [*before, about]
 
 

@@ -1,4 +1,4 @@
-"""Plot the RD cost by length of training: alone, with FEDS, and from the teacher's weights.
+"""Plot the RD cost by length of training: alone, with FEDS, and sliced out of the teacher.
 
 python benchmarks/plot_lengths.py benchmarks/lowres-lengths-lite.json docs/results-lengths.png
 
@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 
 from distillkit.family.record import read_record
 
-LABELS = {"control": "alone", "feds": "with FEDS", "cut": "from the teacher's weights"}
+LABELS = {"control": "alone", "feds": "with FEDS", "sliced": "sliced out of the teacher"}
 
 
 def main(record: Path, plot: Path) -> None:
