@@ -16,6 +16,7 @@ from ..objectives.objective import Objective, build_objective
 from ..phases import Timeline
 from ..task import DistillationTask
 from ..teaching.qualities import Rates
+from .borders import border_notes
 from .codecs import build_codecs, build_trained
 from .data import training_crops
 from .resolve import timeline_of
@@ -65,7 +66,8 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     trained = build_trained(recipe, plugins)
     samples = trained.codec.samples
     objective = _objective(recipe, plugins, samples)
-    dataset, notes = training_crops(recipe, largest_crop(timeline, recipe), samples)
+    crop = largest_crop(timeline, recipe)
+    dataset, notes = training_crops(recipe, crop, samples)
     codecs = build_codecs(recipe, plugins, trained, dataset)
     stages = build_stages(timeline, recipe, plugins, codecs.codec, dataset, objective)
     teaching = build_teaching(recipe, plugins, codecs)
@@ -83,7 +85,7 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
         stages=stages,
         dataset=dataset,
         objective=objective,
-        notes=[*timeline.notes, *notes, *codecs.notes, *teaching.notes],
+        notes=[*timeline.notes, *notes, *border_notes(trained.codec, crop), *codecs.notes, *teaching.notes],
         rates=Rates(recipe.lmbda, {name: teacher.lmbda for name, teacher in codecs.teachers.items()}),
     )
 
