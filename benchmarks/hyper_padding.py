@@ -26,7 +26,7 @@ from distillkit.evaluation.evaluate import evaluate
 CROP = 128
 
 
-class ZerosPair(LowResPair):  # type: ignore[misc]  # final, but for a benchmark
+class ZerosPair(LowResPair):  # type: ignore[misc]  # final for others
     """The pair with zeros around the features of the hyper-prior."""
 
     def build_student(self) -> nn.Module | distillkit.CodecAdapter:

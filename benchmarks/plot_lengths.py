@@ -2,7 +2,7 @@
 
 python benchmarks/plot_lengths.py benchmarks/lowres-lengths-lite.json docs/results-lengths.png
 
-The record is that of the family `lowres-lengths-lite.toml`, or `lowres-lengths.toml`. Of several seeds: their mean.
+The record is that of the family `lowres-lengths-lite.toml`. Of several seeds: their mean.
 """
 
 from __future__ import annotations

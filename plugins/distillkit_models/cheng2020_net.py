@@ -35,7 +35,7 @@ class Cheng2020(SimpleVAECompressionModel):
     `g_a` takes images of shape (B, 3, H, W), range [0, 1], H and W multiples of 64, to the latent y of shape
     (B, M, H / 16, W / 16); `g_s` takes the quantised y back. z has shape (B, hyper_width, H / 64, W / 64). The direct
     children of `g_a` and `g_s` are whole blocks. With `swin_depth` 0, `blocks` 1 and N = M = hyper_width =
-    entropy_width this is the Cheng2020 anchor with He's two-pass context, but for the borders of the hyper-prior.
+    entropy_width this is the Cheng2020 anchor with He's two-pass context, apart from the borders of the hyper-prior.
 
     Source: Cheng et al. (2020), arXiv 2001.01568; the context: He et al. (2021), arXiv 2103.15306; the attention: Liu
     et al. (2022), arXiv 2111.09883.
