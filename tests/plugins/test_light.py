@@ -136,7 +136,8 @@ def test_the_encoder_runs_once_for_each_crop(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Latents, "_passed", counted)
     train(tmp_path, "mean-scale", steps=6)  # of 2 crops, and 4 different ones
-    assert num_crops == [1, 1, 1, 2, 2]  # both ways of getting latents are compared, the codec is tried, then two steps
+    # Both ways of getting latents are compared, the codec is tried, its borders are looked at; then two steps.
+    assert num_crops == [1, 1, 1, 1, 2, 2]
 
 
 def test_latents_are_kept_while_there_is_room(tmp_path, monkeypatch):
