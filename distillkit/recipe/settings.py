@@ -67,7 +67,7 @@ class ValidationSettings(Settings):
         data: folder of pictures, searched recursively; in a file, relative to the recipe's folder. None may be a
             training image.
         every: steps between two validations; the last step has one, too.
-        crops: number of crops, of the training crops' size; the same ones each time.
+        crops: number of crops, the same ones each time; of twice the training crops' side if every picture has it.
         save: which model the run leaves: `best`, the one with the least cost in a validation, or `last`.
     """
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data.crops import CropDataset
+from ..data.images import survey
 from ..data.samples import Samples
 from ..data.shards import list_training_images
 from ..errors import RecipeError
@@ -30,6 +31,9 @@ _SEED = 2**33  #: of the crops: the same ones in every run on the same pictures
 class Validation:
     """Measures a codec on the same crops of held-out pictures each time.
 
+    They have twice the side of the training crops if every picture is large enough: what a codec learns at a crop's
+    border alone, it may not do inside a picture. See docs/recipes.md, 'How large a crop'.
+
     One of many rates is measured at `FIXED_POINTS`, in turn from crop to crop, each at the lambda of its quality.
     """
 
@@ -42,7 +46,6 @@ class Validation:
             DistillkitError: there are none, one cannot be used, or one is a training image.
         """
         self.settings, self._ranks, self._lmbda, self._objective = settings, ranks, recipe.lmbda, objective
-        self._part = max(1, recipe.data.batch_size // (ranks.num * recipe.accumulate))  # what fits in memory
         paths, _ = list_training_images(settings.data)
         both = {str(path) for path in paths} & {str(path) for path in list_training_images(recipe.data.train)[0]}
         if both:
@@ -51,7 +54,9 @@ class Validation:
                 f"({min(both)}). Name another folder."
             )
         kind: dict[str, Any] = {"convert": recipe.data.convert, "samples": samples}
-        self._crops = CropDataset(paths, recipe.data.crop, _SEED, recipe.data.cache_mib, **kind)
+        scale = 1 if survey(paths, 2 * recipe.data.crop, **kind).problems else 2
+        self._part = max(1, recipe.data.batch_size // (ranks.num * recipe.accumulate * scale**2))  # fits in memory
+        self._crops = CropDataset(paths, scale * recipe.data.crop, _SEED, recipe.data.cache_mib, **kind)
 
     def due(self, step: int, num_steps: int) -> bool:
         """Return whether to measure once `step` steps of `num_steps` are done."""

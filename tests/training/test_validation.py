@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
 import distillkit
@@ -41,12 +42,21 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_it_measures_held_out_crops_and_leaves_the_run_alone(validated, recipe, tmp_path, plugins, held_out):
+@pytest.mark.parametrize(("height", "crop"), [(96, 64), (128, 128)])
+def test_it_measures_held_out_crops_and_leaves_the_run_alone(
+    height, crop, validated, recipe, tmp_path, plugins, held_out
+):
+    """Of twice the side of the training crops of 64 where every picture has it."""
+    folder = tmp_path / "held-out"
+    folder.mkdir()
+    for path in held_out.iterdir():
+        with Image.open(path) as picture:
+            picture.resize((128, height)).save(folder / path.name)
     watch = Watch()
     console = Console(file=io.StringIO(), width=200)
     observers = [watch, distillkit.ProgressDisplay(console)]
     model = distillkit.train(
-        validated(validation={"save": "last"}), tmp_path / "a", plugins=plugins, observers=observers
+        validated(validation={"save": "last", "data": folder}), tmp_path / "a", plugins=plugins, observers=observers
     )
     seen = [event[1] for event in watch.events if event[0] == "validated"]
     assert [metrics["step"] for metrics in seen] == [2, 4, 5]
@@ -56,7 +66,7 @@ def test_it_measures_held_out_crops_and_leaves_the_run_alone(validated, recipe, 
     from distillkit.data.crops import CropDataset
     from distillkit.data.shards import list_training_images
 
-    crops = CropDataset(list_training_images(held_out)[0], 64, 2**33)
+    crops = CropDataset(list_training_images(folder)[0], crop, 2**33)
     images = torch.stack([crops[sample] for sample in range(3)]) / 255
     codec = distillkit.load_model(model, plugins).codec
     with torch.no_grad():
