@@ -18,6 +18,7 @@ from ..model.lmbda import Lmbda
 from ..model.sources import named_sources
 from ..model.weights import load_weights
 from .bank import TapBank, TapReport, TapShapes
+from .forcing import latent_given
 from .graft import run_grafted
 from .orders import Offer, Order
 from .points import Tap
@@ -290,9 +291,10 @@ class TeachingPair:
         return output, {role: TapPair(features[role], teacher_taps[role]) for role in teacher_taps}
 
     def run_student_alone(
-        self, images: Tensor, roles: Collection[str], quality: Tensor | None = None
+        self, images: Tensor, roles: Collection[str], quality: Tensor | None = None, latent: Tensor | None = None
     ) -> tuple[CodecOutput, dict[str, Tensor]]:
-        """Return the student's output and features; arguments as for `run_teacher`."""
-        output, features = run_bank(self._student_bank, images, roles, quality)
+        """Return the student's output and features; see `run_teacher`. A given `latent` replaces its own."""
+        with latent_given(self._student_bank, latent):
+            output, features = run_bank(self._student_bank, images, roles, quality)
         assert output is not None
         return output, features

@@ -59,6 +59,8 @@ class Phase:
             leaves the codec's own, see `CodecAdapter.set_surrogate`.
         graft: paths of the student's modules that run inside the frozen teacher in this phase, in place of its modules;
             only they are trained. Empty: the student runs by itself. See `TeachingPair.graft`.
+        teacher_forcing: give the student's entropy model and synthesis the teacher's latent y instead of the student's;
+            only losses train its analysis then, and one must compare `latent` in every step, as `kd.latent` does.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Phase:
     lmbda: Lmbda | None = None
     surrogate: Surrogate | None = None
     graft: tuple[str, ...] = ()
+    teacher_forcing: bool = False
 
     def trains(self, name: str, allowed: Sequence[str]) -> bool:
         """Return whether a parameter of this name is trained, if only names that fit an `allowed` pattern may be."""
@@ -97,12 +100,14 @@ class Phase:
         """Return the phase as a run has it in which no term has a teacher, such as a control.
 
         Weights of terms that the run has not are left out. Where some are, or where the run has no terms at all, the
-        rate-distortion cost takes their place: its weight is 1. Stages are grafted nowhere: the student runs by itself.
+        rate-distortion cost takes their place: its weight is 1. Stages are grafted nowhere and latents are the
+        student's: it runs by itself.
         """
+        alone = replace(self, graft=(), teacher_forcing=False)
         weights = {name: weight for name, weight in self.weights.items() if name in terms}
         if terms and len(weights) == len(self.weights):
-            return replace(self, graft=()) if self.graft else self
-        return replace(self, graft=(), weights=weights, rd_weight=1.0, balance=self.balance if weights else None)
+            return alone
+        return replace(alone, weights=weights, rd_weight=1.0, balance=self.balance if weights else None)
 
 
 def _weight_at(weight: float | Ramp, step: int) -> float:

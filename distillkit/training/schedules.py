@@ -76,6 +76,7 @@ class ListedPhase(ComponentConfig):
         lmbda: trade-off of that objective, in place of the recipe's.
         surrogate: what the decoder receives in training: `noise`, or `rounding` with a straight-through gradient.
         graft: the student's modules that run inside the teacher, such as `g_s`; only they are trained.
+        teacher_forcing: give the student's entropy model and synthesis the teacher's latent instead of the student's.
     """
 
     name: str
@@ -92,6 +93,7 @@ class ListedPhase(ComponentConfig):
     lmbda: Any = None
     surrogate: Literal["noise", "rounding"] | None = None
     graft: tuple[str, ...] = ()
+    teacher_forcing: bool = False
 
     @field_validator("lmbda", mode="before")
     @classmethod
@@ -127,6 +129,7 @@ class ListedPhase(ComponentConfig):
             self.lmbda,
             self.surrogate,
             self.graft,
+            self.teacher_forcing,
         )
 
 

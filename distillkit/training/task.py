@@ -89,6 +89,7 @@ class DistillationTask(nn.Module):
         self.codec, self.lmbda, self.objective = codec, lmbda, objective
         self.pairs, self.teacher_of, self.host = dict(pairs), dict(teacher_of), host
         self.graft: tuple[str, ...] = ()  # of the phase: stages of the student that run inside the teacher
+        self.teacher_forcing = False  # of the phase: the student's entropy model and synthesis take the teacher's y
         self.student = codec.module
         self.terms = nn.ModuleDict({_key(name): term for name, term in terms.items()})
 
@@ -134,7 +135,10 @@ class DistillationTask(nn.Module):
             if self.graft:
                 output, features = self.pairs[self.host].graft(images, self.graft, roles)
             else:
-                output, features = pair.run_student_alone(images, roles, quality)
+                given = [each.taps["latent"] for each in taught.values() if "latent" in each.taps]
+                output, features = pair.run_student_alone(
+                    images, roles, quality, given[0] if self.teacher_forcing else None
+                )
         else:
             output = at_quality(self.codec, quality).forward(images)
         made, place = (RecordedStep, 0) if number is None else (Step, number)

@@ -176,7 +176,8 @@ class Trainer:
         """Freeze what the phase freezes, set what it trains for, and let its terms measure what they need."""
         phase, task = stage.phase, self.setup.task
         stage.objective.to(self.ranks.device)
-        task.objective, task.lmbda, task.graft = stage.objective, stage.lmbda, phase.graft
+        task.objective, task.lmbda = stage.objective, stage.lmbda
+        task.graft, task.teacher_forcing = phase.graft, phase.teacher_forcing
         self.setup.codec.set_surrogate(phase.surrogate)
         for name, parameter in self.setup.codec.module.named_parameters():
             parameter.requires_grad_(phase.trains(name, self.setup.codec.trainable))

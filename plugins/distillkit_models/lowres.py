@@ -54,12 +54,18 @@ class LowResPair(distillkit.CodecPair):
     def start_student(
         self, student: distillkit.CodecAdapter, teacher: distillkit.CodecAdapter, images: Iterable[Tensor]
     ) -> bool:
-        """Slice the teacher and fit each layer, where nothing in the student is larger than in the teacher."""
+        """Slice the teacher and fit each layer, where nothing in the student is larger than in the teacher.
+
+        Of a teacher of another architecture, or with smaller transforms, the entropy model alone, see `slicing`.
+        """
         from .lowres_net import LowRes
         from .lowres_slice import slice_codec
+        from .slicing import start_entropy_model
 
+        images = list(images)
         own, other = student.module, teacher.module
-        return isinstance(own, LowRes) and isinstance(other, LowRes) and slice_codec(student, teacher, images)
+        sliced = isinstance(own, LowRes) and isinstance(other, LowRes) and slice_codec(student, teacher, images)
+        return sliced or start_entropy_model(student, teacher, images)
 
     def _build(self, part: int) -> nn.Module | distillkit.CodecAdapter:
         from .lowres_net import LowRes  # compressai and timm take seconds to import

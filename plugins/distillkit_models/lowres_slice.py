@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import distillkit
 
 from .lowres_net import PATCH, LowRes, LowResBlock
-from .slicing import as_rows, before_gains, fit, keep_gains, most_important, recorded, slice_entropy_model
+from .slicing import as_rows, before_gains, fit, keep_gains, most_bits, most_important, recorded, slice_entropy_model
 
 
 @torch.no_grad()
@@ -27,10 +27,7 @@ def slice_codec(student: distillkit.CodecAdapter, teacher: distillkit.CodecAdapt
     if own == other or any(own[key] > other[key] for key in own) or not own["blocks"] or own["swin_depth"]:
         return False
     images = list(images)
-    bits = torch.stack([teacher.forward(batch).likelihoods["y"].log2().sum(dim=(0, 2, 3)) for batch in images]).sum(0)
-    latents = torch.arange(len(bits))
-    if own["latent"] < len(bits):  # in rank order, as `feds.channel_entropy` has them
-        latents = bits.argsort(stable=True)[: own["latent"]]
+    latents = most_bits(teacher, images, own["latent"])
     keep_gains(student.module, teacher.module, ("y", "y_inverse"), latents)
     slice_transforms(student, teacher, images, latents)
     slice_entropy_model(student, teacher, images, latents)

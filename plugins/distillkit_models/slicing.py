@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 import distillkit
 
 RIDGE = 1e-3  #: of the pull to the weights that a layer has, as a share of the mean power of its inputs
+
+_ENTROPY_SIZE = ("latent", "hyper_width", "entropy_width", "context_kernel")  #: as `checkerboard_codec` takes them
 
 
 @torch.no_grad()
@@ -154,6 +157,43 @@ def slice_entropy_model(
             wanted = [z[:, hyper_latents] for z in recorded(teacher, images, [other["hyper"].h_a])[0]]
             wanted = before_gains(student, images, wanted, own["hyper"].h_a, layer)
         fit(layer, recorded(student, images, [layer], inputs=True)[0], wanted)
+
+
+@torch.no_grad()
+def start_entropy_model(
+    student: distillkit.CodecAdapter, teacher: distillkit.CodecAdapter, images: Iterable[Tensor]
+) -> bool:
+    """Set a student's entropy model from its teacher's, in place; the transforms may be of different architectures.
+
+    It codes the teacher's latents then, not those that the student's analysis gives so far. Arguments as for
+    `slice_entropy_model`.
+
+    Returns:
+        False, and nothing is changed, where the teacher has another kind of entropy model, or the student a larger one.
+    """
+    sizes = [getattr(codec.module, "size", None) for codec in (student, teacher)]
+    own, other = ([getattr(size, key, 0) for key in _ENTROPY_SIZE] for size in sizes)
+    if 0 in own or own == other or any(few > many for few, many in zip(own, other, strict=True)):
+        return False
+    images = list(images)
+    latents = most_bits(teacher, images, own[0])
+    keep_gains(student.module, teacher.module, ("y", "y_inverse"), latents)
+    given = cycle(y[:, latents] for y in recorded(teacher, images, [teacher.module.g_a])[0])  # type: ignore[list-item]
+    handle = student.module.g_a.register_forward_hook(lambda *_: next(given))  # type: ignore[operator, union-attr]
+    try:
+        slice_entropy_model(student, teacher, images, latents)
+    finally:
+        handle.remove()
+    return True
+
+
+def most_bits(codec: distillkit.CodecAdapter, images: Sequence[Tensor], number: int) -> Tensor:
+    """Return the channels of y on which a codec spends most bits, in rank order as `feds.channel_entropy` has them.
+
+    All of them, in their own order, where it has no more than that.
+    """
+    bits = -torch.stack([codec.forward(batch).likelihoods["y"].log2().sum(dim=(0, 2, 3)) for batch in images]).sum(0)
+    return torch.arange(len(bits)) if number >= len(bits) else bits.argsort(descending=True, stable=True)[:number]
 
 
 def keep_hyper_latents(student: Any, teacher: Any, channels: Tensor) -> None:

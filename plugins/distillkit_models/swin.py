@@ -11,7 +11,9 @@ import distillkit
 from .swin_presets import PRESETS
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Iterable
+
+    from torch import Tensor, nn
 
 
 @final
@@ -40,6 +42,14 @@ class SwinPair(distillkit.CodecPair):
     def build_student(self) -> nn.Module | distillkit.CodecAdapter:
         """Return the small codec."""
         return self._build(1)
+
+    def start_student(
+        self, student: distillkit.CodecAdapter, teacher: distillkit.CodecAdapter, images: Iterable[Tensor]
+    ) -> bool:
+        """Fit the student's entropy model to a teacher that has such a one, see `slicing`."""
+        from .slicing import start_entropy_model
+
+        return start_entropy_model(student, teacher, images)
 
     def _build(self, part: int) -> nn.Module | distillkit.CodecAdapter:
         from .swin_net import SwinCodec  # compressai and timm take seconds to import

@@ -30,9 +30,15 @@ def test_the_recipes(recipe, teacher_file, tmp_path, plugins, block):
 
 def test_the_phases_of_the_recipes_page():
     text = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
-    (block,) = (each for each in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "[[schedule.phases]]" in each)
-    schedule = tomllib.loads(block)["schedule"]
-    schedule_class, config = distillkit.load_plugins().configure("schedule", schedule.pop("name"), schedule, "recipe")
-    phases = schedule_class(config).phases(100, ["feds.alignment"])
+    blocks = [each for each in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "[[schedule.phases]]" in each]
+    listed = []
+    for block in blocks:
+        schedule = tomllib.loads(block)["schedule"]
+        schedule_class, config = distillkit.load_plugins().configure(
+            "schedule", schedule.pop("name"), schedule, "recipe"
+        )
+        listed.append(schedule_class(config).phases(100, ["feds.alignment"]))
+    phases, forced = listed
+    assert [(phase.num_steps, phase.teacher_forcing) for phase in forced] == [(60, True), (40, False)]
     assert [phase.num_steps for phase in phases] == [60, 30, 10]
     assert (phases[1].crop, phases[1].surrogate, phases[2].lmbda) == (256, "rounding", 16.64)

@@ -9,10 +9,16 @@ import pytest
 import torch
 from compressai.layers import CheckerboardMaskedConv2d
 from compressai.models import MeanScaleHyperprior
+from distillkit_models.cheng2020 import Cheng2020Pair
+from distillkit_models.cheng2020_net import Cheng2020
+from distillkit_models.cheng2020_presets import Cheng2020Size
 from distillkit_models.lowres import LowResPair
 from distillkit_models.lowres_net import LowRes
 from distillkit_models.lowres_presets import LowResSize
-from distillkit_models.slicing import fit, keep_gains
+from distillkit_models.slicing import fit, keep_gains, recorded
+from distillkit_models.swin import SwinPair
+from distillkit_models.swin_net import SwinCodec
+from distillkit_models.swin_presets import SwinSize
 from PIL import Image
 
 import distillkit
@@ -95,12 +101,46 @@ def test_a_sliced_student_is_near_its_teacher(teacher, images, levels, latent):
 
 def test_what_is_no_smaller_is_left_alone(teacher, images):
     pair = LowResPair(LowResPair.Config(size="tiny"))
-    for size in (LARGE, LowResSize(**{**vars(SMALL), "width": 64})):
+    for size in (LARGE, LowResSize(**{**vars(SMALL), "width": 64, "hyper_width": 18})):
         student = distillkit.as_codec(LowRes(size).eval())
         weights = copy.deepcopy(student.module.state_dict())
         assert not pair.start_student(student, FixedQuality(teacher, 0.5), images)
         assert all(torch.equal(weights[name], value) for name, value in student.module.state_dict().items())
     assert not pair.start_student(distillkit.as_codec(MeanScaleHyperprior(8, 8)), teacher, images)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        LowRes(LowResSize(**{**vars(SMALL), "width": 64})),
+        Cheng2020(Cheng2020Size(16, 32, 0, 0, hyper_width=12, entropy_width=16, context_kernel=3)),
+        SwinCodec(SwinSize((8, 8, 16, 32), (1, 1, 1, 0), 2, hyper_width=12, entropy_width=16, context_kernel=3)),
+    ],
+    ids=["wider", "cheng2020", "swin"],
+)
+def test_a_student_of_other_transforms_takes_over_the_entropy_model(other, teacher, images):
+    pair_class = {LowRes: LowResPair, Cheng2020: Cheng2020Pair, SwinCodec: SwinPair}[type(other)]
+    student, fixed = distillkit.as_codec(other.eval()), FixedQuality(teacher, 0.5)
+    transforms = copy.deepcopy({"g_a": other.g_a.state_dict(), "g_s": other.g_s.state_dict()})
+    with torch.no_grad():
+        latents = recorded(fixed, images, [teacher.module.g_a])[0]
+
+        def rates():
+            bits = [0.0, 0.0]
+            for image, latent in zip(images, latents, strict=True):
+                handle = other.g_a.register_forward_hook(lambda *_, latent=latent: latent)
+                for place, codec in enumerate((student, fixed)):
+                    bits[place] -= sum(p.log2().sum().item() for p in codec.forward(image).likelihoods.values())
+                handle.remove()
+            return bits
+
+        before = rates()
+        assert pair_class(pair_class.Config(size="tiny")).start_student(student, fixed, images)
+        after = rates()
+    assert abs(after[0] / after[1] - 1) < 0.02
+    assert abs(after[0] - after[1]) < abs(before[0] - before[1])
+    for name, values in transforms.items():
+        assert all(torch.equal(values[key], each) for key, each in getattr(other, name).state_dict().items())
 
 
 def test_gains_of_other_levels_are_left_alone(teacher):
@@ -145,7 +185,7 @@ def test_a_run_starts_from_a_sliced_student(photos, tmp_path, plugins, levels):
         **keys,
     )
     file = distillkit.train(recipe, tmp_path / "student", plugins=plugins, observers=[Listen()])
-    assert any("each layer was fitted to what the teacher computes" in note for note in notes)
+    assert any("the pair fitted layers to what the teacher computes" in note for note in notes)
     large, small = (distillkit.load_model(path, plugins).codec for path in (teacher, file))
     quality = distillkit.LmbdaRange(**lmbda).quality_of(0.02)
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.4

@@ -67,6 +67,7 @@ def _change(phase: Phase) -> str:
         "lambda": phase.lmbda and _lmbda(phase.lmbda),
         "surrogate": phase.surrogate,
         "in the teacher:": ", ".join(phase.graft) or None,
+        "latents": "of the teacher" if phase.teacher_forcing else None,
     }
     named = [f"{name} {value}" for name, value in changes.items() if value is not None]
     return f" ({', '.join(named)})" if named else ""

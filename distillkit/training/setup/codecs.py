@@ -136,7 +136,7 @@ def build_codecs(recipe: Recipe, plugins: Plugins, trained: TrainedCodec, datase
         source = first.codec
     notes = _inherit(codec, source, dataset, recipe)
     if recipe.initial_weights == "teacher" and first is not None and _start(pair, codec, first, dataset, recipe):
-        notes = [f"{note}; then each layer was fitted to what the teacher computes" for note in notes]
+        notes = [f"{note}; then the pair fitted layers to what the teacher computes" for note in notes]
     extensions = build_extensions(recipe, plugins, codec, first.codec if first else None)
     taps = pair.student_taps()
     if extensions.codec is not codec and first is not None:  # an extension trains a copy of the teacher

@@ -21,7 +21,7 @@ from .codecs import build_codecs, build_trained
 from .data import training_crops
 from .resolve import timeline_of
 from .stages import Stage, build_stages, largest_crop
-from .teaching import build_teaching, check_graft
+from .teaching import build_teaching, check_forcing, check_graft
 
 
 @final
@@ -73,6 +73,7 @@ def prepare(recipe: Recipe, plugins: Plugins) -> Setup:
     teaching = build_teaching(recipe, plugins, codecs)
     for stage in stages:
         check_graft(stage.phase, teaching, recipe)
+        check_forcing(stage.phase, teaching, recipe)
     taught = teaching.pairs, teaching.teacher_of, teaching.host
     task = DistillationTask(codecs.codec, recipe.lmbda, objective, teaching.terms, *taught)
     return Setup(

@@ -10,6 +10,7 @@ import torch
 
 from ...errors import DistillkitError, PairError, RecipeError, TapError, did_you_mean
 from ...hooks.loader import Plugins
+from ...model.conditioned import MIDDLE, ConditionedAdapter
 from ...recipe.recipe import Recipe
 from ...taps.bank import TapReport, TapShapes
 from ...taps.pair import TeachingPair
@@ -111,6 +112,42 @@ def check_graft(phase: Phase, teaching: Teaching, recipe: Recipe) -> None:
         f"the student, which do not fit ({reason}). Graft all stages at once between which it differs, or choose a "
         "pair whose latents have the same channels."
     )
+
+
+@torch.no_grad()
+def check_forcing(phase: Phase, teaching: Teaching, recipe: Recipe) -> None:
+    """Try what a phase with teacher forcing does on one image.
+
+    Raises:
+        RecipeError: no loss of it needs the latent of a teacher in every step, or those of several do.
+        PairError: the two latents differ in shape.
+    """
+    if not phase.teacher_forcing:
+        return
+    where = f"schedule: phase '{phase.name}': teacher_forcing: "
+    if phase.graft:
+        raise RecipeError(f"{where}expected a phase without `graft`, got both; choose one.")
+    always = set(phase.weights_at(0)) & set(phase.weights_at(phase.num_steps - 1))
+    givers = {
+        teaching.teacher_of[label]
+        for label in always
+        if label in teaching.teacher_of and "latent" in teaching.terms[label].required_taps()
+    }
+    if len(givers) != 1 or phase.every > 1:
+        raise RecipeError(
+            f"{where}expected a loss that compares the latents with those of one teacher in every step, such as "
+            f"kd.latent, got {', '.join(phase.weights) or 'none'} with every = {phase.every}; add one, set every = 1, "
+            "and keep its weight above 0."
+        )
+    pair = teaching.pairs[givers.pop()]
+    shape = pair.report.shapes.teacher["latent"]
+    image = probe_image((recipe.data.crop, recipe.data.crop), pair.student.samples, torch.device("cpu"))
+    try:
+        with eval_mode(pair.student.module), torch.random.fork_rng(devices=[]):
+            quality = torch.full((1,), MIDDLE) if isinstance(pair.student, ConditionedAdapter) else None
+            pair.run_student_alone(image, (), quality, torch.zeros(1, shape.channels, shape.height, shape.width))
+    except PairError as error:
+        raise PairError(f"schedule: phase '{phase.name}': {error}") from None
 
 
 def build_term(where: str, name: str, options: Mapping[str, Any], report: TapReport, plugins: Plugins) -> LossTerm:
