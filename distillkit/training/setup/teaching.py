@@ -129,17 +129,17 @@ def check_forcing(phase: Phase, teaching: Teaching, recipe: Recipe) -> None:
         raise RecipeError(f"{where}expected a phase without `graft`, got both; choose one.")
     always = set(phase.weights_at(0)) & set(phase.weights_at(phase.num_steps - 1))
     givers = {
-        teaching.teacher_of[label]
-        for label in always
+        label: teaching.teacher_of[label]
+        for label in phase.weights
         if label in teaching.teacher_of and "latent" in teaching.terms[label].required_taps()
     }
-    if len(givers) != 1 or phase.every > 1:
+    if len(set(givers.values())) != 1 or not always & set(givers) or phase.every > 1:
         raise RecipeError(
             f"{where}expected a loss that compares the latents with those of one teacher in every step, such as "
             f"kd.latent, got {', '.join(phase.weights) or 'none'} with every = {phase.every}; add one, set every = 1, "
             "and keep its weight above 0."
         )
-    pair = teaching.pairs[givers.pop()]
+    pair = teaching.pairs[next(iter(givers.values()))]
     shape = pair.report.shapes.teacher["latent"]
     image = probe_image((recipe.data.crop, recipe.data.crop), pair.student.samples, torch.device("cpu"))
     try:
