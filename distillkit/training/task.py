@@ -135,10 +135,10 @@ class DistillationTask(nn.Module):
             if self.graft:
                 output, features = self.pairs[self.host].graft(images, self.graft, roles)
             else:
-                given = [each.taps["latent"] for each in taught.values() if "latent" in each.taps]
-                output, features = pair.run_student_alone(
-                    images, roles, quality, given[0] if self.teacher_forcing else None
-                )
+                latent = None
+                if self.teacher_forcing:  # `check_forcing` made sure that one teacher gives it
+                    latent = next(each.taps["latent"] for each in taught.values() if "latent" in each.taps)
+                output, features = pair.run_student_alone(images, roles, quality, latent)
         else:
             output = at_quality(self.codec, quality).forward(images)
         made, place = (RecordedStep, 0) if number is None else (Step, number)

@@ -13,6 +13,7 @@ from distillkit.model.adapters import fingerprint
 from distillkit.training.folder.checkpoint import list_checkpoints, load_checkpoint
 from distillkit.training.setup.teachers import control_of
 
+from .test_forcing import bound, images
 from .test_training import Interrupt, StopAfter, same, weights
 
 PROGRESSIVE = {"name": "kd.progressive", "stages": ["g_s", ["g_a", "h_a", "entropy_bottleneck", "h_s"]], "share": 0.5}
@@ -20,14 +21,7 @@ PROGRESSIVE = {"name": "kd.progressive", "stages": ["g_s", ["g_a", "h_a", "entro
 
 @pytest.fixture
 def pair(plugins):
-    pair_class, config = plugins.configure("pair", "small.pair", {}, "test")
-    torch.manual_seed(0)
-    made = pair_class(config)
-    return distillkit.bind(made.build_teacher(), made.build_student(), (64, 64), plugins=plugins)
-
-
-def images(seed=0):
-    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
+    return bound(plugins)
 
 
 def test_gradient_reaches_the_students_stage_alone_and_the_teacher_is_as_it_was(pair):
